@@ -1,0 +1,47 @@
+"""The one door: `eelbert JOB --config=FILE[:recipe] --config.KEY=VALUE --workdir=DIR`.
+
+`python -m eelbert_jax` is the same. Picks the job, imports it and turns errors into exit statuses; no other
+logic. Help is answered without importing a job, and so without JAX.
+"""
+
+import importlib
+import sys
+
+from eelbert_jax.errors import UserError
+from eelbert_jax.jobs import command_line
+
+HELP_FLAGS = ("--help", "-h", "-help", "--helpfull", "--helpshort")
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one job and return the exit status of the process.
+
+    Args:
+      argv: the words after the program's name; None takes those of the process.
+
+    Returns:
+      0: done; 2: bad input, said in one line on standard error; 130: interrupted.
+    """
+    words = sys.argv[1:] if argv is None else argv
+    if not words or words[0] in HELP_FLAGS:
+        print(command_line.overview())
+        return 0 if words else 2
+    name, rest = words[0], words[1:]
+    try:
+        if name not in command_line.JOBS:
+            raise command_line.unknown_job(name)
+        if any(word in HELP_FLAGS for word in rest):
+            print(command_line.job_help(name))
+            return 0
+        importlib.import_module(f"eelbert_jax.jobs.{name}").main(rest)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
