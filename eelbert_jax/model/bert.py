@@ -1,0 +1,275 @@
+"""BERT as callers use it: embeddings, encoder and a head in one Linen module.
+
+    model = BertForMaskedLM(config)
+    params = model.init(key, input_ids)["params"]
+    logits = model.apply({"params": params, "constants": constants(config, vocabulary)}, input_ids)
+
+Parameter paths are the published ones (`bert/encoder/layer_0/attention/self/query/kernel`), so that import and
+export (`eelbert_jax.interchange.hf`) are a rename. A hashed token embedding is no parameter: it comes in the
+collection "constants", which `constants` makes and no checkpoint holds.
+
+To train with dropout pass `deterministic=False` and `rngs={"dropout": key}`. To read what every layer computed
+pass `mutable=["intermediates"]` and hand the collection to `encoder_states`. Leaves the losses to
+`eelbert_jax.training.objectives`.
+"""
+
+from typing import Any, NamedTuple
+
+import chex
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from eelbert_jax.errors import UserError
+from eelbert_jax.model.config import BertConfig
+from eelbert_jax.model.embeddings import embedding_constants, make_token_embedder
+from eelbert_jax.model.encoder import (
+    ATTENTION_PROBS,
+    HIDDEN_STATE,
+    Dropout,
+    Encoder,
+    dense,
+    layer_norm,
+    unstack_layers,
+)
+from eelbert_jax.model.heads import MaskedLMHead, Pooler
+from eelbert_jax.vocabulary import Vocabulary
+
+
+def constants(config: BertConfig, vocabulary: Vocabulary) -> dict[str, Any]:
+    """Return the collection "constants" that a model of this module needs beside its parameters.
+
+    Args:
+      config: names the token embedder and its hash.
+      vocabulary: the tokens to hash, `config.vocab_size` of them.
+
+    Returns:
+      The token embedder's constants under its path, or {} where the embedder is a trained table.
+    """
+    of_embedder = embedding_constants(config, vocabulary)
+    return {"bert": {"embeddings": {"word_embeddings": of_embedder}}} if of_embedder else {}
+
+
+class BertEmbeddings(nn.Module):
+    """Sum token, position and segment embeddings, then LayerNorm and dropout. Source: Devlin et al., figure 2."""
+
+    config: BertConfig
+
+    def setup(self) -> None:
+        """Name the parts as published."""
+        self.word_embeddings = make_token_embedder(self.config, "word_embeddings")
+        self.position_embeddings = self._table(self.config.max_position_embeddings)
+        self.token_type_embeddings = self._table(self.config.type_vocab_size)
+        self.norm = layer_norm(self.config)
+        self.dropout = Dropout(self.config.hidden_dropout_prob)
+
+    def _table(self, num_rows: int) -> nn.Embed:
+        return nn.Embed(
+            num_rows,
+            self.config.hidden_size,
+            dtype=jnp.dtype(self.config.dtype),
+            param_dtype=jnp.float32,
+            embedding_init=nn.initializers.truncated_normal(self.config.initializer_range),
+        )
+
+    def __call__(
+        self, input_ids: jax.Array, token_type_ids: jax.Array | None, deterministic: bool
+    ) -> jax.Array:
+        """Embed.
+
+        Args:
+          input_ids: integers [B, L] in [0, V); checked where rows are read, as a gather clamps silently.
+          token_type_ids: integers [B, L] in [0, `type_vocab_size`); None = all 0.
+          deterministic: no dropout.
+
+        Returns:
+          [B, L, D].
+
+        Raises:
+          UserError: the rows are longer than the position table.
+        """
+        length = input_ids.shape[1]
+        if length > self.config.max_position_embeddings:
+            raise UserError(
+                f"Rows of {length} tokens do not fit max_position_embeddings="
+                f"{self.config.max_position_embeddings}; shorten the rows or enlarge the position table."
+            )
+        token_types = jnp.zeros((1, 1), jnp.int32) if token_type_ids is None else token_type_ids
+        # A slice, not a lookup: its gradient is no scatter.
+        positions = self.position_embeddings.embedding[None, :length].astype(self.config.dtype)
+        embedded = self.word_embeddings(input_ids) + (positions + self.token_type_embeddings(token_types))
+        embedded = self.dropout(self.norm(embedded), deterministic)
+        self.sow("intermediates", HIDDEN_STATE, embedded)
+        return embedded
+
+    def trained_table(self) -> jax.Array | None:
+        """Return the token embedding that a decoder is tied to, float32 [V, D]; None where it is hashed."""
+        if not self.config.has_trained_table:
+            return None
+        return self.word_embeddings.get_variable("params", "embedding")
+
+
+class BertModel(nn.Module):
+    """Embeddings, encoder and, for row-level tasks, the pooler."""
+
+    config: BertConfig
+    with_pooler: bool
+
+    def setup(self) -> None:
+        """Name the parts as published."""
+        self.embeddings = BertEmbeddings(self.config)
+        self.encoder = Encoder(self.config)
+        if self.with_pooler:
+            self.pooler = Pooler(self.config)
+
+    def __call__(
+        self,
+        input_ids: jax.Array,
+        attention_mask: jax.Array | None,
+        token_type_ids: jax.Array | None,
+        deterministic: bool,
+    ) -> jax.Array:
+        """Encode rows of tokens.
+
+        Args:
+          input_ids: integers [B, L].
+          attention_mask: bool [B, L], True = a real token; None = all are, at no cost.
+          token_type_ids: integers [B, L]; None = all 0.
+          deterministic: no dropout.
+
+        Returns:
+          With the pooler its output, [B, D], else the last layer's hidden states, [B, L, D].
+        """
+        chex.assert_rank(input_ids, 2)
+        chex.assert_type(input_ids, int)
+        if attention_mask is not None:
+            chex.assert_equal_shape([attention_mask, input_ids])
+            chex.assert_type(attention_mask, bool)
+        if token_type_ids is not None:
+            chex.assert_equal_shape([token_type_ids, input_ids])
+        hidden = self.embeddings(input_ids, token_type_ids, deterministic)
+        hidden = self.encoder(hidden, attention_mask, deterministic)
+        return self.pooler(hidden) if self.with_pooler else hidden
+
+
+class BertForMaskedLM(nn.Module):
+    """Predict tokens. The decoder is the input table where that is trained, else a matrix of its own."""
+
+    config: BertConfig
+
+    def setup(self) -> None:
+        """Name the parts as published; there is no pooler."""
+        self.bert = BertModel(self.config, with_pooler=False)
+        self.cls = MaskedLMHead(self.config)
+
+    def __call__(
+        self,
+        input_ids: jax.Array,
+        attention_mask: jax.Array | None = None,
+        token_type_ids: jax.Array | None = None,
+        deterministic: bool = True,
+    ) -> jax.Array:
+        """Return float32 logits of every token at every position, [B, L, V]; arguments as `BertModel`.
+
+        Training has no use for most of them: see `decoder_inputs`.
+        """
+        hidden = self.bert(input_ids, attention_mask, token_type_ids, deterministic)
+        features, decoder, bias = self.cls(hidden, self.bert.embeddings.trained_table())
+        logits = jnp.einsum(
+            "bld,vd->blv", features, decoder.astype(features.dtype), preferred_element_type=jnp.float32
+        )
+        return logits + bias[None, None, :]
+
+    def decoder_inputs(
+        self,
+        input_ids: jax.Array,
+        positions: jax.Array,
+        attention_mask: jax.Array | None = None,
+        token_type_ids: jax.Array | None = None,
+        deterministic: bool = True,
+    ) -> tuple[jax.Array, jax.Array, jax.Array]:
+        """Return what the loss at P positions a row is made of, so that it can fuse the softmax over V.
+
+        Args:
+          input_ids: integers [B, L].
+          positions: int32 [B, P], in [0, L): where to predict.
+          attention_mask: as `BertModel`.
+          token_type_ids: as `BertModel`.
+          deterministic: no dropout.
+
+        Returns:
+          features [B, P, D] in the computation type, decoder float32 [V, D], bias float32 [V]; the logits are
+          `features @ decoder.T + bias`.
+        """
+        chex.assert_rank(positions, 2)
+        hidden = self.bert(input_ids, attention_mask, token_type_ids, deterministic)
+        chosen = jnp.take_along_axis(hidden, positions[:, :, None], axis=1)
+        return self.cls(chosen, self.bert.embeddings.trained_table())
+
+
+class BertForSequenceClassification(nn.Module):
+    """Label rows; one label means regression."""
+
+    config: BertConfig
+
+    @nn.compact
+    def __call__(
+        self,
+        input_ids: jax.Array,
+        attention_mask: jax.Array | None = None,
+        token_type_ids: jax.Array | None = None,
+        deterministic: bool = True,
+    ) -> jax.Array:
+        """Return float32 logits [B, num_labels]; arguments as `BertModel`."""
+        bert = BertModel(self.config, with_pooler=True, name="bert")
+        pooled = bert(input_ids, attention_mask, token_type_ids, deterministic)
+        pooled = Dropout(self.config.hidden_dropout_prob)(pooled, deterministic)
+        return dense(self.config, self.config.num_labels, "classifier")(pooled).astype(jnp.float32)
+
+
+class BertForTokenClassification(nn.Module):
+    """Label every token; there is no pooler."""
+
+    config: BertConfig
+
+    @nn.compact
+    def __call__(
+        self,
+        input_ids: jax.Array,
+        attention_mask: jax.Array | None = None,
+        token_type_ids: jax.Array | None = None,
+        deterministic: bool = True,
+    ) -> jax.Array:
+        """Return float32 logits [B, L, num_labels]; arguments as `BertModel`."""
+        bert = BertModel(self.config, with_pooler=False, name="bert")
+        hidden = bert(input_ids, attention_mask, token_type_ids, deterministic)
+        hidden = Dropout(self.config.hidden_dropout_prob)(hidden, deterministic)
+        return dense(self.config, self.config.num_labels, "classifier")(hidden).astype(jnp.float32)
+
+
+class EncoderStates(NamedTuple):
+    """What every layer computed: T + 1 hidden states [B, L, D], the embeddings' first, and T probabilities."""
+
+    hidden_states: tuple[jax.Array, ...]
+    attention_probs: tuple[jax.Array, ...]
+
+
+def encoder_states(config: BertConfig, intermediates: dict[str, Any]) -> EncoderStates:
+    """Read every layer's hidden state and attention probabilities out of the collection "intermediates".
+
+    Args:
+      config: the model's.
+      intermediates: from `_, variables = model.apply(..., mutable=["intermediates"])`.
+
+    Returns:
+      Hidden states [B, L, D] in the computation type and float32 probabilities [B, H, L, L] before dropout.
+    """
+    bert = intermediates["bert"]
+    embedded = bert["embeddings"][HIDDEN_STATE][0]
+    encoder = bert["encoder"]
+    layers = unstack_layers(encoder) if config.scan_layers else encoder
+    in_order = [layers[f"layer_{index}"] for index in range(config.num_hidden_layers)]
+    return EncoderStates(
+        hidden_states=(embedded, *(layer[HIDDEN_STATE][0] for layer in in_order)),
+        attention_probs=tuple(layer["attention"]["self"][ATTENTION_PROBS][0] for layer in in_order),
+    )

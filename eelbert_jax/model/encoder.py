@@ -1,0 +1,227 @@
+"""The BERT encoder: attention, feed-forward, layer, stack.
+
+Post-LN as published: every sub-layer is `LayerNorm(x + Dropout(Dense(...)))`. Module names are the published
+ones, so that a parameter's path is its Hugging Face name. Leaves the embeddings and what callers use to
+`eelbert_jax.model.bert`.
+
+Every layer offers its hidden state and its attention probabilities to whoever asks for the collection
+"intermediates" (`nn.Module.sow`); nobody asking, nothing is kept. `eelbert_jax.model.bert.encoder_states`
+reads them.
+"""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from eelbert_jax.model.config import BertConfig
+
+HIDDEN_STATE = "hidden_state"
+ATTENTION_PROBS = "attention_probs"
+
+
+def dense(config: BertConfig, features: int, name: str) -> nn.Dense:
+    """Return a dense layer with BERT's initialization.
+
+    The kernel is normal, cut at two standard deviations and not rescaled for the cut, as in BERT's TensorFlow
+    code: at `initializer_range=0.02` the kernel's true standard deviation is 0.0176. Source: Devlin et al., A.2.
+
+    Args:
+      config: gives the computation type and `initializer_range`.
+      features: width of the output.
+      name: last component of the parameters' path.
+    """
+    return nn.Dense(
+        features,
+        dtype=jnp.dtype(config.dtype),
+        param_dtype=jnp.float32,
+        kernel_init=nn.initializers.truncated_normal(config.initializer_range),
+        name=name,
+    )
+
+
+def layer_norm(config: BertConfig, name: str = "LayerNorm") -> nn.LayerNorm:
+    """Return BERT's LayerNorm: statistics in float32, two passes.
+
+    `E[(x - E[x])^2]` and not `E[x^2] - E[x]^2`: with an epsilon of 1e-12 the cancellation of the latter would be
+    divided by nearly nothing. Source: Devlin et al.; Flax computes the statistics in float32 whatever `dtype`.
+    """
+    return nn.LayerNorm(
+        epsilon=config.layer_norm_eps,
+        dtype=jnp.dtype(config.dtype),
+        param_dtype=jnp.float32,
+        use_fast_variance=False,
+        name=name,
+    )
+
+
+class Dropout(nn.Module):
+    """Zero entries at random and scale up the rest; draw 16 random bits an entry.
+
+    `nn.Dropout` draws 32 bits an entry, which is a tenth of a tiny model's step on a CPU. The rate is rounded to
+    a multiple of 2^-16 and the scale is that of the rounded rate, so the expectation is exact. Source: ours.
+
+    Attributes:
+      rate: probability of a zero, in [0, 1); at 0 nothing is inserted.
+    """
+
+    rate: float
+
+    @nn.compact
+    def __call__(self, inputs: jax.Array, deterministic: bool) -> jax.Array:
+        """Return `inputs` with dropout applied, same shape and dtype."""
+        if deterministic or self.rate == 0.0:
+            return inputs
+        num_kept = 2**16 - round(2**16 * self.rate)
+        kept = random_uint16(self.make_rng("dropout"), inputs.shape) < num_kept
+        return jnp.where(kept, inputs * (2**16 / num_kept), jnp.zeros_like(inputs))
+
+
+def random_uint16(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+    """Return uniform uint16 of `shape`, two from each 32-bit word.
+
+    `jax.random.bits(dtype=uint16)` spends a whole word on each. The last axis is the one halved, so that a batch
+    sharded over devices draws its bits where it lives. Source: ours.
+    """
+    *leading, width = shape
+    words = jax.random.bits(key, (*leading, -(-width // 2)), jnp.uint32)
+    halves = jax.lax.bitcast_convert_type(words, jnp.uint16)
+    return halves.reshape(*leading, -1)[..., :width]
+
+
+class SelfAttention(nn.Module):
+    """Mix the tokens of a row, each head by its own attention probabilities.
+
+    Softmax in float32 whatever the computation type. Source: Vaswani et al., 3.2.
+    """
+
+    config: BertConfig
+
+    @nn.compact
+    def __call__(self, hidden: jax.Array, attention_mask: jax.Array | None, deterministic: bool) -> jax.Array:
+        """Attend.
+
+        Args:
+          hidden: [B, L, D].
+          attention_mask: bool [B, L], True = may be attended to; None = all may, at no cost.
+          deterministic: no dropout.
+
+        Returns:
+          [B, L, D], the heads' outputs side by side.
+        """
+        config = self.config
+        head_width = config.hidden_size // config.num_attention_heads
+
+        def heads(name: str) -> jax.Array:
+            projected = dense(config, config.hidden_size, name)(hidden)
+            return projected.reshape(*hidden.shape[:2], config.num_attention_heads, head_width)
+
+        query, key, value = heads("query"), heads("key"), heads("value")
+        scores = jnp.einsum("blhk,bmhk->bhlm", query * head_width**-0.5, key).astype(jnp.float32)
+        if attention_mask is not None:
+            scores = jnp.where(attention_mask[:, None, None, :], scores, jnp.finfo(jnp.float32).min)
+        probs = jax.nn.softmax(scores, axis=-1)
+        self.sow("intermediates", ATTENTION_PROBS, probs)
+        probs = Dropout(config.attention_probs_dropout_prob)(probs.astype(value.dtype), deterministic)
+        return jnp.einsum("bhlm,bmhk->blhk", probs, value).reshape(hidden.shape)
+
+
+class ResidualOutput(nn.Module):
+    """Close a sub-layer: `LayerNorm(residual + Dropout(Dense(x)))`. Source: Vaswani et al., 5.4 (post-LN)."""
+
+    config: BertConfig
+
+    @nn.compact
+    def __call__(self, inputs: jax.Array, residual: jax.Array, deterministic: bool) -> jax.Array:
+        """Map `inputs` [B, L, *] to the width of `residual` [B, L, D] and add; return [B, L, D]."""
+        outputs = dense(self.config, residual.shape[-1], "dense")(inputs)
+        outputs = Dropout(self.config.hidden_dropout_prob)(outputs, deterministic)
+        return layer_norm(self.config)(residual + outputs)
+
+
+class AttentionBlock(nn.Module):
+    """Self-attention with its residual output."""
+
+    config: BertConfig
+
+    @nn.compact
+    def __call__(self, hidden: jax.Array, attention_mask: jax.Array | None, deterministic: bool) -> jax.Array:
+        """Map [B, L, D] to [B, L, D]; arguments as `SelfAttention`."""
+        mixed = SelfAttention(self.config, name="self")(hidden, attention_mask, deterministic)
+        return ResidualOutput(self.config, name="output")(mixed, hidden, deterministic)
+
+
+class Intermediate(nn.Module):
+    """Widen to F and apply the exact GELU (erf, not its tanh approximation). Source: Devlin et al., A.2."""
+
+    config: BertConfig
+
+    @nn.compact
+    def __call__(self, hidden: jax.Array) -> jax.Array:
+        """Map [B, L, D] to [B, L, F]."""
+        return nn.gelu(dense(self.config, self.config.intermediate_size, "dense")(hidden), approximate=False)
+
+
+class EncoderLayer(nn.Module):
+    """One transformer layer: attention block, then feed-forward block."""
+
+    config: BertConfig
+
+    @nn.compact
+    def __call__(self, hidden: jax.Array, attention_mask: jax.Array | None, deterministic: bool) -> jax.Array:
+        """Map [B, L, D] to [B, L, D]; arguments as `SelfAttention`."""
+        attended = AttentionBlock(self.config, name="attention")(hidden, attention_mask, deterministic)
+        widened = Intermediate(self.config, name="intermediate")(attended)
+        outputs = ResidualOutput(self.config, name="output")(widened, attended, deterministic)
+        self.sow("intermediates", HIDDEN_STATE, outputs)
+        return outputs
+
+
+class Encoder(nn.Module):
+    """The stack of T layers.
+
+    Unrolled, the parameters are `layer_0` ... `layer_{T-1}`. With `config.scan_layers` one layer is compiled and
+    run T times; its parameters are `layer`, stacked on axis 0. `stack_layers` and `unstack_layers` convert.
+    """
+
+    config: BertConfig
+
+    @nn.compact
+    def __call__(self, hidden: jax.Array, attention_mask: jax.Array | None, deterministic: bool) -> jax.Array:
+        """Map [B, L, D] to [B, L, D]; arguments as `SelfAttention`."""
+        num_layers = self.config.num_hidden_layers
+        if not self.config.scan_layers:
+            for index in range(num_layers):
+                layer = EncoderLayer(self.config, name=f"layer_{index}")
+                hidden = layer(hidden, attention_mask, deterministic)
+            return hidden
+        scan = nn.scan(
+            lambda layer, carry, mask: (layer(carry, mask, deterministic), None),
+            variable_axes={"params": 0, "intermediates": 0},
+            split_rngs={"params": True, "dropout": True},
+            in_axes=nn.broadcast,
+            length=num_layers,
+        )
+        hidden, _ = scan(EncoderLayer(self.config, name="layer"), hidden, attention_mask)
+        return hidden
+
+
+def stack_layers(encoder: dict) -> dict:
+    """Turn the unrolled encoder's parameters into those of `scan_layers=True`.
+
+    Args:
+      encoder: {"layer_0": tree, ..., "layer_{T-1}": tree}, the subtree at "encoder".
+
+    Returns:
+      {"layer": tree} with every leaf stacked on axis 0, [T, ...].
+    """
+    layers = [encoder[f"layer_{index}"] for index in range(len(encoder))]
+    return {"layer": jax.tree.map(lambda *leaves: jnp.stack(leaves), *layers)}
+
+
+def unstack_layers(encoder: dict) -> dict:
+    """Undo `stack_layers`: {"layer": tree of [T, ...]} to {"layer_0": tree, ...}."""
+    num_layers = jax.tree.leaves(encoder["layer"])[0].shape[0]
+    return {
+        f"layer_{index}": jax.tree.map(lambda leaf, i=index: leaf[i], encoder["layer"])
+        for index in range(num_layers)
+    }
