@@ -7,6 +7,7 @@ import subprocess
 import sys
 import tomllib
 import types
+from pathlib import Path
 
 import pytest
 
@@ -30,6 +31,7 @@ def get_config(recipe="small"):
     config.untyped = None
     return config
 """
+ROOT = command_line.PACKAGE.parent
 HEAVY = ("jax", "jaxlib", "flax", "optax", "orbax", "tensorflow_datasets", "tokenizers")
 
 
@@ -250,7 +252,7 @@ def test_module_and_function_are_one_door():
 
 
 def test_console_script_is_the_same_function():
-    pyproject = tomllib.loads((command_line.PROJECT_ROOT / "pyproject.toml").read_text())
+    pyproject = tomllib.loads((ROOT / "pyproject.toml").read_text())
     assert pyproject["project"]["scripts"] == {"eelbert": "eelbert_jax.__main__:main"}
 
 
@@ -258,4 +260,16 @@ def test_every_job_has_its_code_and_config():
     for name, job in command_line.JOBS.items():
         assert importlib.util.find_spec(f"eelbert_jax.jobs.{name}"), name
         if job.default_config:
-            assert (command_line.PROJECT_ROOT / job.default_config).is_file()
+            assert (ROOT / job.default_config).is_file()
+
+
+def test_every_folder_of_the_package_is_installed():
+    listed = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]
+    folders = {path.parent for path in (ROOT / "eelbert_jax").rglob("*.py")}
+    configs = {
+        Path("eelbert_jax") / path.parent.relative_to(ROOT) for path in (ROOT / "configs").rglob("*.py")
+    }
+    expected = {".".join(path.relative_to(ROOT).parts) for path in folders} | {
+        ".".join(c.parts) for c in configs
+    }
+    assert set(listed) == expected

@@ -21,7 +21,9 @@ from ml_collections import config_dict, config_flags
 
 from eelbert_jax.errors import UserError
 
-PROJECT_ROOT = Path(__file__).resolve().parents[2]
+PACKAGE = Path(__file__).resolve().parents[1]
+CONFIG_ROOTS = (Path(), PACKAGE.parent, PACKAGE)
+"""Where a relative config path is looked up: here, in a checkout, in an installed package."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -125,8 +127,7 @@ def parse(job: str, argv: list[str]) -> Invocation:
 def load_config(path_and_recipe: str | os.PathLike[str]) -> config_dict.ConfigDict:
     """Load `FILE[:recipe]` and return what its `get_config` gives.
 
-    A relative path is looked up from the current folder, then from the project's root, so that the shipped
-    configs are found from anywhere. Config files use this to build on one another. Source: ours.
+    The shipped configs are found from any folder. Config files use this to build on one another. Source: ours.
 
     Args:
       path_and_recipe: path of a Python file, optionally with a colon and the words for its `get_config`.
@@ -251,12 +252,11 @@ def _take_config_flag(job: str, spec: Job, argv: list[str]) -> tuple[str | None,
 
 
 def _find_config(name: str) -> Path:
-    for path in (Path(name).expanduser(), PROJECT_ROOT / name):
+    for root in CONFIG_ROOTS:
+        path = root / Path(name).expanduser()
         if path.is_file():
             return path
-    shipped = [
-        f"configs/{p.relative_to(PROJECT_ROOT / 'configs')}" for p in (PROJECT_ROOT / "configs").rglob("*.py")
-    ]
+    shipped = {str(path.relative_to(root)) for root in CONFIG_ROOTS for path in root.glob("configs/**/*.py")}
     raise UserError(_unknown("config file", name, sorted(shipped)))
 
 

@@ -1,0 +1,65 @@
+# The commands of the README. Each makes what it needs in $(VENV) first, once.
+
+PYTHON ?= python3
+VENV ?= .venv
+WORKDIR ?= runs/quickstart
+BENCHMARKS ?= embedding pretrain_step prepare
+BENCHMARK_FLAGS ?=
+
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
+
+.PHONY: help quickstart test test-slow lint format bench clean
+
+help:
+	@echo "make quickstart  prepare, pre-train and question a small model in five minutes; no data needed"
+	@echo "make test        the tests, first stage"
+	@echo "make test-slow   the second stage: parity with PyTorch, killed processes"
+	@echo "make lint        ruff (rules and format) and mypy"
+	@echo "make format      let ruff format the code"
+	@echo "make bench       the benchmarks, one JSON line a case (BENCHMARK_FLAGS=--quick for a check)"
+	@echo "make clean       remove the environment and the quickstart's files"
+
+quickstart: $(VENV)/.runtime
+	$(BIN)/eelbert quickstart --workdir=$(WORKDIR)
+
+test: $(VENV)/.test
+	$(BIN)/python -m pytest -q
+
+test-slow: $(VENV)/.test
+	$(BIN)/python -m pytest -q -m slow
+
+lint: $(VENV)/.test
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(VENV)/.test
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: $(VENV)/.test
+	@for name in $(BENCHMARKS); do $(BIN)/python benchmarks/$$name.py $(BENCHMARK_FLAGS) || exit 1; done
+
+clean:
+	rm -rf $(VENV) $(WORKDIR)
+
+$(VENV)/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo "error: Python 3.11 or newer is needed, $(PYTHON) is $$($(PYTHON) --version 2>&1);" \
+	       "name another: make PYTHON=python3.12" >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { \
+	  echo "error: $(PYTHON) cannot make environments; install its venv package" \
+	       "(Debian, Ubuntu: apt install python3-venv)" >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.runtime: requirements.txt pyproject.toml | $(VENV)/bin/python
+	@echo "installing the requirements into $(VENV) (about half a minute on a fast line)"
+	@$(PIP) -r requirements.txt
+	@$(PIP) --no-deps --editable .
+	@touch $@
+
+$(VENV)/.test: requirements-test.txt $(VENV)/.runtime
+	@echo "installing the test requirements into $(VENV)"
+	@$(PIP) -r requirements-test.txt
+	@touch $@
