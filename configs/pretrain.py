@@ -1,0 +1,107 @@
+"""Pre-train a BERT or EELBERT as a masked language model on prepared rows.
+
+    eelbert prepare  --config.source='DIR/*.txt.xz' --config.vocabulary=vocab.txt --workdir=runs/rows
+    eelbert pretrain --config=configs/pretrain.py:tiny --config.data.rows=runs/rows --workdir=runs/tiny
+    eelbert pretrain --config=configs/pretrain.py:base,embedding=table --config.data.rows=... --workdir=...
+
+The recipe is a size (micro, uno, tiny, mini, base), optionally followed by `embedding=KIND` (table,
+ngram_hash, random_hash, hash_initialized) and `setting=NAME`. The setting `paper` is the default: 900k steps,
+batch 256, length 128. The setting `small` is for a budget of about 20M tokens (two CPU cores, 20-40 minutes for
+tiny): many small steps at a high rate, without which nothing beyond word frequencies is learned. Its scores,
+time and machine stand in docs/results.md; of the paper's setting nothing has been run here.
+"""
+
+import dataclasses
+
+from ml_collections import config_dict
+
+from eelbert_jax.errors import UserError
+from eelbert_jax.hashing import HashSpec
+from eelbert_jax.model.config import EMBEDDINGS, SIZES, BertConfig
+
+SETTINGS = ("paper", "small")
+
+
+def parse_recipe(recipe: str) -> tuple[str, dict[str, str]]:
+    """Split "tiny,embedding=table" into the size and the options.
+
+    Raises:
+      UserError: an unknown word, with the legal ones.
+    """
+    size, *words = recipe.split(",")
+    if size not in SIZES:
+        raise UserError(f"Unknown recipe word {size!r}; the first word is a size: {', '.join(SIZES)}.")
+    options = {"embedding": "ngram_hash", "setting": "paper"}
+    legal = {"embedding": EMBEDDINGS, "setting": SETTINGS}
+    for word in words:
+        name, _, value = word.partition("=")
+        if name not in legal or value not in legal[name]:
+            known = [f"{key}={choice}" for key, choices in legal.items() for choice in choices]
+            raise UserError(f"Unknown recipe word {word!r}; known words: {', '.join(known)}.")
+        options[name] = value
+    return size, options
+
+
+def model_config(size: str, embedding: str) -> config_dict.ConfigDict:
+    """Return every field of `BertConfig` as a config; see its docstring for units and legal values."""
+    defaults = dataclasses.asdict(BertConfig(**SIZES[size], embedding=embedding))
+    defaults["hash"] = HashSpec().to_dict()
+    defaults["hash"]["scale"] = config_dict.placeholder(float)
+    # Empty: that of the rows' vocabulary. A number has to agree with it.
+    defaults["vocab_size"] = config_dict.placeholder(int)
+    del defaults["num_labels"]  # a fine-tuning matter
+    return config_dict.ConfigDict(defaults)
+
+
+def get_config(recipe: str = "tiny") -> config_dict.ConfigDict:
+    """Return the configuration of `recipe`."""
+    size, options = parse_recipe(recipe)
+    config = config_dict.ConfigDict()
+    config.recipe = recipe  # a label; change sizes under `model`
+    config.seed = 0  # of initialization, masking, dropout and the order of rows
+    config.total_steps = 900_000  # optimizer updates
+    config.batch_size = 256  # rows an update, over all devices
+    # Largest number of rows that one device takes in a pass; empty: the whole of its share. Gradients of the
+    # passes are added up, so that any machine reaches the batch.
+    config.rows_per_device = config_dict.placeholder(int)
+    # Optimizer steps in one call; empty: 1 on a CPU, else 10. The `_every_steps` must be multiples of it.
+    config.steps_per_call = config_dict.placeholder(int)
+    config.mlm_probability = 0.15  # of L, rounded up: masked positions a row
+    # A run's folder whose newest parameters to start from (fresh optimizer, step 0); empty: from scratch. A
+    # checkpoint in the workdir itself always comes first.
+    config.init_params_from = config_dict.placeholder(str)
+
+    config.model = model_config(size, options["embedding"])
+
+    config.data = config_dict.ConfigDict()
+    config.data.rows = config_dict.placeholder(str)  # folder made by `eelbert prepare`; required
+    config.data.eval_rows = config_dict.placeholder(int)  # held-out rows to evaluate; empty: all
+    config.data.eval_batch_size = 256  # rows, over all devices
+
+    config.opt = config_dict.ConfigDict()
+    config.opt.learning_rate = 1e-4  # peak
+    config.opt.warmup_steps = 10_000  # linear from 0; then linear to 0 at total_steps
+    config.opt.weight_decay = 0.01  # none on biases and LayerNorm
+    config.opt.beta1 = 0.9
+    config.opt.beta2 = 0.999
+    config.opt.epsilon = 1e-6
+    config.opt.max_grad_norm = 1.0  # clip the global norm here; 0: no clipping
+
+    config.log_every_steps = 100
+    config.eval_every_steps = 10_000
+    config.checkpoint_every_steps = 10_000
+    config.keep_checkpoints = 2  # newest that stay, at least 1
+    config.keep_every_steps = config_dict.placeholder(int)  # also keep multiples of this; empty: none
+    config.tensorboard = True
+
+    if options["setting"] == "small":
+        config.total_steps = 10_000
+        config.batch_size = 16
+        config.opt.learning_rate = 1e-3
+        config.opt.warmup_steps = 500
+        config.model.hidden_dropout_prob = 0.0
+        config.model.attention_probs_dropout_prob = 0.0
+        config.eval_every_steps = 1000
+        config.checkpoint_every_steps = 1000
+        config.data.eval_rows = 2048
+    return config

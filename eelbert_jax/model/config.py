@@ -1,0 +1,115 @@
+"""What a BERT is: `BertConfig` and the table of published sizes.
+
+Field names are those of Hugging Face's `BertConfig`, so that export and import are a rename. Leaves the
+arithmetic of the hash to `eelbert_jax.hashing` and the modules to the rest of this folder.
+"""
+
+import dataclasses
+
+from eelbert_jax.errors import UserError
+from eelbert_jax.hashing import HashSpec
+
+EMBEDDINGS = ("table", "ngram_hash", "random_hash", "hash_initialized")
+EMBEDDING_MODES = ("cached", "on_the_fly")
+
+SIZES = {
+    "micro": dict(num_hidden_layers=1, hidden_size=32, num_attention_heads=2, intermediate_size=64),
+    "uno": dict(num_hidden_layers=2, hidden_size=128, num_attention_heads=2, intermediate_size=128),
+    "tiny": dict(num_hidden_layers=2, hidden_size=128, num_attention_heads=2, intermediate_size=512),
+    "mini": dict(num_hidden_layers=4, hidden_size=256, num_attention_heads=4, intermediate_size=1024),
+    "base": dict(num_hidden_layers=12, hidden_size=768, num_attention_heads=12, intermediate_size=3072),
+}
+"""Encoder sizes by name. Source: EELBERT section 4 and table 2; `micro` is ours, for tests."""
+
+
+@dataclasses.dataclass(frozen=True)
+class BertConfig:
+    """Describe one BERT completely: sizes, embedder, numerics.
+
+    Source: Devlin et al. (the encoder), EELBERT section 3 (the embedder).
+
+    Attributes:
+      vocab_size: V, token ids run from 0 to V - 1.
+      hidden_size: D, width of the encoder and of the embeddings.
+      num_hidden_layers: T.
+      num_attention_heads: H; D must be a multiple of it.
+      intermediate_size: F, feed-forward width.
+      max_position_embeddings: longest row that the position table covers, in tokens.
+      type_vocab_size: number of segment types.
+      hidden_dropout_prob: dropout after the embeddings and after each sub-layer, in [0, 1).
+      attention_probs_dropout_prob: dropout of the attention probabilities, in [0, 1).
+      layer_norm_eps: added to the variance in every LayerNorm.
+      initializer_range: standard deviation of the truncated normal initializer.
+      embedding: one of `EMBEDDINGS`.
+      embedding_mode: one of `EMBEDDING_MODES`; how a hashed embedding is computed. Identical bits.
+      hash: the hash function, for `ngram_hash` and `hash_initialized`; `random_hash` takes its seed.
+      dtype: computation type, "float32" or "bfloat16"; parameters are float32 always.
+      scan_layers: run the layers under `nn.scan` (one compiled layer, parameters stacked on axis 0).
+      num_labels: classes of a classification head; 1 means regression.
+
+    Raises:
+      UserError: a value is out of range or two values contradict each other.
+    """
+
+    vocab_size: int = 30522
+    hidden_size: int = 128
+    num_hidden_layers: int = 2
+    num_attention_heads: int = 2
+    intermediate_size: int = 512
+    max_position_embeddings: int = 512
+    type_vocab_size: int = 2
+    hidden_dropout_prob: float = 0.1
+    attention_probs_dropout_prob: float = 0.1
+    layer_norm_eps: float = 1e-12
+    initializer_range: float = 0.02
+    embedding: str = "ngram_hash"
+    embedding_mode: str = "cached"
+    hash: HashSpec = HashSpec()
+    dtype: str = "float32"
+    scan_layers: bool = False
+    num_labels: int = 2
+
+    def __post_init__(self) -> None:
+        for name in (
+            "vocab_size",
+            "hidden_size",
+            "num_hidden_layers",
+            "num_attention_heads",
+            "intermediate_size",
+            "max_position_embeddings",
+            "type_vocab_size",
+            "num_labels",
+        ):
+            if getattr(self, name) < 1:
+                raise UserError(f"{name} must be at least 1, got {getattr(self, name)}.")
+        if self.hidden_size % self.num_attention_heads:
+            raise UserError(
+                f"hidden_size={self.hidden_size} is no multiple of num_attention_heads="
+                f"{self.num_attention_heads}; change one of them."
+            )
+        for name in ("hidden_dropout_prob", "attention_probs_dropout_prob"):
+            if not 0.0 <= getattr(self, name) < 1.0:
+                raise UserError(f"{name} must lie in [0, 1), got {getattr(self, name)}.")
+        for name, legal in (
+            ("embedding", EMBEDDINGS),
+            ("embedding_mode", EMBEDDING_MODES),
+            ("dtype", ("float32", "bfloat16")),
+        ):
+            if getattr(self, name) not in legal:
+                raise UserError(f"{name}={getattr(self, name)!r} is not one of {', '.join(legal)}.")
+
+    @property
+    def has_trained_table(self) -> bool:
+        """Whether the input embedding is a parameter, and so tied to the MLM decoder."""
+        return self.embedding in ("table", "hash_initialized")
+
+
+def sized(size: str, **changes) -> BertConfig:
+    """Return the published configuration called `size`, with `changes` applied.
+
+    Raises:
+      UserError: no such size.
+    """
+    if size not in SIZES:
+        raise UserError(f"Unknown model size {size!r}; known sizes: {', '.join(SIZES)}.")
+    return BertConfig(**{**SIZES[size], **changes})

@@ -1,0 +1,175 @@
+"""Losses as (sum, weight) pairs, divided once by whoever reports them.
+
+The masked-LM loss is where a small BERT spends its time: V = 30,522 logits a target. It is computed here
+together with its gradient, a slice of the vocabulary at a time, so that the [M, V] logits never exist.
+"""
+
+import functools
+from typing import NamedTuple
+
+import chex
+import jax
+import jax.numpy as jnp
+
+NEGATIVE = -1e30
+"""Stands for minus infinity where an infinity would turn into NaN by subtraction."""
+
+
+class MaskedLMSums(NamedTuple):
+    """What evaluation sums over targets: float32 scalars."""
+
+    loss: jax.Array
+    correct: jax.Array
+    weight: jax.Array
+
+
+def _slices(vocab_size: int, vocab_chunk: int) -> tuple[int, jax.Array]:
+    """Return the slice width C and the starts of the slices that cover 0..V-1.
+
+    The slices tile the vocabulary from 0; the last one is moved back to end at V and comes FIRST, so that
+    the slice it overlaps overwrites, not adds to, what it wrote. No padded copy of the decoder is needed.
+    """
+    width = min(vocab_chunk, vocab_size)
+    starts = [vocab_size - width, *range(0, vocab_size - width, width)]
+    return width, jnp.asarray(starts, jnp.int32)
+
+
+def _slice_logits(features, decoder, bias, start, width):
+    """Return float32 logits [M, C] of one slice; columns that a later slice covers are NEGATIVE."""
+    vocab_size = decoder.shape[0]
+    rows = jax.lax.dynamic_slice_in_dim(decoder, start, width).astype(features.dtype)
+    offsets = jax.lax.dynamic_slice_in_dim(bias, start, width).astype(jnp.float32)
+    tiled = (vocab_size - 1) // width * width if vocab_size > width else 0
+    own = (start != vocab_size - width) | (start + jnp.arange(width) >= tiled)
+    offsets = jnp.where(own, offsets, NEGATIVE)
+    logits = jnp.einsum("md,vd->mv", features, rows, preferred_element_type=jnp.float32)
+    return rows, jnp.where(own[None], logits, 0.0) + offsets[None]
+
+
+def _log_normalizer(features, decoder, bias, vocab_chunk):
+    """Return (logsumexp [M], maximum [M]) of the logits, float32, by the online-softmax recurrence."""
+    width, starts = _slices(decoder.shape[0], vocab_chunk)
+
+    def body(carry, start):
+        maximum, total = carry
+        _, logits = _slice_logits(features, decoder, bias, start, width)
+        new = jnp.maximum(maximum, jnp.max(logits, axis=-1))
+        total = total * jnp.exp(maximum - new) + jnp.sum(jnp.exp(logits - new[:, None]), axis=-1)
+        return (new, total), None
+
+    start = (jnp.full(features.shape[:1], NEGATIVE, jnp.float32), jnp.zeros(features.shape[:1], jnp.float32))
+    (maximum, total), _ = jax.lax.scan(body, start, starts)
+    return maximum + jnp.log(total), maximum
+
+
+def _label_logits(features, decoder, bias, labels):
+    rows = decoder[labels].astype(features.dtype)
+    return rows, jnp.einsum("md,md->m", features, rows, preferred_element_type=jnp.float32) + bias[labels]
+
+
+def _loss_and_gradients(features, decoder, bias, labels, weights, vocab_chunk):
+    """Return the weighted loss sum and its gradients for features, decoder and bias."""
+    width, starts = _slices(decoder.shape[0], vocab_chunk)
+    normalizer, _ = _log_normalizer(features, decoder, bias, vocab_chunk)
+    label_rows, label_logits = _label_logits(features, decoder, bias, labels)
+    loss = jnp.sum(weights * (normalizer - label_logits))
+
+    def body(carry, start):
+        d_features, d_decoder, d_bias = carry
+        rows, logits = _slice_logits(features, decoder, bias, start, width)
+        d_logits = jnp.exp(logits - normalizer[:, None]) * weights[:, None]
+        d_bias = jax.lax.dynamic_update_slice_in_dim(d_bias, jnp.sum(d_logits, axis=0), start, 0)
+        d_logits = d_logits.astype(features.dtype)
+        d_features += jnp.einsum("mv,vd->md", d_logits, rows, preferred_element_type=jnp.float32)
+        d_rows = jnp.einsum("mv,md->vd", d_logits, features, preferred_element_type=jnp.float32)
+        return (d_features, jax.lax.dynamic_update_slice_in_dim(d_decoder, d_rows, start, 0), d_bias), None
+
+    zeros = (jnp.zeros(features.shape), jnp.zeros(decoder.shape), jnp.zeros(bias.shape))
+    (d_features, d_decoder, d_bias), _ = jax.lax.scan(body, zeros, starts)
+    weighted = weights[:, None]
+    d_features -= weighted * label_rows
+    d_decoder = d_decoder.at[labels].add(-weighted * features)
+    d_bias = d_bias.at[labels].add(-weights)
+    return loss, (
+        d_features.astype(features.dtype),
+        d_decoder.astype(decoder.dtype),
+        d_bias.astype(bias.dtype),
+    )
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(5,))
+def masked_lm_loss(
+    features: jax.Array,
+    decoder: jax.Array,
+    bias: jax.Array,
+    labels: jax.Array,
+    weights: jax.Array,
+    vocab_chunk: int,
+) -> jax.Array:
+    """Return the weighted sum of the cross entropies of the decoder's softmax, without [M, V] logits.
+
+    The gradient is computed in the forward pass, slice by slice of the vocabulary: a second matrix product
+    for the logits costs less than writing and reading them. Differentiable in features, decoder and bias.
+    Source: the loss of Devlin et al.; online softmax of Milakov & Gimelshein (2018); the fusion is ours.
+
+    Args:
+      features: [M, D] outputs of the MLM transform, float32 or bfloat16.
+      decoder: [V, D] output embedding matrix.
+      bias: [V].
+      labels: int32 [M], each in 0..V-1.
+      weights: float32 [M]; 0 leaves a target out.
+      vocab_chunk: columns of the vocabulary at a time; V or more means all at once.
+
+    Returns:
+      float32 scalar; divide by the sum of the weights for the mean in nats.
+    """
+    chex.assert_rank([features, decoder, bias, labels, weights], [2, 2, 1, 1, 1])
+    normalizer, _ = _log_normalizer(features, decoder, bias, vocab_chunk)
+    _, label_logits = _label_logits(features, decoder, bias, labels)
+    return jnp.sum(weights * (normalizer - label_logits))
+
+
+def _forward(features, decoder, bias, labels, weights, vocab_chunk):
+    return _loss_and_gradients(features, decoder, bias, labels, weights, vocab_chunk)
+
+
+def _backward(vocab_chunk, gradients, cotangent):
+    del vocab_chunk
+    scaled = [(cotangent * gradient).astype(gradient.dtype) for gradient in gradients]
+    return (*scaled, None, None)
+
+
+masked_lm_loss.defvjp(_forward, _backward)
+
+
+def masked_lm_sums(
+    features: jax.Array,
+    decoder: jax.Array,
+    bias: jax.Array,
+    labels: jax.Array,
+    weights: jax.Array,
+    vocab_chunk: int,
+) -> MaskedLMSums:
+    """Sum loss, correct predictions and weights over the targets, for evaluation.
+
+    A prediction is correct when no logit exceeds the label's. Source: ours. Args as `masked_lm_loss`.
+    """
+    chex.assert_rank([features, decoder, bias, labels, weights], [2, 2, 1, 1, 1])
+    normalizer, _ = _log_normalizer(features, decoder, bias, vocab_chunk)
+    width, starts = _slices(decoder.shape[0], vocab_chunk)
+
+    def body(carry, start):
+        best, best_id, label_logits = carry
+        _, logits = _slice_logits(features, decoder, bias, start, width)
+        peak = jnp.max(logits, axis=-1)
+        column = labels - start
+        inside = (column >= 0) & (column < width)
+        picked = jnp.take_along_axis(logits, jnp.clip(column, 0, width - 1)[:, None], axis=1)[:, 0]
+        label_logits = jnp.where(inside & (picked > NEGATIVE / 2), picked, label_logits)
+        best_id = jnp.where(peak > best, start + jnp.argmax(logits, axis=-1), best_id)
+        return (jnp.maximum(best, peak), best_id, label_logits), None
+
+    lowest = jnp.full(labels.shape, NEGATIVE, jnp.float32)
+    (_, best_id, label_logits), _ = jax.lax.scan(body, (lowest, jnp.zeros_like(labels), lowest), starts)
+    correct = jnp.sum(weights * (best_id == labels))
+    return MaskedLMSums(jnp.sum(weights * (normalizer - label_logits)), correct, jnp.sum(weights))

@@ -1,0 +1,85 @@
+"""The learning-rate schedule and the AdamW chain of BERT; says what is decayed."""
+
+import dataclasses
+
+import jax
+import optax
+
+from eelbert_jax.errors import UserError
+
+NOT_DECAYED = ("bias", "LayerNorm")
+"""Path words of parameters without weight decay. Source: Devlin et al., `optimization.py` of the release."""
+
+
+@dataclasses.dataclass(frozen=True)
+class OptimizerConfig:
+    """AdamW with linear warm-up and linear decay.
+
+    Source: EELBERT section 4 and Devlin et al. A.2.
+
+    Attributes:
+      learning_rate: the peak, reached after the warm-up.
+      warmup_steps: updates of linear warm-up from 0.
+      weight_decay: decoupled decay, a share of the learning rate a step; none on biases and LayerNorm.
+      beta1: decay of the first moment.
+      beta2: decay of the second moment.
+      epsilon: added to the root of the second moment.
+      max_grad_norm: clip the global gradient norm here; 0 turns clipping off.
+    """
+
+    learning_rate: float = 1e-4
+    warmup_steps: int = 10_000
+    weight_decay: float = 0.01
+    beta1: float = 0.9
+    beta2: float = 0.999
+    epsilon: float = 1e-6
+    max_grad_norm: float = 1.0
+
+    def __post_init__(self) -> None:
+        if self.learning_rate <= 0:
+            raise UserError(f"opt.learning_rate must be positive, got {self.learning_rate}.")
+        if self.warmup_steps < 0 or self.weight_decay < 0 or self.max_grad_norm < 0:
+            raise UserError("opt.warmup_steps, opt.weight_decay and opt.max_grad_norm must not be negative.")
+
+
+def learning_rate_schedule(config: OptimizerConfig, total_steps: int) -> optax.Schedule:
+    """Return step -> learning rate: linear from 0 to the peak, then linear to 0 at `total_steps`.
+
+    Raises:
+      UserError: the warm-up is longer than the run.
+    """
+    if config.warmup_steps > total_steps:
+        raise UserError(
+            f"opt.warmup_steps={config.warmup_steps} exceeds total_steps={total_steps}; lower the warm-up."
+        )
+    return optax.schedules.join_schedules(
+        [
+            optax.schedules.linear_schedule(0.0, config.learning_rate, config.warmup_steps),
+            optax.schedules.linear_schedule(config.learning_rate, 0.0, total_steps - config.warmup_steps),
+        ],
+        [config.warmup_steps],
+    )
+
+
+def decay_mask(params) -> object:
+    """Return the tree of bools saying which parameters are decayed."""
+
+    def decayed(path, _) -> bool:
+        return not any(key.key in NOT_DECAYED for key in path)
+
+    return jax.tree_util.tree_map_with_path(decayed, params)
+
+
+def make_optimizer(config: OptimizerConfig, total_steps: int) -> optax.GradientTransformation:
+    """Return clipping (if any) and AdamW with the schedule of `learning_rate_schedule`."""
+    adamw = optax.adamw(
+        learning_rate_schedule(config, total_steps),
+        b1=config.beta1,
+        b2=config.beta2,
+        eps=config.epsilon,
+        weight_decay=config.weight_decay,
+        mask=decay_mask,
+    )
+    if config.max_grad_norm == 0:
+        return adamw
+    return optax.chain(optax.clip_by_global_norm(config.max_grad_norm), adamw)
