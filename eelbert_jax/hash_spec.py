@@ -169,9 +169,10 @@ class HashSpec:
         unknown = sorted(set(fields) - set(known))
         if unknown:
             raise UserError(f"Unknown hash fields: {', '.join(unknown)}; known: {', '.join(known)}.")
-        return cls(
-            **{name: tuple(value) if isinstance(value, list) else value for name, value in fields.items()}
-        )
+        values: dict[str, Any] = dict(fields)
+        if isinstance(values.get("split"), list):
+            values["split"] = tuple(values["split"])
+        return cls(**values)
 
 
 PRESETS = {
@@ -184,7 +185,7 @@ PRESETS = {
 def hash_seeds(spec: HashSpec, d: int) -> np.ndarray:
     """Return the hash seeds h (the paper's step 1).
 
-    Output number j of SplitMix64 started at `spec.seed` is a function of j alone; u, its upper 32 bits, becomes
+    Output number j of SplitMix64 started at `spec.seed` is a function of j alone. Its upper 32 bits u become
     (u mod B) | 1 where B is a power of two, since an odd seed projects no signature but 0 to 0, and
     1 + u mod (B - 1) otherwise. The same in JavaScript, with BigInt arguments (a test runs it):
 
@@ -216,7 +217,7 @@ def hash_seeds(spec: HashSpec, d: int) -> np.ndarray:
 
 
 def random_hash_spec(spec: HashSpec) -> HashSpec:
-    """Return the projection of `random_hash`: one gram a token, mod 2^32, with the seed and scale of `spec`."""
+    """Return the projection of `random_hash`: one gram a token, mod 2^32; seed and scale of `spec`."""
     return HashSpec(max_gram=1, seed=spec.seed, scale=spec.scale)
 
 

@@ -7,8 +7,8 @@
     5 pooling     e_i = mean of P_i over the grams, in [-1, 1]  `pool`
     6 vector      e = concat(e_1 .. e_N)                        `embed_signatures`
 
-Signatures depend on the token's string alone, so a vocabulary computes them once and a model starts at step 3.
-All integers are uint32; the modulus is the spec's constant, and for B = 2^32 it is uint32 wrap-around itself.
+Signatures depend on the token's string alone: a vocabulary computes them once and a model starts at step 3.
+All integers are uint32; the modulus is a constant of the spec, and for B = 2^32 it is uint32 wrap-around.
 The floating-point part is written so that no compiler can change its bits: additions in the order of the
 grams, one multiplication, and a clamp between it and whatever the caller adds. Source: EELBERT section 3.
 
@@ -17,6 +17,7 @@ What a hash function is lives in `eelbert_jax.hash_spec`, the same steps in nump
 """
 
 import functools
+from collections.abc import Iterable
 
 import chex
 import jax
@@ -25,7 +26,7 @@ import numpy as np
 from jax import lax
 
 from eelbert_jax.errors import UserError
-from eelbert_jax.hash_reference import hash_table
+from eelbert_jax.hash_reference import hash_table, reference_embedding, reference_signatures
 from eelbert_jax.hash_spec import (
     PRESETS,
     HashSpec,
@@ -49,8 +50,10 @@ __all__ = [
     "project",
     "random_hash_spec",
     "random_signatures",
+    "reference_embedding",
+    "reference_signatures",
     "require_on_the_fly",
-    "signatures",
+    "string_signatures",
     "token_signatures",
 ]
 
@@ -91,7 +94,9 @@ def embed_strings(characters: jax.Array, lengths: jax.Array, spec: HashSpec, d: 
 
 
 @functools.partial(jax.jit, static_argnames="spec")
-def signatures(characters: jax.Array, lengths: jax.Array, spec: HashSpec) -> tuple[jax.Array, jax.Array]:
+def string_signatures(
+    characters: jax.Array, lengths: jax.Array, spec: HashSpec
+) -> tuple[jax.Array, jax.Array]:
     """Hash the grams of V tokens: `token_signatures` of each.
 
     Args:
@@ -108,9 +113,9 @@ def signatures(characters: jax.Array, lengths: jax.Array, spec: HashSpec) -> tup
 def token_signatures(characters: jax.Array, length: jax.Array, spec: HashSpec) -> tuple[jax.Array, jax.Array]:
     """Hash the grams of one token (step 2).
 
-    The rolling hash is a polynomial over code points, h <- (h * base + c) mod B from h = 0. So the i-gram at a
-    position rolls out of the (i-1)-gram there and one more character, and all i-grams cost one multiplication
-    a character. Source: EELBERT section 3; the polynomial is ours.
+    The rolling hash is a polynomial over code points, h <- (h * base + c) mod B from h = 0. So the i-gram at
+    a position rolls out of the (i-1)-gram there and one more character: one multiplication a gram.
+    Source: EELBERT section 3; the polynomial is ours.
 
     Args:
       characters: code points, uint32 [C], zero-padded.
@@ -210,16 +215,16 @@ def centre(projection: jax.Array, spec: HashSpec) -> jax.Array:
     return lax.bitcast_convert_type(jnp.where(projection >= wraps_from, wrapped, projection), jnp.int32)
 
 
-def pool(projections, counts: jax.Array, longest: int, spec: HashSpec) -> jax.Array:
+def pool(projections: Iterable[jax.Array], counts: jax.Array, longest: int, spec: HashSpec) -> jax.Array:
     """Return the mean over the grams, e_i (steps 4 and 5).
 
-    The sum is float32, in the order of the grams. The factor is a rounded reciprocal from a table of constants,
-    as float32 division is approximate on accelerators; the clamp takes back what rounding may add to the mean
-    of equal values, and it keeps compilers from fusing the multiplication with an addition of the caller's,
-    which would round once and not twice. Source: EELBERT section 3; the rounding is ours.
+    The sum is float32, in the order of the grams. The factor is a rounded reciprocal from a table, as float32
+    division is approximate on accelerators. The clamp takes back what rounding may add to a mean of equal
+    values, and it keeps compilers from fusing the multiplication with an addition of the caller's, which
+    would round once and not twice. Source: EELBERT section 3; the rounding is ours.
 
     Args:
-      projections: iterable of centred projections, int32 [..., d_i] each, zero where a token has no such gram.
+      projections: centred projections by gram, int32 [..., d_i] each, zero where a token has no such gram.
       counts: number of grams, int32 [...].
       longest: K, no count is larger.
       spec: the hash function.
@@ -241,8 +246,8 @@ def require_on_the_fly(spec: HashSpec) -> None:
     """
     if not spec.runs_on_the_fly:
         raise UserError(
-            f"hash.bucket_size={spec.bucket_size} does not run on the fly, since its products do not fit 32 bits; "
-            f"use embedding_mode='cached' (the same function, computed once), or another function: a "
+            f"hash.bucket_size={spec.bucket_size} does not run on the fly: its products do not fit 32 bits. "
+            f"Use embedding_mode='cached' (the same function, computed once), or another function: a "
             f"bucket_size below 65536 or a power of two such as 4294967296, the default."
         )
 

@@ -1,0 +1,198 @@
+"""Token embedders behind one call, ids [B, L] -> [B, L, D]: trained tables and hashed vectors.
+
+    table             a trained parameter, as published BERTs have it
+    ngram_hash        EELBERT: nothing is trained or stored. `cached` gathers from a constant table,
+                      `on_the_fly` gathers integer signatures and projects them; identical bits
+    random_hash       the ablation: a hash of the token's id, which knows nothing of its spelling
+    hash_initialized  a trained parameter whose first values are the n-gram hash's vectors
+
+What a hashed embedder reads comes in the variable collection "constants" (`embedding_constants` makes it): no
+parameter, no gradient, no optimizer state, in no checkpoint, since one integer regenerates it. The arithmetic
+is in `eelbert_jax.hashing`, whose `embed_strings` also embeds strings that have no id.
+"""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from eelbert_jax import hashing
+from eelbert_jax.errors import UserError
+from eelbert_jax.model.config import BertConfig
+from eelbert_jax.strings import code_points
+from eelbert_jax.vocabulary import Vocabulary
+
+COLLECTION = "constants"
+
+
+def make_token_embedder(config: BertConfig, name: str | None = None) -> nn.Module:
+    """Return the embedder that `config.embedding` and `config.embedding_mode` name.
+
+    Args:
+      config: sizes, embedder, hash function and computation type.
+      name: of the module; `word_embeddings` in the published layout.
+
+    Returns:
+      A module with `__call__(ids)`: integers [B, L] in [0, V) to `config.dtype` [B, L, D]. An id outside
+      gives NaN, never another token's vector.
+
+    Raises:
+      UserError: the hash function does not fit the width or cannot run on the fly.
+    """
+    if config.embedding != "table":
+        hash_of(config).widths(config.hidden_size)
+    if config.has_trained_table:
+        return TrainedEmbedder(config, name=name)
+    if config.embedding_mode == "cached":
+        return CachedHashEmbedder(config, name=name)
+    hashing.require_on_the_fly(hash_of(config))
+    return OnTheFlyHashEmbedder(config, name=name)
+
+
+def embedding_constants(config: BertConfig, vocabulary: Vocabulary) -> dict[str, np.ndarray]:
+    """Return what the embedder reads from the collection "constants", by name.
+
+    Args:
+      config: names the embedder and the hash function.
+      vocabulary: the tokens to hash, V of them.
+
+    Returns:
+      {} for `table`; {"table": float32 [V, D]} for a cached hash and for `hash_initialized`, which reads it
+      at initialization only; {"signatures": uint32 [V, N', K], "counts": int32 [V, N']} on the fly.
+
+    Raises:
+      UserError: the vocabulary's size is not the configuration's.
+    """
+    if config.embedding == "table":
+        return {}
+    if config.embedding == "hash_initialized" or config.embedding_mode == "cached":
+        return {"table": initial_table(config, vocabulary)}
+    signatures, counts = _signatures(config, vocabulary)
+    return {"signatures": signatures, "counts": counts}
+
+
+def initial_table(config: BertConfig, vocabulary: Vocabulary) -> np.ndarray:
+    """Return the vectors of a hashed embedder: a cached table, or the start of `hash_initialized`.
+
+    Args:
+      config: names the embedder and the hash function.
+      vocabulary: the tokens to hash, V of them.
+
+    Returns:
+      float32 [V, D].
+
+    Raises:
+      UserError: the vocabulary's size is not the configuration's.
+    """
+    signatures, counts = _signatures(config, vocabulary)
+    return hashing.reference_embedding(hash_of(config), signatures, counts, config.hidden_size)
+
+
+def hash_of(config: BertConfig) -> hashing.HashSpec:
+    """Return the hash function of the embedder: `config.hash`, or what `random_hash` makes of its seed."""
+    return hashing.random_hash_spec(config.hash) if config.embedding == "random_hash" else config.hash
+
+
+class CachedHashEmbedder(nn.Module):
+    """Gather from the constant table "table", float32 [V, D]: for training, where memory is there."""
+
+    config: BertConfig
+
+    @nn.compact
+    def __call__(self, ids: jax.Array) -> jax.Array:
+        """Embed ids [B, L] as [B, L, D]."""
+        shape = (self.config.vocab_size, self.config.hidden_size)
+        table = _constant(self, "table", shape, jnp.float32)
+        return jnp.take(table, ids, axis=0).astype(self.config.dtype)
+
+
+class OnTheFlyHashEmbedder(nn.Module):
+    """Gather the signatures of each token's grams and project them: D / (N' K) of the table's memory.
+
+    The seeds are constants of the program. Source: EELBERT section 3, steps 3-6.
+    """
+
+    config: BertConfig
+
+    @nn.compact
+    def __call__(self, ids: jax.Array) -> jax.Array:
+        """Embed ids [B, L] as [B, L, D]."""
+        spec = hash_of(self.config)
+        rows = (self.config.vocab_size, spec.num_parts)
+        signatures = _constant(self, "signatures", (*rows, None), jnp.uint32)
+        counts = _constant(self, "counts", rows, jnp.int32)
+        seeds = jnp.asarray(hashing.hash_seeds(spec, self.config.hidden_size))
+        vectors = hashing.embed_signatures(
+            jnp.take(signatures, ids, axis=0), jnp.take(counts, ids, axis=0), seeds, spec
+        )
+        return vectors.astype(self.config.dtype)
+
+
+class TrainedEmbedder(nn.Module):
+    """Gather from a parameter "embedding", float32 [V, D], whose gradient is summed in float32.
+
+    `table` starts from a truncated normal distribution. `hash_initialized` starts from the constant "table"
+    of the call that makes the parameters, `model.apply({"constants": constants}, ids, mutable=["params"])`,
+    and does not read it afterwards. Made without it the parameter is NaN: a start that was forgotten stops
+    the training at once, where zeros would hide it.
+    Source: Devlin et al.; EELBERT table 4 (the hash as initializer).
+    """
+
+    config: BertConfig
+
+    @nn.compact
+    def __call__(self, ids: jax.Array) -> jax.Array:
+        """Embed ids [B, L] as [B, L, D]."""
+        start = self._hashed if self.config.embedding == "hash_initialized" else self._normal
+        shape = (self.config.vocab_size, self.config.hidden_size)
+        return jnp.take(self.param("embedding", start, shape), ids, axis=0).astype(self.config.dtype)
+
+    def _normal(self, key: jax.Array, shape: tuple[int, int]) -> jax.Array:
+        return nn.initializers.truncated_normal(self.config.initializer_range)(key, shape, jnp.float32)
+
+    def _hashed(self, _: jax.Array, shape: tuple[int, int]) -> jax.Array:
+        if not self.has_variable(COLLECTION, "table"):
+            return jnp.full(shape, jnp.nan, jnp.float32)
+        return _constant(self, "table", shape, jnp.float32)
+
+
+def _signatures(config: BertConfig, vocabulary: Vocabulary) -> tuple[np.ndarray, np.ndarray]:
+    """Return signatures uint32 [V, N', K] and gram counts int32 [V, N'] of the tokens, or of their ids."""
+    if vocabulary.size != config.vocab_size:
+        raise UserError(
+            f"The vocabulary has {vocabulary.size} tokens, the model vocab_size={config.vocab_size}; use "
+            f"the vocabulary that the model was made for, or set vocab_size."
+        )
+    if config.embedding == "random_hash":
+        return hashing.random_signatures(config.hash, config.vocab_size)
+    return hashing.reference_signatures(config.hash, *code_points(vocabulary.tokens))
+
+
+def _constant(
+    module: nn.Module, name: str, shape: tuple[int | None, ...], dtype: jax.typing.DTypeLike
+) -> jax.Array:
+    """Return a constant of a module; None in `shape` is any extent.
+
+    `init` without constants goes on with zeros, since parameters and their shapes do not depend on them.
+
+    Raises:
+      UserError: the constant is not there, or is another vocabulary's or width's.
+    """
+    if module.is_initializing() and not module.has_variable(COLLECTION, name):
+        return jnp.zeros([extent or 1 for extent in shape], dtype)
+    if not module.has_variable(COLLECTION, name):
+        raise UserError(
+            f"The hashed embedder has no {name!r} in the collection {COLLECTION!r}; pass "
+            f"{{'params': params, 'constants': constants(config, vocabulary)}} to apply."
+        )
+    value = jnp.asarray(module.get_variable(COLLECTION, name))
+    fits = value.ndim == len(shape) and all(
+        extent in (None, actual) for extent, actual in zip(shape, value.shape, strict=True)
+    )
+    if not fits or value.dtype != dtype:
+        raise UserError(
+            f"The constant {name!r} is {value.dtype} {list(value.shape)}, the model expects "
+            f"{jnp.dtype(dtype)} {list(shape)}; make the constants from the model's own configuration and "
+            f"vocabulary."
+        )
+    return jax.lax.stop_gradient(value)

@@ -1,0 +1,222 @@
+"""WordPiece vocabularies: load, save, train, fingerprint, and the tokenizer that reads text with one.
+
+The file format is BERT's `vocab.txt`: one token a line, the id is the line number. The only importer of
+`tokenizers`. Leaves reading documents to `eelbert_jax.data.corpus` and hashing to `eelbert_jax.hashing`.
+"""
+
+import dataclasses
+import functools
+import hashlib
+from collections.abc import Iterable
+from pathlib import Path
+
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
+
+from eelbert_jax.errors import UserError
+from eelbert_jax.strings import code_points
+
+__all__ = [
+    "SPECIAL_TOKENS",
+    "Vocabulary",
+    "code_points",
+    "load_vocabulary",
+    "make_tokenizer",
+    "save_vocabulary",
+    "train_vocabulary",
+]
+
+SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
+CONTINUATION_PREFIX = "##"
+
+_LONGEST_WORD = 100
+"""Characters; a longer word is [UNK]. Source: the published BERT tokenizer."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Vocabulary:
+    """Hold the tokens in the order of their ids.
+
+    Attributes:
+      tokens: V distinct strings, the five special tokens of BERT among them at any place.
+
+    Raises:
+      UserError: a special token is missing, or a token is empty, holds a line break or comes twice.
+    """
+
+    tokens: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        """Check the tokens."""
+        missing = [token for token in SPECIAL_TOKENS if token not in self._ids]
+        if missing:
+            raise UserError(
+                f"A vocabulary of {self.size} tokens has no {', '.join(missing)}; BERT needs "
+                f"{', '.join(SPECIAL_TOKENS)}: add what is missing, or train a vocabulary."
+            )
+        if len(self._ids) != self.size:
+            first = next(token for i, token in enumerate(self.tokens) if self._ids[token] != i)
+            raise UserError(f"The vocabulary has the token {first!r} twice; every token must have one id.")
+        for i, token in enumerate(self.tokens):
+            if not token or "\n" in token or "\r" in token:
+                raise UserError(f"Token {i} of the vocabulary is {token!r}: empty, or with a line break.")
+
+    @functools.cached_property
+    def _ids(self) -> dict[str, int]:
+        return {token: i for i, token in enumerate(self.tokens)}
+
+    @property
+    def size(self) -> int:
+        """V, the number of tokens."""
+        return len(self.tokens)
+
+    @functools.cached_property
+    def fingerprint(self) -> str:
+        """Identify the tokens and their order: 16 hex digits."""
+        return hashlib.sha256("\n".join(self.tokens).encode("utf-8", "surrogatepass")).hexdigest()[:16]
+
+    def id_of(self, token: str) -> int:
+        """Return the id of a token.
+
+        Raises:
+          UserError: no such token.
+        """
+        if token not in self._ids:
+            raise UserError(f"The token {token!r} is not among the {self.size} tokens of the vocabulary.")
+        return self._ids[token]
+
+    def __contains__(self, token: str) -> bool:
+        """Return whether there is such a token."""
+        return token in self._ids
+
+    @property
+    def pad_id(self) -> int:
+        """Id of [PAD]."""
+        return self._ids["[PAD]"]
+
+    @property
+    def unk_id(self) -> int:
+        """Id of [UNK]."""
+        return self._ids["[UNK]"]
+
+    @property
+    def cls_id(self) -> int:
+        """Id of [CLS]."""
+        return self._ids["[CLS]"]
+
+    @property
+    def sep_id(self) -> int:
+        """Id of [SEP]."""
+        return self._ids["[SEP]"]
+
+    @property
+    def mask_id(self) -> int:
+        """Id of [MASK]."""
+        return self._ids["[MASK]"]
+
+    @property
+    def special_ids(self) -> tuple[int, ...]:
+        """Ids of [PAD], [UNK], [CLS], [SEP] and [MASK]."""
+        return tuple(self._ids[token] for token in SPECIAL_TOKENS)
+
+
+def load_vocabulary(path: str | Path) -> Vocabulary:
+    """Read a `vocab.txt`.
+
+    Lines end with a line feed, or carriage return and line feed; other separators of Unicode are legal inside
+    a token. Source: the published BERT vocabularies.
+
+    Raises:
+      UserError: the file cannot be read, is empty, is no UTF-8 or holds no legal vocabulary.
+    """
+    try:
+        text = Path(path).read_bytes().decode("utf-8")
+    except OSError as error:
+        raise UserError(
+            f"Cannot read the vocabulary {path}: {error.strerror}; give the path of a vocab.txt."
+        ) from error
+    except UnicodeDecodeError as error:
+        raise UserError(
+            f"The vocabulary {path} is no UTF-8 text (byte {error.start}); expected one token a line."
+        ) from error
+    lines = [line.removesuffix("\r") for line in text.removesuffix("\n").split("\n")]
+    if lines == [""]:
+        raise UserError(f"The vocabulary {path} is empty; expected one token a line.")
+    try:
+        return Vocabulary(tuple(lines))
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from error
+
+
+def save_vocabulary(vocabulary: Vocabulary, path: str | Path) -> None:
+    """Write a `vocab.txt` that `load_vocabulary` and Hugging Face's tokenizers read.
+
+    Raises:
+      UserError: the file cannot be written.
+    """
+    try:
+        Path(path).write_bytes("".join(f"{token}\n" for token in vocabulary.tokens).encode("utf-8"))
+    except OSError as error:
+        raise UserError(
+            f"Cannot write the vocabulary {path}: {error.strerror}; choose a directory that exists and "
+            f"can be written to."
+        ) from error
+
+
+def train_vocabulary(texts: Iterable[str], size: int, lowercase: bool = True) -> Vocabulary:
+    """Train a WordPiece vocabulary; the special tokens take the first ids, as BERT's does.
+
+    Args:
+      texts: documents, read once and not held.
+      size: V, the most tokens that the vocabulary may have; a small corpus gives fewer.
+      lowercase: lowercase the text and strip accents, as bert-base-uncased does.
+
+    Raises:
+      UserError: `size` leaves no room beside the special tokens, or the texts hold no word.
+    """
+    if size <= len(SPECIAL_TOKENS):
+        raise UserError(f"A vocabulary of {size} tokens has no room beside {', '.join(SPECIAL_TOKENS)}.")
+    tokenizer = _word_piece(models.WordPiece(unk_token="[UNK]"), lowercase)
+    trainer = trainers.WordPieceTrainer(
+        vocab_size=size,
+        min_frequency=2,
+        special_tokens=list(SPECIAL_TOKENS),
+        continuing_subword_prefix=CONTINUATION_PREFIX,
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(texts, trainer)
+    by_id = sorted(tokenizer.get_vocab().items(), key=lambda item: item[1])
+    if len(by_id) == len(SPECIAL_TOKENS):
+        raise UserError("The texts hold no word to train a vocabulary on; give text.")
+    return Vocabulary(tuple(token for token, _ in by_id))
+
+
+def make_tokenizer(vocabulary: Vocabulary, lowercase: bool = True, special_tokens: bool = False) -> Tokenizer:
+    """Return BERT's tokenizer: normalizer, split at spaces and punctuation, WordPiece.
+
+    It adds no [CLS] and no [SEP]: rows and pairs are built from ids, where their lengths are known.
+
+    Args:
+      vocabulary: the tokens.
+      lowercase: lowercase the text and strip accents, as bert-base-uncased does.
+      special_tokens: read "[MASK]" and its like in a text as the special token, as a prompt wants. Off for a
+        corpus, where they are four characters and two brackets that someone wrote.
+    """
+    model = models.WordPiece(
+        {token: i for i, token in enumerate(vocabulary.tokens)},
+        unk_token="[UNK]",
+        max_input_chars_per_word=_LONGEST_WORD,
+        continuing_subword_prefix=CONTINUATION_PREFIX,
+    )
+    tokenizer = _word_piece(model, lowercase)
+    if special_tokens:
+        tokenizer.add_special_tokens(list(SPECIAL_TOKENS))
+    return tokenizer
+
+
+def _word_piece(model: models.WordPiece, lowercase: bool) -> Tokenizer:
+    """Put BERT's normalizer and pre-tokenizer before a model, and joining `##` after it."""
+    tokenizer = Tokenizer(model)
+    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=lowercase)
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    tokenizer.decoder = decoders.WordPiece(prefix=CONTINUATION_PREFIX)
+    return tokenizer
