@@ -4,12 +4,12 @@
     params = model.init(key, input_ids)["params"]
     logits = model.apply({"params": params, "constants": constants(config, vocabulary)}, input_ids)
 
-Parameter paths are the published ones (`bert/encoder/layer_0/attention/self/query/kernel`), so that import and
-export (`eelbert_jax.interchange.hf`) are a rename. A hashed token embedding is no parameter: it comes in the
-collection "constants", which `constants` makes and no checkpoint holds.
+Parameter paths are the published ones (`bert/encoder/layer_0/attention/self/query/kernel`), so that import
+and export (`eelbert_jax.interchange.hf`) are a rename. A hashed token embedding is no parameter: it comes in
+the collection "constants", which `constants` makes and no checkpoint holds.
 
-To train with dropout pass `deterministic=False` and `rngs={"dropout": key}`. To read what every layer computed
-pass `mutable=["intermediates"]` and hand the collection to `encoder_states`. Leaves the losses to
+To train with dropout pass `deterministic=False` and `rngs={"dropout": key}`. To read what every layer
+computed pass `mutable=["intermediates"]` and hand the collection to `encoder_states`. Leaves the losses to
 `eelbert_jax.training.objectives`.
 """
 
@@ -32,7 +32,7 @@ from eelbert_jax.model.encoder import (
     layer_norm,
     unstack_layers,
 )
-from eelbert_jax.model.heads import MaskedLMHead, Pooler
+from eelbert_jax.model.heads import DecoderInputs, MaskedLMHead, Pooler
 from eelbert_jax.vocabulary import Vocabulary
 
 
@@ -51,7 +51,10 @@ def constants(config: BertConfig, vocabulary: Vocabulary) -> dict[str, Any]:
 
 
 class BertEmbeddings(nn.Module):
-    """Sum token, position and segment embeddings, then LayerNorm and dropout. Source: Devlin et al., figure 2."""
+    """Sum token, position and segment embeddings, then LayerNorm and dropout.
+
+    Source: Devlin et al., figure 2.
+    """
 
     config: BertConfig
 
@@ -187,7 +190,7 @@ class BertForMaskedLM(nn.Module):
         attention_mask: jax.Array | None = None,
         token_type_ids: jax.Array | None = None,
         deterministic: bool = True,
-    ) -> tuple[jax.Array, jax.Array, jax.Array]:
+    ) -> DecoderInputs:
         """Return what the loss at P positions a row is made of, so that it can fuse the softmax over V.
 
         Args:
@@ -198,8 +201,8 @@ class BertForMaskedLM(nn.Module):
           deterministic: no dropout.
 
         Returns:
-          features [B, P, D] in the computation type, decoder float32 [V, D], bias float32 [V]; the logits are
-          `features @ decoder.T + bias`.
+          Features [B, P, D] in the computation type, decoder float32 [V, D], bias float32 [V]; the logits
+          are `features @ decoder.T + bias`.
         """
         chex.assert_rank(positions, 2)
         hidden = self.bert(input_ids, attention_mask, token_type_ids, deterministic)
@@ -248,7 +251,7 @@ class BertForTokenClassification(nn.Module):
 
 
 class EncoderStates(NamedTuple):
-    """What every layer computed: T + 1 hidden states [B, L, D], the embeddings' first, and T probabilities."""
+    """What every layer computed: T + 1 hidden states, the embeddings' first, and T attention matrices."""
 
     hidden_states: tuple[jax.Array, ...]
     attention_probs: tuple[jax.Array, ...]

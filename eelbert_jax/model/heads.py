@@ -1,6 +1,7 @@
 """Task heads: masked-token prediction and the pooler.
 
-A classifier is one dense layer and stands in `eelbert_jax.model.bert`. Leaves the losses to `eelbert_jax.training.objectives`.
+A classifier is one dense layer and stands in `eelbert_jax.model.bert`. Leaves the losses to
+`eelbert_jax.training.objectives`.
 """
 
 import flax.linen as nn
@@ -8,11 +9,17 @@ import jax
 import jax.numpy as jnp
 
 from eelbert_jax.model.config import BertConfig
-from eelbert_jax.model.encoder import dense, layer_norm
+from eelbert_jax.model.encoder import dense, gelu, layer_norm
+
+DecoderInputs = tuple[jax.Array, jax.Array, jax.Array]
+"""Features [..., D] in the computation type, decoder float32 [V, D], bias float32 [V]."""
 
 
 class PredictionTransform(nn.Module):
-    """Prepare hidden states for the decoder: dense, GELU, LayerNorm. Source: BERT's code (`get_masked_lm_output`)."""
+    """Prepare hidden states for the decoder: dense, GELU, LayerNorm.
+
+    Source: BERT's TensorFlow code, `get_masked_lm_output`.
+    """
 
     config: BertConfig
 
@@ -20,11 +27,14 @@ class PredictionTransform(nn.Module):
     def __call__(self, hidden: jax.Array) -> jax.Array:
         """Map [..., D] to [..., D]."""
         transformed = dense(self.config, self.config.hidden_size, "dense")(hidden)
-        return layer_norm(self.config)(nn.gelu(transformed, approximate=False))
+        return layer_norm(self.config)(gelu(transformed))
 
 
 class Decoder(nn.Module):
-    """Own the output matrix of an MLM whose input embedding is hashed. Source: EELBERT, section 3 ("decoupled")."""
+    """Own the output matrix of an MLM whose input embedding is hashed.
+
+    Source: EELBERT, section 3 ("decoupled").
+    """
 
     config: BertConfig
 
@@ -55,7 +65,7 @@ class MaskedLMPredictions(nn.Module):
           tied_table: the input embedding, [V, D], where it is trained; None where it is hashed.
 
         Returns:
-          features [..., D] in the computation type, decoder float32 [V, D], bias float32 [V].
+          Features, decoder and bias; the logits are `features @ decoder.T + bias`.
         """
         features = PredictionTransform(self.config, name="transform")(hidden)
         decoder = Decoder(self.config, name="decoder")() if tied_table is None else tied_table
