@@ -1,0 +1,247 @@
+"""How fast is a pre-training step, and how much memory does it take, against PyTorch with transformers?
+
+    python benchmarks/pretrain_step.py [--size=tiny] [--batch=64] [--quick] [--json]
+
+Four processes do the same work and take turns: masking on the fly, forward, backward, clipping, AdamW; same
+sizes, batch, rows, dropout 0.1, float32, all cores.
+
+    table, hash        our step (`eelbert_jax.training.masked_lm`), logits at the masked positions
+    run_mlm            transformers' BertForMaskedLM as the script `run_mlm` trains it: labels -100, logits
+                       at every position
+    masked_only        the same model in a loop as PyTorch users write it by hand for speed: encoder, gather
+                       of the masked positions, head
+
+PyTorch gets its faster options: fused AdamW, scaled-dot-product attention. The rows are drawn from a Zipf
+distribution, so that the loss has something to learn; it has to fall, or the case fails.
+"""
+
+import argparse
+import contextlib
+import statistics
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+import _measure
+
+VOCAB_SIZE, ROW_LENGTH, MASKED = 30522, 128, 20
+MASK_ID, SPECIAL_IDS = 103, (0, 100, 101, 102, 103)
+LEARNING_RATE, WEIGHT_DECAY, MAX_GRAD_NORM = 1e-3, 0.01, 1.0
+OURS, BASELINES = ("table", "hash"), ("run_mlm", "masked_only")
+
+
+def zipf_rows(num_rows: int) -> np.ndarray:
+    """Return int64 rows [num_rows, 128] of [CLS], words by a Zipf distribution and [SEP]."""
+    words = np.arange(1000, VOCAB_SIZE)
+    shares = 1.0 / np.arange(1, len(words) + 1)
+    rows = np.random.default_rng(0).choice(words, (num_rows, ROW_LENGTH), p=shares / shares.sum())
+    rows[:, 0], rows[:, -1] = 101, 102
+    return rows
+
+
+def turns_of(
+    step: Callable[[np.ndarray], float], options: argparse.Namespace
+) -> Callable[[], dict[str, float]]:
+    """Return the function that takes a turn: `options.steps` steps; the loss of the last one is checked.
+
+    Args:
+      step: rows [B, L] -> loss; returns when the step is done.
+      options: `steps` and `batch`.
+    """
+    import time
+
+    rows = zipf_rows(16 * options.batch).reshape(16, options.batch, ROW_LENGTH)
+    first = step(rows[0])
+    done = 1
+    for _ in range(options.warmup - 1):
+        step(rows[done % 16])
+        done += 1
+
+    def turn() -> dict[str, float]:
+        nonlocal done
+        start = time.perf_counter()
+        for _ in range(options.steps):
+            loss = step(rows[done % 16])
+            done += 1
+        seconds = time.perf_counter() - start
+        if not loss < first:
+            raise RuntimeError(f"The loss did not fall: {first:.3f} at step 1, {loss:.3f} at step {done}.")
+        return {"tokens_per_second": options.steps * options.batch * ROW_LENGTH / seconds, "loss": loss}
+
+    return turn
+
+
+def torch_model(size: str) -> Any:
+    """Return transformers' BertForMaskedLM of the size, in training mode, with its optimizer's step."""
+    import torch
+    from transformers import BertConfig, BertForMaskedLM
+
+    from eelbert_jax.model.config import sized
+
+    ours = sized(size, vocab_size=VOCAB_SIZE)
+    names = ("vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size")
+    torch.manual_seed(0)
+    torch.set_num_threads(_measure.num_cores())
+    model = BertForMaskedLM(BertConfig(**{name: getattr(ours, name) for name in names})).train()
+    decayed = [p for name, p in model.named_parameters() if "bias" not in name and "LayerNorm" not in name]
+    others = [p for name, p in model.named_parameters() if "bias" in name or "LayerNorm" in name]
+    groups = [{"params": decayed, "weight_decay": WEIGHT_DECAY}, {"params": others, "weight_decay": 0.0}]
+    optimizer = torch.optim.AdamW(groups, lr=LEARNING_RATE, fused=True)
+
+    def update(loss: Any) -> float:
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), MAX_GRAD_NORM)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        return loss.item()
+
+    return model, update
+
+
+def corrupt(ids: Any, chosen: Any) -> Any:
+    """Return ids with 80 % of the chosen positions replaced by [MASK], 10 % by a random token."""
+    import torch
+
+    draw = torch.rand(ids.shape)
+    ids = ids.masked_fill(chosen & (draw < 0.8), MASK_ID)
+    return torch.where(chosen & (draw >= 0.9), torch.randint(VOCAB_SIZE, ids.shape), ids)
+
+
+def run_mlm_step(size: str) -> Callable[[np.ndarray], float]:
+    """Return the step of transformers' `run_mlm`: each token masked with p = 0.15, logits everywhere."""
+    import torch
+
+    model, update = torch_model(size)
+    special = torch.tensor(SPECIAL_IDS)
+
+    def step(rows: np.ndarray) -> float:
+        ids = torch.from_numpy(rows)
+        chosen = (torch.rand(ids.shape) < 0.15) & ~torch.isin(ids, special)
+        labels = ids.masked_fill(~chosen, -100)
+        attention_mask = torch.ones_like(ids)
+        return update(
+            model(input_ids=corrupt(ids, chosen), attention_mask=attention_mask, labels=labels).loss
+        )
+
+    return step
+
+
+def masked_only_step(size: str) -> Callable[[np.ndarray], float]:
+    """Return a step with P targets a row and the head at those alone."""
+    import torch
+
+    model, update = torch_model(size)
+    special = torch.tensor(SPECIAL_IDS)
+
+    def step(rows: np.ndarray) -> float:
+        ids = torch.from_numpy(rows)
+        scores = torch.rand(ids.shape).masked_fill(torch.isin(ids, special), -1.0)
+        positions = scores.topk(MASKED, dim=1).indices
+        chosen = torch.zeros(ids.shape, dtype=torch.bool).scatter(1, positions, True)
+        hidden = model.bert(input_ids=corrupt(ids, chosen)).last_hidden_state
+        logits = model.cls(hidden[chosen])
+        return update(torch.nn.functional.cross_entropy(logits, ids[chosen]))
+
+    return step
+
+
+def our_step(size: str, embedding: str) -> Callable[[np.ndarray], float]:
+    """Return our step; the hashed table is cached, as in every pre-training run of ours."""
+    import jax
+    import jax.numpy as jnp
+
+    from eelbert_jax.model import bert
+    from eelbert_jax.model.config import sized
+    from eelbert_jax.training import masked_lm, sharding
+    from eelbert_jax.training.optimizer import OptimizerConfig, make_optimizer
+    from eelbert_jax.training.state import init_state
+    from eelbert_jax.vocabulary import Vocabulary
+
+    special = {0: "[PAD]", 100: "[UNK]", 101: "[CLS]", 102: "[SEP]", 103: "[MASK]"}
+    vocabulary = Vocabulary(tuple(special.get(i, f"word{i}") for i in range(VOCAB_SIZE)))
+    config = sized(size, vocab_size=VOCAB_SIZE, embedding=embedding)
+    model = bert.BertForMaskedLM(config)
+    task = masked_lm.MaskedLMTask(MASKED, MASK_ID, VOCAB_SIZE, SPECIAL_IDS)
+    optimizer = make_optimizer(
+        OptimizerConfig(LEARNING_RATE, 0, WEIGHT_DECAY, max_grad_norm=MAX_GRAD_NORM), total_steps=10**6
+    )
+    mesh = sharding.make_mesh()
+    everywhere = sharding.replicated(mesh)
+
+    def init(key: jax.Array) -> Any:
+        return model.init(key, jnp.zeros((1, ROW_LENGTH), jnp.int32))["params"]
+
+    state = init_state(init, optimizer, jax.random.key(0), everywhere)
+    constants = jax.device_put(bert.constants(config, vocabulary), everywhere)
+    train_step = masked_lm.make_train_step(model, optimizer, task)
+
+    def step(rows: np.ndarray) -> float:
+        nonlocal state
+        rows = rows[None].astype(np.uint16)
+        placed = sharding.global_array(
+            lambda index: rows[index], rows.shape, sharding.rows_sharding(mesh, row_axis=1)
+        )
+        state, metrics = train_step(state, constants, placed)
+        return float(jax.block_until_ready(metrics["loss"])[0])
+
+    return step
+
+
+STEPS: dict[str, Callable[[str], Callable[[np.ndarray], float]]] = {
+    "table": lambda size: our_step(size, "table"),
+    "hash": lambda size: our_step(size, "ngram_hash"),
+    "run_mlm": run_mlm_step,
+    "masked_only": masked_only_step,
+}
+
+
+def measure(options: argparse.Namespace) -> dict[str, dict[str, float]]:
+    """Let all cases take turns; return the median tokens/s and the peak memory in MiB of each."""
+    passed = [f"--size={options.size}", f"--batch={options.batch}", f"--steps={options.steps}"]
+    answers: dict[str, list[dict[str, float]]] = {case: [] for case in STEPS}
+    with contextlib.ExitStack() as stack:
+        workers = [stack.enter_context(_measure.Worker(__file__, case, passed)) for case in STEPS]
+        for turn in range(options.turns):
+            shift = turn % len(workers)
+            for worker in workers[shift:] + workers[:shift]:
+                answers[worker.case].append(worker.turn())
+    return {
+        case: {
+            "tokens/s": statistics.median(answer["tokens_per_second"] for answer in taken),
+            "MiB": taken[-1]["peak_bytes"] / 2**20,
+        }
+        for case, taken in answers.items()
+    }
+
+
+def main() -> None:
+    """Compare our steps with PyTorch's, and the hash with the table."""
+    parser = _measure.parser(__doc__)
+    parser.add_argument("--size", default="tiny", choices=("tiny", "uno", "mini"), help="encoder size")
+    parser.add_argument("--batch", type=int, default=64, help="rows of 128 tokens a step (default: 64)")
+    parser.add_argument("--steps", type=int, default=2, help="steps a turn (default: 2)")
+    parser.add_argument("--warmup", type=int, default=2, help="untimed steps at the start (default: 2)")
+    parser.add_argument("--turns", type=int, default=7, help="turns of every case (default: 7)")
+    parser.add_argument("--worker", choices=tuple(STEPS), help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.worker:
+        _measure.serve(lambda: turns_of(STEPS[options.worker](options.size), options))
+        return
+    if options.quick:
+        options.batch, options.turns = min(options.batch, 16), 2
+    if not options.json:
+        print(_measure.describe_machine(), file=sys.stderr)
+    figures = measure(options)
+    pairs = [(ours, baseline) for baseline in BASELINES for ours in OURS] + [("hash", "table")]
+    for unit in ("tokens/s", "MiB"):
+        for ours, baseline in pairs:
+            case = f"{options.size} {options.batch}x{ROW_LENGTH}: {ours} against {baseline}"
+            _measure.report(
+                "pretrain_step", case, figures[ours][unit], figures[baseline][unit], unit, options.json
+            )
+
+
+if __name__ == "__main__":
+    main()
