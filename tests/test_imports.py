@@ -1,0 +1,145 @@
+"""Imports go one way: what each room of the package may know, read from the syntax trees."""
+
+import ast
+import fnmatch
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+
+# (modules, what of ours they must not import). Patterns over dotted names without the leading `eelbert_jax.`.
+FORBIDDEN = [
+    # The leaves know nothing of ours but the error.
+    ("hash*", "*", ("errors", "hash*", "strings")),
+    ("strings", "*", ("errors",)),
+    ("vocabulary", "*", ("errors", "strings")),
+    ("data.masking", "*", ("errors",)),
+    ("training.objectives", "*", ("errors",)),
+    ("training.metrics", "*", ("errors",)),
+    ("training.writer", "*", ("errors",)),
+    # The model knows the hash and the vocabulary.
+    ("model*", "*", ("errors", "model*", "hash*", "strings", "vocabulary")),
+    # Data knows no model and no trainer.
+    ("data*", "*", ("errors", "data*", "strings", "vocabulary")),
+    # Training gets the model handed in and knows no job.
+    ("training*", "*", ("errors", "training*", "data.masking", "data.rows")),
+    ("interchange*", "jobs*", ()),
+    ("compress*", "jobs*", ()),
+]
+"""For each pattern of modules: (modules, refused imports of ours, exceptions)."""
+
+OUTSIDERS = {
+    "orbax": ("training.checkpoint",),
+    "tensorflow_datasets": ("data.corpus", "data.glue"),
+    "tokenizers": ("vocabulary",),
+    "ml_collections": ("jobs.*",),
+    "torch": (),
+    "transformers": (),
+}
+"""Libraries that stay in the rooms named, inside the package."""
+
+JOBS_ARE_KNOWN_TO = ("__main__", "jobs.*")
+
+
+def imports_of(source, module):
+    """Return the dotted names that `source` imports anywhere, in functions too.
+
+    `from a import b` counts as a and as a.b, since b may be a module.
+    """
+    found = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            base = node.module or ""
+            if node.level:
+                package = ["eelbert_jax", *module.split(".")][: -node.level]
+                base = ".".join([*package, base] if base else package)
+            found |= {base} | {f"{base}.{alias.name}" for alias in node.names}
+    return found
+
+
+def matches(name, patterns):
+    return any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)
+
+
+def violations(module, source):
+    """Return the imports of a module of ours that break a rule, as readable lines."""
+    imported = imports_of(source, module)
+    broken = []
+    for library, rooms in OUTSIDERS.items():
+        if any(name.split(".")[0] == library for name in imported) and not matches(module, rooms):
+            broken.append(
+                f"{module} imports {library}, which stays in {', '.join(rooms) or 'tests and benchmarks'}"
+            )
+    ours = {name.removeprefix("eelbert_jax.") for name in imported if name.startswith("eelbert_jax.")}
+    ours = {name for name in ours if is_module(name)}
+    for who, refused, allowed in FORBIDDEN:
+        if matches(module, [who]):
+            broken += [
+                f"{module} imports {name}"
+                for name in sorted(ours)
+                if matches(name, [refused]) and not matches(name, allowed)
+            ]
+    if not matches(module, JOBS_ARE_KNOWN_TO):
+        broken += [f"{module} imports {name}" for name in sorted(ours) if matches(name, ["jobs", "jobs.*"])]
+    return broken
+
+
+def is_module(name):
+    return (ROOT / "eelbert_jax" / Path(*name.split("."))).with_suffix(".py").is_file()
+
+
+def modules():
+    for path in sorted((ROOT / "eelbert_jax").rglob("*.py")):
+        parts = path.relative_to(ROOT / "eelbert_jax").with_suffix("").parts
+        yield ".".join(parts[:-1] if parts[-1] == "__init__" else parts), path
+
+
+def test_imports_go_one_way():
+    broken = [line for module, path in modules() for line in violations(module, path.read_text())]
+    assert not broken, "\n".join(broken)
+
+
+def test_all_rooms_are_seen():
+    names = {module for module, _ in modules()}
+    assert {"hashing", "vocabulary", "model.bert", "data.rows", "training.loop", "jobs.pretrain"} <= names
+
+
+@pytest.mark.parametrize(
+    ("module", "source", "culprit"),
+    [
+        ("hashing", "from eelbert_jax.model import bert", "model.bert"),
+        ("vocabulary", "from eelbert_jax.model.config import sized", "model.config"),
+        ("data.masking", "import eelbert_jax.data.rows", "data.rows"),
+        ("model.bert", "from eelbert_jax.training import objectives", "training.objectives"),
+        ("training.loop", "def f():\n    from eelbert_jax.jobs import pretrain", "jobs.pretrain"),
+        ("training.loop", "from eelbert_jax.model import bert", "model.bert"),
+        ("training.loop", "from ..model import bert", "model.bert"),
+        ("training.loop", "import orbax.checkpoint as ocp", "orbax"),
+        ("data.rows", "import tokenizers", "tokenizers"),
+        ("data.rows", "from eelbert_jax.jobs.command_line import parse", "jobs.command_line"),
+        ("model.config", "import ml_collections", "ml_collections"),
+        ("jobs.prepare", "import tensorflow_datasets as tfds", "tensorflow_datasets"),
+        ("interchange.hf", "import torch", "torch"),
+    ],
+)
+def test_a_breach_is_noticed(module, source, culprit):
+    assert any(culprit in line for line in violations(module, source))
+
+
+@pytest.mark.parametrize(
+    ("module", "source"),
+    [
+        ("training.checkpoint", "import orbax.checkpoint as ocp"),
+        ("jobs.pretrain", "import ml_collections\nfrom eelbert_jax.training import loop"),
+        (
+            "model.embeddings",
+            "from eelbert_jax import hashing\nfrom eelbert_jax.vocabulary import Vocabulary",
+        ),
+        ("hashing", "from eelbert_jax.errors import UserError"),
+    ],
+)
+def test_what_is_allowed_passes(module, source):
+    assert not violations(module, source)
