@@ -1,0 +1,58 @@
+"""Prepare text for pre-training: rows of token ids in checksummed shards.
+
+    eelbert prepare --config=configs/prepare.py --config.source='DIR/*.txt.xz' \\
+        --config.vocabulary=VOCAB.TXT --workdir=DIR
+
+The corpus of 603 MB (130M tokens) in 24 xz files takes 2 minutes on two cores; memory stays below 400 MB a
+worker whatever the size of the input. Interrupted, the same command continues, and the result is the same
+to the byte. `--config.show_rows=3` prints some rows as text at the end.
+"""
+
+import ml_collections
+
+
+def get_config() -> ml_collections.ConfigDict:
+    """Return the settings of `eelbert prepare`."""
+    config = ml_collections.ConfigDict()
+
+    # Where the text is: a glob in quotes (txt, jsonl or parquet; plain, .gz, .xz or .zst; `**` crosses
+    # folders), the name of a TFDS dataset (lm1b, wiki40b/en, wikipedia/20230601.en, c4/en, ...), or docs, the
+    # documentation installed on this machine.
+    config.source = "docs"
+
+    # WordPiece vocabulary, one token a line; empty: train one of `train_vocabulary.size` on the source.
+    config.vocabulary = ""
+    config.train_vocabulary = ml_collections.ConfigDict()
+    config.train_vocabulary.size = 8192  # tokens, with the special ones; legal: 300 and more
+    config.train_vocabulary.max_mib = 256  # text to train on, from the beginning of the source, in MiB
+    config.lowercase = True  # lower-case and strip accents; must fit the vocabulary
+
+    config.row_length = 128  # L, tokens a row with its [CLS] and [SEP]; legal: 3 and more
+
+    # Documents held out for evaluation, picked by a hash of their text, so that equal ones stay together.
+    config.held_out = ml_collections.ConfigDict()
+    config.held_out.fraction = 0.005  # share of the documents; legal: [0, 1)
+    config.held_out.seed = 0  # picks which; legal: [0, 2**64)
+
+    # The field of a jsonl line, parquet column or TFDS feature with the text; empty: `text`, and of a TFDS
+    # dataset without it the only text feature.
+    config.text_field = ""
+    config.file_format = "auto"  # of files: txt, jsonl, parquet; auto goes by the name
+    config.on_invalid_utf8 = "error"  # error, or replace: drop the invalid bytes and count them
+
+    config.tfds = ml_collections.ConfigDict()
+    config.tfds.split = "train"  # any split that TFDS understands, such as train[:10%]
+    config.tfds.data_dir = ""  # folder of prepared datasets; empty: TFDS's own default
+    config.tfds.download = True  # fetch and prepare a dataset that is not there
+
+    config.docs = ml_collections.ConfigDict()
+    config.docs.max_mib = 64  # limit of the files that documentation is taken from, in MiB
+
+    # Input is divided into units of at least this size, in MiB on the disk: whole files, or ranges of
+    # examples. A unit is what is prepared at once, resumed and written to one shard a split; rows do not
+    # cross units.
+    config.unit_mib = 4
+
+    config.workers = 0  # processes; 0: one a core. Does not change the result.
+    config.show_rows = 0  # print this many rows of each split as text when all is done; also of finished work
+    return config

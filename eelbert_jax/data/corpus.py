@@ -1,0 +1,230 @@
+"""From the name of a text source to units of input.
+
+A source is a TFDS dataset by name, files by glob, or "docs", the documentation installed on this machine.
+The only importer of `tensorflow_datasets` for text. Leaves the reading of files to `files`, of documentation
+to `docstrings`.
+"""
+
+import dataclasses
+import functools
+import glob
+import importlib
+import importlib.util
+import os
+import re
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from eelbert_jax.data.docstrings import find_documentation
+from eelbert_jax.data.documents import Chunk, ReadOptions, ReadTally, Unit, chunk_document, decode_utf8
+from eelbert_jax.data.files import FileUnit, file_format
+from eelbert_jax.errors import UserError
+
+DOCUMENTATION = "docs"
+TFDS_NAME = re.compile(r"[a-z][a-z0-9_]*(/[\w.\-=,]+)?(:[\d.*]+)?")
+READ_AT_ONCE = 256
+
+
+@dataclasses.dataclass(frozen=True)
+class SourceOptions:
+    """Say how a source is divided into units and where its data are.
+
+    Attributes:
+      unit_bytes: smallest size of a unit but the last; smaller files are grouped in the order of their names.
+      tfds_split: split of a TFDS dataset, such as "train" or "train[:10%]".
+      tfds_data_dir: where TFDS keeps its data; "" is its own default.
+      tfds_download: download and prepare a TFDS dataset that is not there.
+      docs_bytes: size limit of the documentation, in bytes of text.
+    """
+
+    unit_bytes: int = 4 << 20
+    tfds_split: str = "train"
+    tfds_data_dir: str = ""
+    tfds_download: bool = True
+    docs_bytes: int = 64 << 20
+
+
+def find_units(source: str, options: SourceOptions, read: ReadOptions) -> list[Unit]:
+    """Return the units of a source in their order, without reading it.
+
+    Args:
+      source: "docs", a glob (`**` crosses folders), or a TFDS name such as `lm1b` or `wiki40b/en`.
+      options: how to divide it.
+      read: how text will be found in it; what can be checked now is.
+
+    Raises:
+      UserError: there is no such source, or it is empty.
+    """
+    if options.unit_bytes < 1:
+        raise UserError(f"The size of a unit must be at least one byte, got {options.unit_bytes}.")
+    if source == DOCUMENTATION:
+        return list(find_documentation(options.docs_bytes, options.unit_bytes))
+    paths = sorted(path for path in glob.glob(source, recursive=True) if not os.path.isdir(path))
+    if paths:
+        return list(_file_units(paths, options.unit_bytes, read))
+    if os.path.isdir(source):
+        raise UserError(f"{source} is a folder. Name its files by a glob, for example '{source}/*.txt'.")
+    if TFDS_NAME.fullmatch(source) and not source.endswith((".txt", ".jsonl", ".parquet")):
+        return list(_tfds_units(source, options, read))
+    raise UserError(
+        f"No file matches {source!r}, and it is no TFDS dataset's name. Give a glob in quotes, a dataset "
+        f"such as lm1b, or {DOCUMENTATION!r} for the documentation on this machine."
+    )
+
+
+def _file_units(paths: Sequence[str], unit_bytes: int, read: ReadOptions) -> Iterator[FileUnit]:
+    """Group consecutive files into units of at least `unit_bytes`.
+
+    Raises:
+      UserError: a file is empty or its format cannot be told.
+    """
+    group: list[tuple[str, int]] = []
+    for path in paths:
+        file_format(path, read)
+        size = os.path.getsize(path)
+        if not size:
+            raise UserError(f"{path} is empty. Fetch it again, or leave it out of the glob.")
+        group.append((path, size))
+        if sum(size for _, size in group) >= unit_bytes:
+            yield FileUnit(tuple(group))
+            group = []
+    if group:
+        yield FileUnit(tuple(group))
+
+
+@dataclasses.dataclass(frozen=True)
+class TfdsUnit:
+    """Read a range of the examples of a TFDS dataset, each a document.
+
+    Attributes:
+      name: as given.
+      full_name: with config and version, as TFDS resolved it.
+      options: split and place of the data.
+      feature: the text feature.
+      start: first example.
+      stop: one past the last example.
+      num_bytes: the range's share of the dataset's size.
+    """
+
+    name: str
+    full_name: str
+    options: SourceOptions
+    feature: str
+    start: int
+    stop: int
+    num_bytes: int
+
+    def describe(self) -> dict[str, Any]:
+        """Return dataset with version, split, feature and range."""
+        return {
+            "dataset": self.full_name,
+            "split": self.options.tfds_split,
+            "feature": self.feature,
+            "examples": [self.start, self.stop],
+        }
+
+    def read(self, options: ReadOptions, tally: ReadTally) -> Iterator[Chunk]:
+        """Yield the documents of the range in order.
+
+        Raises:
+          UserError: an example's text is not UTF-8.
+        """
+        examples = _data_source(_builder(self.name, self.options), self.options.tfds_split)
+        for first in range(self.start, self.stop, READ_AT_ONCE):
+            numbers = range(first, min(first + READ_AT_ONCE, self.stop))
+            for number, example in zip(numbers, examples.__getitems__(numbers), strict=True):
+                place = f"{self.full_name}, {self.options.tfds_split}, example {number}"
+                yield from chunk_document(decode_utf8(example[self.feature], place, options, tally))
+            share = (numbers.stop - self.start) / (self.stop - self.start)
+            tally.num_bytes = int(self.num_bytes * share)
+
+
+def _tfds_units(source: str, options: SourceOptions, read: ReadOptions) -> Iterator[TfdsUnit]:
+    """Divide a TFDS split into ranges of examples of about `unit_bytes`."""
+    builder = _builder(source, options)
+    feature = _text_feature(builder, read)
+    num_examples = len(_data_source(builder, options.tfds_split))
+    if not num_examples:
+        raise UserError(f"{source} has no example in split {options.tfds_split!r}.")
+    split_info = builder.info.splits[options.tfds_split]
+    total = max(split_info.num_bytes * num_examples // split_info.num_examples, num_examples)
+    step = max(1, options.unit_bytes * num_examples // total)
+    for start in range(0, num_examples, step):
+        stop = min(start + step, num_examples)
+        share = total * (stop - start) // num_examples
+        yield TfdsUnit(source, builder.info.full_name, options, feature, start, stop, share)
+
+
+@functools.cache
+def _builder(name: str, options: SourceOptions) -> Any:
+    """Return the TFDS builder of a dataset whose data are in place, fetched if that is allowed.
+
+    Raises:
+      UserError: no such dataset, or its data are not there.
+    """
+    import tensorflow_datasets as tfds  # here, since it takes seconds and few sources need it
+
+    data_dir = options.tfds_data_dir or None
+    try:
+        try:
+            builder = tfds.builder(name, data_dir=data_dir)
+        except tfds.core.DatasetNotFoundError:
+            _import_legacy_builder(re.split("[/:]", name)[0])
+            builder = tfds.builder(name, data_dir=data_dir)
+        if not builder.is_prepared() and options.tfds_download:
+            builder = tfds.builder(name, data_dir=data_dir, file_format="array_record")
+            builder.download_and_prepare()
+    except (tfds.core.DatasetNotFoundError, ValueError, AssertionError) as error:
+        raise UserError(f"TFDS cannot give {name!r}: {str(error).splitlines()[0]}") from error
+    if not builder.is_prepared():
+        raise UserError(
+            f"{name} is not prepared in {builder.data_dir}. Name the right folder by --config.tfds.data_dir, "
+            "or let it be downloaded by --config.tfds.download=True."
+        )
+    return builder
+
+
+def _import_legacy_builder(name: str) -> None:
+    """Register a builder that TFDS finds by itself only where TensorFlow is installed."""
+    for folder in ("text", "summarization", "question_answering", "translate"):
+        module = f"tensorflow_datasets.{folder}.{name}"
+        if importlib.util.find_spec(module):
+            importlib.import_module(module)
+
+
+def _data_source(builder: Any, split: str) -> Any:
+    """Return the examples of a split, by index.
+
+    Raises:
+      UserError: there is no such split, or the files do not allow to read by index.
+    """
+    try:
+        return builder.as_data_source(split=split)
+    except NotImplementedError as error:
+        raise UserError(
+            f"{builder.data_dir} is in the {builder.info.file_format.value} format, which cannot be read by "
+            "index. Convert it with `tfds build --file_format=array_record`, or choose another "
+            "--config.tfds.data_dir."
+        ) from error
+    except ValueError as error:
+        known = ", ".join(builder.info.splits)
+        raise UserError(f"{builder.info.full_name} has no split {split!r}; it has {known}.") from error
+
+
+def _text_feature(builder: Any, read: ReadOptions) -> str:
+    """Return the name of the feature that holds the text.
+
+    Raises:
+      UserError: the named one is not there, or none is named and the choice is open.
+    """
+    from tensorflow_datasets.core.features import Text
+
+    features = builder.info.features
+    texts = [name for name in features if isinstance(features[name], Text)]
+    name = read.text_field or ("text" if "text" in texts else texts[0] if len(texts) == 1 else "")
+    if name not in features:
+        raise UserError(
+            f"Cannot tell the text of {builder.info.full_name}, whose features are {', '.join(features)}. "
+            "Set --config.text_field to one of them."
+        )
+    return name

@@ -1,0 +1,368 @@
+"""Turn text into prepared rows: unit by unit, in parallel, resumable, the same bytes every time.
+
+The shards of a unit are a pure function of the unit, the settings and the vocabulary: rows do not cross
+units, and nothing depends on the run, the order of work or the number of workers. So resuming is skipping
+finished units, parallel work is units over processes, and another driver (a pipeline over many machines) may
+call `prepare_unit` alone. Leaves reading to `corpus` and what a row is to `rows`.
+"""
+
+import dataclasses
+import fcntl
+import hashlib
+import importlib.metadata
+import itertools
+import json
+import os
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, BinaryIO, TextIO
+
+import numpy as np
+
+import eelbert_jax
+from eelbert_jax.data.documents import ReadOptions, ReadTally, Unit
+from eelbert_jax.data.rows import (
+    FORMAT_VERSION,
+    MANIFEST_NAME,
+    SPLITS,
+    VOCABULARY_NAME,
+    RowPacker,
+    id_dtype,
+)
+from eelbert_jax.data.workers import run_tasks
+from eelbert_jax.errors import UserError
+from eelbert_jax.vocabulary import Vocabulary, make_tokenizer, save_vocabulary
+
+HEAD_CHARACTERS = 4096
+BATCH_CHUNKS = 256
+PLAN_NAME = "plan.json"
+UNIT_FOLDER = "units"
+LOCK_NAME = ".lock"
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """Say what rows to make; every field changes the bytes.
+
+    Attributes:
+      row_length: L, tokens a row with [CLS] and [SEP].
+      lowercase: lower-case and strip accents, as uncased BERT.
+      held_out_fraction: share of the documents held out for evaluation, in [0, 1).
+      held_out_seed: picks which documents, in [0, 2**64).
+      trained_vocabulary_size: tokens asked for where the vocabulary was trained on the source; 0 for a given
+        one.
+      read: how text is found in the source.
+
+    Raises:
+      UserError: a value is out of range.
+    """
+
+    row_length: int = 128
+    lowercase: bool = True
+    held_out_fraction: float = 0.005
+    held_out_seed: int = 0
+    trained_vocabulary_size: int = 0
+    read: ReadOptions = dataclasses.field(default_factory=ReadOptions)
+
+    def __post_init__(self) -> None:
+        if not 0.0 <= self.held_out_fraction < 1.0:
+            raise UserError(f"held_out_fraction must lie in [0, 1), got {self.held_out_fraction}.")
+        if not 0 <= self.held_out_seed < 2**64:
+            raise UserError(f"held_out_seed must lie in [0, 2**64), got {self.held_out_seed}.")
+
+
+def is_held_out(head: str, fraction: float, seed: int) -> bool:
+    """Decide by the first characters of a document whether it is held out.
+
+    The text alone decides, so that equal documents never stand on both sides, and neither their place nor
+    the number of workers matters. Only the first `HEAD_CHARACTERS` count, since a document is never held
+    whole. A document that the input cuts in two files counts as two. Source: ours.
+    """
+    data = head[:HEAD_CHARACTERS].encode("utf-8")
+    digest = hashlib.blake2b(data, digest_size=8, key=seed.to_bytes(8, "little")).digest()
+    return int.from_bytes(digest, "little") < fraction * 2**64
+
+
+class ShardWriter:
+    """Write the rows of one split of one unit to a temporary file, hashing on the way."""
+
+    def __init__(self, path: Path):
+        """Start an empty shard that `finish` will put at `path`."""
+        self._path = path
+        self._temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+        self._file: BinaryIO = open(self._temporary, "wb")  # noqa: SIM115, closed by finish or discard
+        self._digest = hashlib.sha256()
+        self.num_rows = 0
+
+    def write(self, rows: np.ndarray) -> None:
+        """Append rows [n, L]."""
+        data = rows.tobytes()
+        self._file.write(data)
+        self._digest.update(data)
+        self.num_rows += len(rows)
+
+    def finish(self) -> str:
+        """Put the shard in its place, durably, and return its SHA-256."""
+        self._file.flush()
+        os.fsync(self._file.fileno())
+        self._file.close()
+        os.replace(self._temporary, self._path)
+        return self._digest.hexdigest()
+
+    def discard(self) -> None:
+        """Remove the temporary file if `finish` did not take it away."""
+        self._file.close()
+        self._temporary.unlink(missing_ok=True)
+
+
+def prepare_unit(
+    unit: Unit,
+    number: int,
+    settings: Settings,
+    vocabulary: Vocabulary,
+    directory: Path,
+    advance: Callable[[int], None],
+) -> dict[str, Any]:
+    """Write the shards of one unit and return the record of them.
+
+    Args:
+      unit: the input.
+      number: its place in the list of units; names the shards.
+      settings: what rows to make.
+      vocabulary: of the ids.
+      directory: where the shards go, in a folder a split.
+      advance: called with the input bytes consumed since the last call.
+
+    Returns:
+      For each split the shard (None where it has no row) and the counts, and the replaced bytes.
+
+    Raises:
+      UserError: the input is bad or a shard cannot be written; then no shard of the unit is left.
+    """
+    writers: dict[str, ShardWriter] = {}
+    try:
+        for split in SPLITS:
+            writers[split] = ShardWriter(directory / split / f"{number:06d}.bin")
+        packers = {split: RowPacker(settings.row_length, vocabulary) for split in SPLITS}
+        num_unknown = dict.fromkeys(SPLITS, 0)
+        tally = ReadTally()
+        done = 0
+        for split, starts, ids in _tokens(unit, settings, vocabulary, tally):
+            if starts:
+                packers[split].start_document()
+            packers[split].add(ids)
+            num_unknown[split] += int(np.count_nonzero(ids == vocabulary.unk_id))
+            if packers[split].num_pending > 1 << 18:
+                writers[split].write(packers[split].take_rows())
+            if tally.num_bytes > done:
+                advance(tally.num_bytes - done)
+                done = tally.num_bytes
+        record: dict[str, Any] = {"num_replaced": tally.num_replaced, "splits": {}}
+        for split, packer in packers.items():
+            writers[split].write(packer.take_rows())
+            record["splits"][split] = {
+                "shard": _finish(writers[split], f"{split}/{number:06d}.bin"),
+                "num_documents": packer.num_documents,
+                "num_tokens": packer.num_tokens,
+                "num_unknown": num_unknown[split],
+                "num_dropped": packer.num_pending,
+            }
+        return record
+    except OSError as error:
+        raise _write_error(directory, error) from error
+    finally:
+        for writer in writers.values():
+            writer.discard()
+
+
+def _tokens(
+    unit: Unit, settings: Settings, vocabulary: Vocabulary, tally: ReadTally
+) -> Iterator[tuple[str, bool, np.ndarray]]:
+    """Yield (split, whether a document starts, ids [n]) for each chunk of the unit."""
+    tokenizer = make_tokenizer(vocabulary, lowercase=settings.lowercase)
+    chunks = unit.read(settings.read, tally)
+    split = SPLITS[0]
+    while batch := list(itertools.islice(chunks, BATCH_CHUNKS)):
+        encodings = tokenizer.encode_batch_fast([chunk.text for chunk in batch], add_special_tokens=False)
+        for chunk, encoding in zip(batch, encodings, strict=True):
+            if chunk.starts_document:
+                held_out = is_held_out(chunk.text, settings.held_out_fraction, settings.held_out_seed)
+                split = SPLITS[held_out]
+            yield split, chunk.starts_document, np.array(encoding.ids, id_dtype(vocabulary.size))
+
+
+def _finish(writer: ShardWriter, name: str) -> dict[str, Any] | None:
+    if not writer.num_rows:
+        return None  # an empty file cannot be memory-mapped
+    return {"file": name, "num_rows": writer.num_rows, "sha256": writer.finish()}
+
+
+def _write_error(directory: Path, error: OSError) -> UserError:
+    return UserError(
+        f"Cannot write to {directory}: {error.strerror or error}. Make room or choose another --workdir; the "
+        "same command again keeps all finished units."
+    )
+
+
+def prepare(
+    units: Sequence[Unit],
+    settings: Settings,
+    vocabulary: Vocabulary,
+    source: str,
+    directory: Path,
+    workers: int,
+    report: Callable[[int, int], None],
+) -> dict[str, Any]:
+    """Prepare every unit that is not finished yet, then write the manifest and return it.
+
+    Args:
+      units: the input, from `corpus.find_units`.
+      settings: what rows to make.
+      vocabulary: of the ids; copied into the directory.
+      source: what to record as the origin of the text.
+      directory: a new or empty folder, or one of the same preparation, which is continued.
+      workers: processes; 1 works in this process.
+      report: called now and then with the input bytes finished by earlier runs and consumed by this one.
+
+    Raises:
+      UserError: bad input, an unusable directory, a directory of another preparation or in use by another
+        process, or text for not even one row. Finished units stay.
+    """
+    try:
+        for name in (*SPLITS, UNIT_FOLDER):
+            (directory / name).mkdir(parents=True, exist_ok=True)
+        with open(directory / LOCK_NAME, "w") as lock:
+            _lock(lock, directory)
+            _check_plan(directory / PLAN_NAME, _plan(units, settings, vocabulary, source))
+            save_vocabulary(vocabulary, directory / VOCABULARY_NAME)
+            _prepare_missing(_PrepareOne(units, settings, vocabulary, directory), workers, report)
+            manifest = _manifest(len(units), settings, vocabulary, source, directory)
+            _write_json(directory / MANIFEST_NAME, manifest)
+            return manifest
+    except OSError as error:
+        raise _write_error(directory, error) from error
+
+
+@dataclasses.dataclass(frozen=True)
+class _PrepareOne:
+    """Prepare a unit by number and record it: the task of the workers, picklable."""
+
+    units: Sequence[Unit]
+    settings: Settings
+    vocabulary: Vocabulary
+    directory: Path
+
+    def __call__(self, item: int, advance: Callable[[int], None]) -> None:
+        record = prepare_unit(self.units[item], item, self.settings, self.vocabulary, self.directory, advance)
+        _write_json(_record_path(self.directory, item), record)
+
+
+def _prepare_missing(task: _PrepareOne, workers: int, report: Callable[[int, int], None]) -> None:
+    """Prepare the units without a record; a record is written after its shards, so it vouches for them."""
+    for temporary in task.directory.glob("*/*.tmp"):
+        temporary.unlink()  # left by a killed run; the lock keeps this from being a live one's
+    numbers = range(len(task.units))
+    missing = [number for number in numbers if not _record_path(task.directory, number).exists()]
+    before = sum(unit.num_bytes for unit in task.units) - sum(task.units[n].num_bytes for n in missing)
+    report(before, 0)
+    run_tasks(task, missing, max(1, min(workers, len(missing))), lambda done: report(before, done))
+
+
+def _lock(lock: TextIO, directory: Path) -> None:
+    """Keep a second process out until this one ends, however it ends."""
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        raise UserError(f"Another process is preparing in {directory}. Wait for it or stop it.") from error
+
+
+def _plan(units: Sequence[Unit], settings: Settings, vocabulary: Vocabulary, source: str) -> dict[str, Any]:
+    """Return, flat, everything that the bytes of the shards depend on."""
+    plan = {
+        "format_version": FORMAT_VERSION,
+        "tokenizers": importlib.metadata.version("tokenizers"),
+        "source": source,
+    }
+    plan |= {key: value for key, value in dataclasses.asdict(settings).items() if key != "read"}
+    plan |= {f"read.{key}": value for key, value in dataclasses.asdict(settings.read).items()}
+    plan |= {"vocabulary": vocabulary.fingerprint}
+    return plan | {f"unit {number}": unit.describe() for number, unit in enumerate(units)}
+
+
+def _check_plan(path: Path, plan: dict[str, Any]) -> None:
+    """Write the plan, or compare it with the one that is there.
+
+    Raises:
+      UserError: the folder was begun with another plan; the message has the differences.
+    """
+    if not path.exists():
+        _write_json(path, plan)
+        return
+    old = json.loads(path.read_text(encoding="utf-8"))
+    keys = [key for key in {**old, **plan} if old.get(key) != plan.get(key)]
+    if keys:
+        shown = "; ".join(f"{key}: {old.get(key)} there, {plan.get(key)} now" for key in keys[:3])
+        more = f" and {len(keys) - 3} more" if len(keys) > 3 else ""
+        raise UserError(
+            f"{path.parent} holds rows of another preparation ({shown}{more}). Use another --workdir, remove "
+            "that one, or give the same input and settings again."
+        )
+
+
+def _write_json(path: Path, value: dict[str, Any]) -> None:
+    """Put a file in its place whole or not at all."""
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    with open(temporary, "w", encoding="utf-8") as file:
+        json.dump(value, file, indent=1)
+        file.write("\n")
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(temporary, path)
+
+
+def _record_path(directory: Path, number: int) -> Path:
+    return directory / UNIT_FOLDER / f"{number:06d}.json"
+
+
+def _manifest(
+    num_units: int, settings: Settings, vocabulary: Vocabulary, source: str, directory: Path
+) -> dict[str, Any]:
+    """Merge the units' records; no time or machine is in it, so that equal input gives equal bytes.
+
+    Raises:
+      UserError: there is no row at all.
+    """
+    records = [json.loads(_record_path(directory, number).read_text()) for number in range(num_units)]
+    splits = {}
+    for split in SPLITS:
+        parts = [record["splits"][split] for record in records]
+        shards = [part["shard"] for part in parts if part["shard"]]
+        counts = ("num_documents", "num_tokens", "num_unknown", "num_dropped")
+        splits[split] = {
+            "num_rows": sum(shard["num_rows"] for shard in shards),
+            **{name: sum(part[name] for part in parts) for name in counts},
+            "shards": shards,
+        }
+    if not any(split["num_rows"] for split in splits.values()):
+        raise UserError(
+            f"The text has {sum(split['num_tokens'] for split in splits.values())} tokens, not enough for "
+            f"one row of {settings.row_length}. Give more text or set a smaller --config.row_length."
+        )
+    return {
+        "format_version": FORMAT_VERSION,
+        "row_length": settings.row_length,
+        "dtype": id_dtype(vocabulary.size).str,
+        "source": source,
+        "settings": dataclasses.asdict(settings),
+        "vocabulary": {
+            "file": VOCABULARY_NAME,
+            "size": vocabulary.size,
+            "fingerprint": vocabulary.fingerprint,
+        },
+        "num_replaced": sum(record["num_replaced"] for record in records),
+        "versions": {
+            "eelbert_jax": eelbert_jax.__version__,
+            "tokenizers": importlib.metadata.version("tokenizers"),
+        },
+        "splits": splits,
+    }
