@@ -160,7 +160,7 @@ def embed_signatures(grams: jax.Array, counts: jax.Array, seeds: jax.Array, spec
 
     Args:
       grams: signatures, uint32 [..., N', K], zero-padded.
-      counts: number of grams, int32 [..., N'], at most K.
+      counts: number of grams, int32 [..., N'], in [0, K]; the vector of one that is not is NaN.
       seeds: uint32 [d].
       spec: the hash function.
 
@@ -172,13 +172,14 @@ def embed_signatures(grams: jax.Array, counts: jax.Array, seeds: jax.Array, spec
     widths = spec.widths(seeds.shape[0])
     starts = np.cumsum((0, *widths))
     longest = grams.shape[-1]
+    weights = jnp.take(jnp.asarray(mean_weights(spec, longest)), counts, mode="fill", fill_value=jnp.nan)
     parts = []
     for part, width in enumerate(widths):
         i = part + 1 if part < spec.max_gram else longest  # the whole token is one gram
         h = seeds[starts[part] : starts[part] + width]
         columns = range(max(1, longest - i + 1))
         projections = (centre(project(grams[..., part, column], h, spec), spec) for column in columns)
-        parts.append(pool(projections, counts[..., part], longest, spec))
+        parts.append(pool(projections, weights[..., part], spec))
     return jnp.concatenate(parts, axis=-1)
 
 
@@ -215,25 +216,23 @@ def centre(projection: jax.Array, spec: HashSpec) -> jax.Array:
     return lax.bitcast_convert_type(jnp.where(projection >= wraps_from, wrapped, projection), jnp.int32)
 
 
-def pool(projections: Iterable[jax.Array], counts: jax.Array, longest: int, spec: HashSpec) -> jax.Array:
+def pool(projections: Iterable[jax.Array], weights: jax.Array, spec: HashSpec) -> jax.Array:
     """Return the mean over the grams, e_i (steps 4 and 5).
 
-    The sum is float32, in the order of the grams. The factor is a rounded reciprocal from a table, as float32
+    The sum is float32, in the order of the grams. The weight is a rounded reciprocal from a table, as float32
     division is approximate on accelerators. The clamp takes back what rounding may add to a mean of equal
     values, and it keeps compilers from fusing the multiplication with an addition of the caller's, which
     would round once and not twice. Source: EELBERT section 3; the rounding is ours.
 
     Args:
       projections: centred projections by gram, int32 [..., d_i] each, zero where a token has no such gram.
-      counts: number of grams, int32 [...].
-      longest: K, no count is larger.
+      weights: what `mean_weights` has for the number of grams, float32 [...].
       spec: the hash function.
 
     Returns:
       float32 [..., d_i].
     """
     total = functools.reduce(jnp.add, (projection.astype(jnp.float32) for projection in projections))
-    weights = jnp.take(jnp.asarray(mean_weights(spec, longest)), counts, mode="fill", fill_value=jnp.nan)
     limit = jnp.float32(value_limit(spec))
     return jnp.clip(total * jnp.broadcast_to(weights[..., None], total.shape), -limit, limit)
 

@@ -122,9 +122,9 @@ class OnTheFlyHashEmbedder(nn.Module):
         signatures = _constant(self, "signatures", (*rows, None), jnp.uint32)
         counts = _constant(self, "counts", rows, jnp.int32)
         seeds = jnp.asarray(hashing.hash_seeds(spec, self.config.hidden_size))
-        vectors = hashing.embed_signatures(
-            jnp.take(signatures, ids, axis=0), jnp.take(counts, ids, axis=0), seeds, spec
-        )
+        # An id outside [0, V) has the count that "fill" gives it, which no token has, and so becomes NaN.
+        grams = jnp.take(signatures, ids, axis=0, mode="clip")
+        vectors = hashing.embed_signatures(grams, jnp.take(counts, ids, axis=0, mode="fill"), seeds, spec)
         return vectors.astype(self.config.dtype)
 
 
