@@ -6,7 +6,7 @@
 
 The recipe is a size (micro, uno, tiny, mini, base), optionally followed by `embedding=KIND` (table,
 ngram_hash, random_hash, hash_initialized) and `setting=NAME`. The setting `paper` is the default: 900k steps,
-batch 256, length 128. The setting `small` is for a budget of about 20M tokens (two CPU cores, 20-40 minutes for
+batch 256, length 128. The setting `small` is for a budget of about 20M tokens (20-40 minutes of two cores for
 tiny): many small steps at a high rate, without which nothing beyond word frequencies is learned. Its scores,
 time and machine stand in docs/results.md; of the paper's setting nothing has been run here.
 """

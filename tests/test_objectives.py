@@ -61,7 +61,13 @@ def test_bfloat16_features_give_float32_loss_near_the_definition():
 
 def test_no_logits_of_all_targets_exist():
     wide = 8192
-    args = (jnp.zeros((512, D)), jnp.zeros((wide, D)), jnp.zeros((wide,)), jnp.zeros((512,), int), jnp.ones(512))
+    args = (
+        jnp.zeros((512, D)),
+        jnp.zeros((wide, D)),
+        jnp.zeros((wide,)),
+        jnp.zeros((512,), int),
+        jnp.ones(512),
+    )
     step = jax.jit(jax.value_and_grad(lambda *a: masked_lm_loss(*a, 256), (0, 1, 2)))
     temporary = step.lower(*args).compile().memory_analysis().temp_size_in_bytes
     assert temporary < 512 * wide * 4 / 4

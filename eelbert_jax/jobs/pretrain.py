@@ -1,6 +1,5 @@
 """`eelbert pretrain`: rows and a config in, checkpoints and a record of the losses out."""
 
-import dataclasses
 import platform
 import subprocess
 from pathlib import Path
@@ -16,8 +15,8 @@ import eelbert_jax
 from eelbert_jax.data import masking
 from eelbert_jax.data.rows import Rows, row_indices
 from eelbert_jax.errors import UserError
-from eelbert_jax.hashing import HashSpec
 from eelbert_jax.jobs import command_line
+from eelbert_jax.jobs.models import CHECKPOINTS_NAME, VOCABULARY_NAME, bert_config, identity
 from eelbert_jax.model import bert, embeddings
 from eelbert_jax.model.config import BertConfig
 from eelbert_jax.training import loop, masked_lm, sharding
@@ -29,52 +28,6 @@ from eelbert_jax.vocabulary import Vocabulary, save_vocabulary
 
 STEPS_PER_CALL = {"cpu": 1}
 """Optimizer steps a call by backend where the config leaves it open; 10 elsewhere."""
-
-
-NOT_IDENTITY = (
-    "hidden_dropout_prob",
-    "attention_probs_dropout_prob",
-    "dtype",
-    "embedding_mode",
-    "num_labels",
-)
-"""Fields of `BertConfig` that a run may change when it takes up a checkpoint."""
-
-
-def bert_config(model: ml_collections.ConfigDict, vocab_size: int) -> BertConfig:
-    """Return the frozen `BertConfig` that `config.model` describes.
-
-    Raises:
-      UserError: a value out of range, or a `vocab_size` other than the rows'.
-    """
-    fields = model.to_dict()
-    if fields["vocab_size"] not in (None, vocab_size):
-        raise UserError(
-            f"config.model.vocab_size={fields['vocab_size']}, but the rows' vocabulary has {vocab_size} "
-            "tokens; leave it empty, or prepare the rows with the vocabulary you mean."
-        )
-    fields["vocab_size"] = vocab_size
-    fields["hash"] = HashSpec.from_dict(fields["hash"])
-    return BertConfig(**fields)
-
-
-def identity(model: BertConfig, vocabulary: Vocabulary) -> dict[str, Any]:
-    """Return what a checkpoint is of, as JSON types: sizes, vocabulary and, where one is used, the hash."""
-    fields = dataclasses.asdict(model)
-    for name in (
-        "hidden_dropout_prob",
-        "attention_probs_dropout_prob",
-        "dtype",
-        "embedding_mode",
-        "num_labels",
-    ):
-        del fields[name]
-    fields["hash"] = model.hash.to_dict() if model.embedding != "table" else None
-    return {
-        "model": fields,
-        "vocabulary": vocabulary.fingerprint,
-        "hash": model.hash.fingerprint if model.embedding != "table" else None,
-    }
 
 
 def environment() -> dict[str, Any]:
@@ -199,7 +152,7 @@ def _start(config, workdir: Path, checkpoints: Checkpoints, fresh, sharded, mean
     if config.init_params_from is None:
         print("Starting from scratch: no checkpoint in the workdir, none named.", flush=True)
         return fresh()
-    with Checkpoints(Path(config.init_params_from) / "checkpoints", create=False) as named:
+    with Checkpoints(Path(config.init_params_from) / CHECKPOINTS_NAME, create=False) as named:
         params = named.restore_params(like.params, meant)
     print(f"Starting from the parameters of {config.init_params_from}, step 0.", flush=True)
     return fresh().replace(params=params)
@@ -233,7 +186,7 @@ def pretrain(config: ml_collections.ConfigDict, workdir: str | Path) -> dict[str
     meant = identity(model_config, vocabulary)
     record = ml_collections.ConfigDict({**config.to_dict(), "run": {**environment(), "identity": meant}})
     command_line.write_config(record, workdir)
-    save_vocabulary(vocabulary, workdir / "vocab.txt")
+    save_vocabulary(vocabulary, workdir / VOCABULARY_NAME)
 
     sharded = sharding.replicated(mesh)
     constants = jax.device_put(bert.constants(model_config, vocabulary), sharded)
@@ -242,7 +195,7 @@ def pretrain(config: ml_collections.ConfigDict, workdir: str | Path) -> dict[str
     eval_step = masked_lm.make_eval_step(model, task)
     evaluate = _evaluation(config, eval_rows, lambda params, *rows: eval_step(params, constants, *rows), mesh)
     with Checkpoints(
-        workdir / "checkpoints", keep=config.keep_checkpoints, keep_every_steps=config.keep_every_steps
+        workdir / CHECKPOINTS_NAME, keep=config.keep_checkpoints, keep_every_steps=config.keep_every_steps
     ) as checkpoints:
         state = _start(
             config,

@@ -108,7 +108,7 @@ def make_update(model, optimizer: optax.GradientTransformation, task: MaskedLMTa
         loss, grads = gradients(state.params, constants, masked, jax.random.fold_in(dropout_key, state.step))
         changes, opt_state = optimizer.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, changes)
-        metrics = {"loss": loss, "num_targets": num_targets, "grad_norm": optax.global_norm(grads)}
+        metrics = {"loss": loss, "num_targets": num_targets, "grad_norm": optax.tree.norm(grads)}
         return TrainState(state.step + 1, params, opt_state), metrics
 
     return update

@@ -1,0 +1,100 @@
+"""From a config, or from a run's folder, to a model: what all jobs that touch one share."""
+
+import dataclasses
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+
+from eelbert_jax.errors import UserError
+from eelbert_jax.hashing import HashSpec
+from eelbert_jax.model import bert
+from eelbert_jax.model.config import BertConfig
+from eelbert_jax.training.checkpoint import Checkpoints
+from eelbert_jax.vocabulary import Vocabulary, load_vocabulary
+
+VOCABULARY_NAME = "vocab.txt"
+CHECKPOINTS_NAME = "checkpoints"
+
+NOT_IDENTITY = (
+    "hidden_dropout_prob",
+    "attention_probs_dropout_prob",
+    "dtype",
+    "embedding_mode",
+    "num_labels",
+)
+"""Fields of `BertConfig` that a run may change when it takes up a checkpoint."""
+
+
+class Pretrained(NamedTuple):
+    """A pre-trained model as a run's folder holds it.
+
+    Attributes:
+      config: sizes, embedder, hash; without dropout, float32.
+      vocabulary: of the rows it was trained on.
+      params: of `bert.BertForMaskedLM`.
+      constants: the collection beside them.
+      step: completed updates.
+    """
+
+    config: BertConfig
+    vocabulary: Vocabulary
+    params: Any
+    constants: Any
+    step: int
+
+
+def bert_config(model: ml_collections.ConfigDict, vocab_size: int) -> BertConfig:
+    """Return the frozen `BertConfig` that `config.model` describes.
+
+    Raises:
+      UserError: a value out of range, or a `vocab_size` other than the rows'.
+    """
+    fields = model.to_dict()
+    if fields["vocab_size"] not in (None, vocab_size):
+        raise UserError(
+            f"config.model.vocab_size={fields['vocab_size']}, but the rows' vocabulary has {vocab_size} "
+            "tokens; leave it empty, or prepare the rows with the vocabulary you mean."
+        )
+    fields["vocab_size"] = vocab_size
+    fields["hash"] = HashSpec.from_dict(fields["hash"])
+    return BertConfig(**fields)
+
+
+def identity(config: BertConfig, vocabulary: Vocabulary) -> dict[str, Any]:
+    """Return what a checkpoint is of, as JSON types: sizes, vocabulary and, where one is used, the hash."""
+    hashed = config.embedding != "table"
+    fields = {name: value for name, value in dataclasses.asdict(config).items() if name not in NOT_IDENTITY}
+    fields["hash"] = config.hash.to_dict() if hashed else None
+    return {
+        "model": fields,
+        "vocabulary": vocabulary.fingerprint,
+        "hash": config.hash.fingerprint if hashed else None,
+    }
+
+
+def load_pretrained(workdir: str | Path) -> Pretrained:
+    """Load the newest checkpoint of `eelbert pretrain` in `workdir`.
+
+    Raises:
+      UserError: there is none, or its vocabulary or hash are not what this version computes.
+    """
+    workdir = Path(workdir)
+    with Checkpoints(workdir / CHECKPOINTS_NAME, create=False) as checkpoints:
+        saved = checkpoints.identity()
+        vocabulary = load_vocabulary(workdir / VOCABULARY_NAME)
+        fields = dict(saved["model"])
+        fields["hash"] = HashSpec.from_dict(fields["hash"] or {})
+        config = BertConfig(**fields, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0)
+        model = bert.BertForMaskedLM(config)
+        key = jax.eval_shape(lambda: jax.random.key(0))
+        ids = jax.ShapeDtypeStruct((1, 1), jnp.int32)
+        like = jax.eval_shape(model.init, key, ids)["params"]
+        device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+        like = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=device), like)
+        params = checkpoints.restore_params(like, identity(config, vocabulary))
+        step = checkpoints.latest_step()
+    assert step is not None
+    return Pretrained(config, vocabulary, params, bert.constants(config, vocabulary), step)

@@ -1,0 +1,82 @@
+"""Every config and recipe loads, every leaf can be overridden, every sweep's cell fits its config."""
+
+import ast
+from pathlib import Path
+
+import pytest
+from ml_collections import config_dict
+
+from eelbert_jax.errors import UserError
+from eelbert_jax.jobs import command_line, models
+from eelbert_jax.model.config import EMBEDDINGS, SIZES
+from eelbert_jax.training.optimizer import OptimizerConfig
+
+ROOT = Path(__file__).parents[1]
+SWEEPS = sorted((ROOT / "configs" / "sweeps").glob("*.py"))
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("embedding", EMBEDDINGS)
+@pytest.mark.parametrize("setting", ["paper", "small"])
+def test_every_recipe_describes_a_model(size, embedding, setting):
+    config = command_line.load_config(f"configs/pretrain.py:{size},embedding={embedding},setting={setting}")
+    model = models.bert_config(config.model, 30522)
+    assert model.embedding == embedding
+    assert model.hidden_size == SIZES[size]["hidden_size"]
+    OptimizerConfig(**config.opt)
+
+
+def test_the_papers_setting_is_the_default():
+    config = command_line.load_config("configs/pretrain.py")
+    assert (config.total_steps, config.batch_size, config.mlm_probability) == (900_000, 256, 0.15)
+    assert (config.opt.learning_rate, config.opt.warmup_steps, config.opt.weight_decay) == (
+        1e-4,
+        10_000,
+        0.01,
+    )
+    assert (config.model.embedding, config.model.hash.max_gram) == ("ngram_hash", 3)
+
+
+@pytest.mark.parametrize("recipe", ["huge", "tiny,embedding=hash", "tiny,bf16", "tiny,setting="])
+def test_unknown_recipe_words_are_named_with_the_legal_ones(recipe):
+    with pytest.raises(UserError, match=r"Unknown recipe word .*: .*(tiny|table)"):
+        command_line.load_config(f"configs/pretrain.py:{recipe}")
+
+
+def leaves(config: config_dict.ConfigDict, prefix: str = "") -> list[tuple[str, type]]:
+    found = []
+    for name in config:
+        kind = config.get_type(name)
+        if issubclass(kind, config_dict.ConfigDict):
+            found += leaves(config[name], f"{prefix}{name}.")
+        else:
+            found.append((prefix + name, kind))
+    return found
+
+
+SAMPLES = {int: "7", float: "0.5", str: "word", bool: "false"}
+
+
+@pytest.mark.parametrize("file", sorted((ROOT / "configs").glob("*.py")), ids=lambda path: path.stem)
+def test_every_leaf_can_be_overridden(file):
+    job = file.stem if file.stem in command_line.JOBS else "pretrain"
+    for name, kind in leaves(command_line.load_config(file)):
+        words = [f"--config={file}", "--workdir=x", f"--config.{name}={SAMPLES[kind]}"]
+        value = command_line.parse(job, words).config
+        for part in name.split("."):
+            value = value[part]
+        assert value == kind(ast.literal_eval(SAMPLES[kind].title()) if kind is bool else SAMPLES[kind]), name
+
+
+@pytest.mark.parametrize("file", SWEEPS, ids=lambda path: path.stem)
+def test_every_cell_of_a_sweep_fits_its_config(file):
+    module = command_line._load_module(file)
+    cells: list[dict] = []
+    module.sweep(lambda **overrides: cells.append(overrides))
+    seen = []
+    for cell in cells:
+        words = [f"--config={file}", "--workdir=x", *(f"--{name}={value}" for name, value in cell.items())]
+        model = models.bert_config(command_line.parse("pretrain", words).config.model, 30522)
+        model.hash.widths(model.hidden_size)
+        seen.append(model)
+    assert len(set(seen)) == len(cells) >= 3

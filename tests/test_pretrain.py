@@ -1,0 +1,253 @@
+"""The whole job on small rows: learning, resuming, refusing."""
+
+import io
+import itertools
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from eelbert_jax.data.rows import Rows
+from eelbert_jax.errors import UserError
+from eelbert_jax.jobs import command_line
+from eelbert_jax.jobs.models import load_pretrained
+from eelbert_jax.jobs.prepare import prepare_rows
+from eelbert_jax.jobs.pretrain import pretrain
+from eelbert_jax.training.loop import NonFiniteLoss
+from eelbert_jax.training.writer import Writer, read_metrics
+
+TEXT = """The {animal} ran over the {place}. It saw a {thing} and stopped.
+
+A {thing} lay in the {place}, and the {animal} took it home.
+
+"""
+
+
+class Cut(Exception):
+    """Stands for the end of a run at an unforeseen step."""
+
+
+@pytest.fixture(scope="module")
+def rows_dir(tmp_path_factory) -> Path:
+    """Prepare a few hundred rows of sentences with something to learn in them."""
+    folder = tmp_path_factory.mktemp("corpus")
+    words = {
+        "animal": ["dog", "fox", "cat", "bear", "running horse"],
+        "place": ["field", "wood", "garden", "river bank"],
+        "thing": ["stone", "bone", "nut", "golden ring"],
+    }
+    texts = [
+        TEXT.format(animal=animal, place=place, thing=thing)
+        for animal, place, thing in itertools.product(*words.values())
+    ]
+    (folder / "text.txt").write_text("".join(texts) * 20)
+    config = command_line.load_config("configs/prepare.py")
+    config.source = str(folder / "text.txt")
+    config.row_length = 32
+    config.train_vocabulary.size = 300
+    config.held_out.fraction = 0.2
+    prepare_rows(config, folder / "rows", io.StringIO())
+    return folder / "rows"
+
+
+def small(rows_dir: Path, recipe: str = "micro", **changes):
+    config = command_line.load_config(f"configs/pretrain.py:{recipe},setting=small")
+    config.update(
+        dict(
+            total_steps=20,
+            batch_size=8,
+            log_every_steps=1,
+            eval_every_steps=10,
+            checkpoint_every_steps=4,
+            tensorboard=False,
+        )
+    )
+    config.data.rows = str(rows_dir)
+    config.data.eval_batch_size = 16
+    config.opt.warmup_steps = 2
+    config.update_from_flattened_dict(changes)
+    return config
+
+
+def losses(workdir: Path) -> list[tuple[int, float]]:
+    return [
+        (r["step"], r["train_loss"]) for r in read_metrics(workdir / "metrics.jsonl") if "train_loss" in r
+    ]
+
+
+def assert_same_params(one: Path, other: Path) -> None:
+    for left, right in zip(*(jax.tree.leaves(load_pretrained(d).params) for d in (one, other)), strict=True):
+        np.testing.assert_array_equal(left, right)
+
+
+def cut_at(monkeypatch, step: int) -> None:
+    original = Writer.scalars
+
+    def scalars(self, at, values):
+        if at == step:
+            raise Cut
+        original(self, at, values)
+
+    monkeypatch.setattr(Writer, "scalars", scalars)
+
+
+@pytest.mark.parametrize("embedding", ["ngram_hash", "table", "hash_initialized"])
+def test_it_learns_beyond_word_frequencies(rows_dir, tmp_path, embedding):
+    durations = dict.fromkeys(("total_steps", "eval_every_steps", "checkpoint_every_steps"), 800)
+    config = small(rows_dir, f"micro,embedding={embedding}", batch_size=32, log_every_steps=200, **durations)
+    config.opt.learning_rate = 5e-3
+    figures = pretrain(config, tmp_path)
+    heldout = Rows.open(rows_dir, "heldout")
+    counts = np.bincount(heldout[np.arange(len(heldout))].ravel(), minlength=heldout.vocabulary.size)
+    counts[list(heldout.vocabulary.special_ids)] = 0
+    shares = counts[counts > 0] / counts.sum()
+    unigram_entropy = -np.sum(shares * np.log(shares))
+    assert figures["heldout_loss"] < 0.8 * unigram_entropy
+    assert np.isclose(figures["heldout_perplexity"], np.exp(figures["heldout_loss"]))
+
+
+def test_resume_is_bitwise_and_a_finished_job_is_a_no_op(rows_dir, tmp_path, monkeypatch):
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    config = small(rows_dir, **{"model.hidden_dropout_prob": 0.1})
+    figures = pretrain(config, whole)
+    with monkeypatch.context() as patch:
+        cut_at(patch, 14)
+        with pytest.raises(Cut):
+            pretrain(config, parts)
+    assert pretrain(config, parts) == figures
+    assert losses(parts) == losses(whole)
+    assert len(losses(whole)) == 20
+    assert_same_params(whole, parts)
+    record = (whole / "metrics.jsonl").read_text()
+    assert pretrain(config, whole) == figures
+    assert (whole / "metrics.jsonl").read_text() == record
+
+
+def test_another_seed_is_another_run(rows_dir, tmp_path):
+    one, other = (small(rows_dir, total_steps=4, eval_every_steps=4, seed=seed) for seed in (0, 1))
+    pretrain(one, tmp_path / "one")
+    pretrain(other, tmp_path / "other")
+    assert losses(tmp_path / "one") != losses(tmp_path / "other")
+
+
+def test_accumulated_passes_are_the_whole_batch(rows_dir, tmp_path):
+    changes = dict(total_steps=4, eval_every_steps=4)
+    pretrain(small(rows_dir, **changes), tmp_path / "whole")
+    pretrain(small(rows_dir, **changes, rows_per_device=2), tmp_path / "passes")
+    # Without dropout the mean over four passes is that of one, up to the order of float32 sums.
+    whole, passes = ([loss for _, loss in losses(tmp_path / name)] for name in ("whole", "passes"))
+    np.testing.assert_allclose(whole, passes, rtol=1e-5)
+
+
+def test_several_steps_a_call_are_the_same_steps(rows_dir, tmp_path):
+    changes = dict(total_steps=8, eval_every_steps=4, log_every_steps=4)
+    one = pretrain(small(rows_dir, **changes), tmp_path / "one")
+    four = pretrain(small(rows_dir, **changes, steps_per_call=4), tmp_path / "four")
+    # The same arithmetic, compiled inside a loop: other fusions, other last bits.
+    np.testing.assert_allclose(one["heldout_loss"], four["heldout_loss"], rtol=1e-5)
+
+
+def test_evaluation_counts_every_row_whatever_the_batch(rows_dir, tmp_path):
+    figures = [
+        pretrain(
+            small(rows_dir, total_steps=4, eval_every_steps=4, **{"data.eval_batch_size": size}),
+            tmp_path / str(size),
+        )
+        for size in (7, 64)
+    ]
+    np.testing.assert_allclose(figures[0]["heldout_loss"], figures[1]["heldout_loss"], rtol=1e-6)
+    assert figures[0]["heldout_accuracy"] == figures[1]["heldout_accuracy"]
+
+
+def test_starts_from_the_parameters_of_another_run(rows_dir, tmp_path, capsys):
+    config = small(rows_dir, total_steps=4, eval_every_steps=4)
+    before = pretrain(config, tmp_path / "first")
+    config.init_params_from = str(tmp_path / "first")
+    pretrain(config, tmp_path / "second")
+    assert "Starting from the parameters of" in capsys.readouterr().out
+    records = read_metrics(tmp_path / "second" / "metrics.jsonl")
+    assert records[0] == {"step": 0, **before}
+
+
+def test_a_non_finite_loss_stops_the_run_and_nothing_of_it_is_saved(rows_dir, tmp_path):
+    # A rate at which the parameters overflow within a few steps.
+    config = small(rows_dir, **{"opt.learning_rate": 1e38, "opt.max_grad_norm": 0.0})
+    with pytest.raises(NonFiniteLoss, match=r"lower opt\.learning_rate"):
+        pretrain(config, tmp_path)
+    steps = [int(path.name) for path in (tmp_path / "checkpoints").iterdir() if path.name.isdigit()]
+    if steps:
+        loaded = load_pretrained(tmp_path)
+        assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(loaded.params))
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"model.hidden_size": 64}, "model.hidden_size: saved 32, wanted 64"),
+        ({"model.hash.seed": 1}, r"hash: saved '\w+', wanted '\w+'"),
+        ({"model.embedding": "table"}, "model.embedding: saved 'ngram_hash', wanted 'table'"),
+    ],
+)
+def test_a_checkpoint_of_another_model_is_refused_with_the_difference(rows_dir, tmp_path, changes, said):
+    pretrain(small(rows_dir, total_steps=4, eval_every_steps=4), tmp_path)
+    with pytest.raises(UserError, match=said):
+        pretrain(small(rows_dir, **changes), tmp_path)
+    assert load_pretrained(tmp_path).step == 4
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"data.rows": None}, "set --config.data.rows=DIR"),
+        ({"data.rows": "/nowhere"}, "/nowhere"),
+        ({"model.vocab_size": 999}, "999, but the rows' vocabulary has"),
+        ({"opt.warmup_steps": 21}, "lower the warm-up"),
+        ({"steps_per_call": 3}, "no multiple of steps_per_call=3"),
+        ({"rows_per_device": 3}, "no multiple of rows_per_device=3"),
+        ({"model.max_position_embeddings": 16}, "do not fit max_position_embeddings=16"),
+        ({"init_params_from": "/nowhere"}, "No checkpoints at /nowhere"),
+    ],
+)
+def test_bad_input_is_one_clear_error(rows_dir, tmp_path, changes, said):
+    with pytest.raises(UserError, match=said):
+        pretrain(small(rows_dir, **changes), tmp_path)
+
+
+def test_an_unwritable_workdir_is_said(rows_dir, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="--workdir"):
+        pretrain(small(rows_dir), tmp_path / "file" / "run")
+
+
+@pytest.mark.slow
+def test_killed_by_signal_9_and_resumed_bitwise(rows_dir, tmp_path):
+    """20 steps == 12 + kill -9 + resume, through the command line."""
+    words = [
+        sys.executable, "-m", "eelbert_jax", "pretrain", "--config=configs/pretrain.py:micro,setting=small",
+        f"--config.data.rows={rows_dir}", "--config.total_steps=20", "--config.opt.warmup_steps=2",
+        "--config.log_every_steps=1", "--config.eval_every_steps=10", "--config.checkpoint_every_steps=4",
+        "--config.batch_size=8", "--config.tensorboard=false",
+    ]  # fmt: skip
+    env = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    subprocess.run([*words, f"--workdir={whole}"], env=env, check=True, capture_output=True)
+    process = subprocess.Popen([*words, f"--workdir={parts}"], env=env, stdout=subprocess.PIPE)
+    deadline = time.monotonic() + 120
+    while not (parts / "checkpoints" / "12").is_dir():
+        assert process.poll() is None, "the run ended before it was killed"
+        assert time.monotonic() < deadline
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    assert not (parts / "checkpoints" / "20").exists()
+    resumed = subprocess.run(
+        [*words, f"--workdir={parts}"], env=env, check=True, capture_output=True, text=True
+    )
+    assert "Resuming from step" in resumed.stdout
+    assert losses(parts) == losses(whole)
+    assert_same_params(whole, parts)
