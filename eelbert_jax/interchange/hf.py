@@ -1,0 +1,194 @@
+"""Rename parameters between our tree and a Hugging Face BERT state dict, both ways.
+
+The two differ in the names of leaves, in the orientation of dense kernels and in where a layer's number
+stands; nothing else. Pure functions on dicts of arrays: leaves files to its callers.
+"""
+
+import re
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import jax
+import numpy as np
+from flax import traverse_util
+
+from eelbert_jax.errors import UserError
+from eelbert_jax.model.config import BertConfig
+from eelbert_jax.model.encoder import stack_layers, unstack_layers
+
+WORD_EMBEDDINGS = "bert.embeddings.word_embeddings.weight"
+DECODER = "cls.predictions.decoder.weight"
+# A state dict saved from a live torch module holds a tied tensor under both of its names.
+ALIASES = {"cls.predictions.decoder.bias": "cls.predictions.bias", DECODER: WORD_EMBEDDINGS}
+# Of the first published checkpoints: TensorFlow's LayerNorm names, and a buffer that is no parameter.
+OLD_ENDINGS = {"LayerNorm.gamma": "LayerNorm.weight", "LayerNorm.beta": "LayerNorm.bias"}
+BUFFERS = ("bert.embeddings.position_ids",)
+SHARED_FIELDS = (
+    "vocab_size",
+    "hidden_size",
+    "num_hidden_layers",
+    "num_attention_heads",
+    "intermediate_size",
+    "max_position_embeddings",
+    "type_vocab_size",
+    "hidden_dropout_prob",
+    "attention_probs_dropout_prob",
+    "layer_norm_eps",
+    "initializer_range",
+    "num_labels",
+)
+
+
+def hf_config(config: BertConfig) -> dict[str, Any]:
+    """Return the fields of the Hugging Face `BertConfig` that describes the same encoder.
+
+    A hashed embedding is no field of it: exported, it is a table that the decoder is not tied to.
+    Source: ours.
+    """
+    shared = {name: getattr(config, name) for name in SHARED_FIELDS}
+    return {
+        "model_type": "bert",
+        "hidden_act": "gelu",
+        "pad_token_id": 0,
+        "tie_word_embeddings": config.has_trained_table,
+        **shared,
+    }
+
+
+def to_hf(
+    params: Mapping[str, Any], config: BertConfig, word_vectors: np.ndarray | None = None
+) -> dict[str, np.ndarray]:
+    """Return the state dict of the Hugging Face model of the same head.
+
+    Args:
+      params: of a model of `eelbert_jax.model.bert`.
+      config: the model's.
+      word_vectors: float32 [V, D], the hashed vectors, stored where torch keeps its table; None leaves
+        them out.
+
+    Returns:
+      Float32 arrays by name; a tied decoder appears once, as the word embeddings.
+
+    Raises:
+      UserError: `word_vectors` beside a trained table.
+    """
+    flat = _flatten(params, config)
+    state = {_hf_name(path): _orient(path, np.asarray(leaf, np.float32)) for path, leaf in flat.items()}
+    if word_vectors is not None:
+        if config.has_trained_table:
+            raise UserError(
+                f"The model trains its table (embedding={config.embedding!r}); pass no word_vectors."
+            )
+        state[WORD_EMBEDDINGS] = np.asarray(word_vectors, np.float32)
+    return state
+
+
+def from_hf(
+    state: Mapping[str, np.ndarray], config: BertConfig, like: Mapping[str, Any], ignore: Iterable[str] = ()
+) -> dict[str, Any]:
+    """Return the parameters that a Hugging Face state dict holds; both sides must match exactly.
+
+    Args:
+      state: arrays by name. Names of the first published checkpoints are understood.
+      config: of the model to fill.
+      like: its parameters or their shapes, as `jax.eval_shape(model.init, key, input_ids)["params"]` gives.
+      ignore: regular expressions; names of `state` that one of them matches in full are left out.
+
+    Returns:
+      A tree like `like`, of float32 numpy arrays.
+
+    Raises:
+      UserError: names are missing or left over, or shapes differ; the message lists all of them.
+    """
+    expected = jax.eval_shape(lambda tree: _flatten(tree, config), like)
+    patterns = [re.compile(pattern) for pattern in ignore]
+    given = {_new_name(name): np.asarray(array) for name, array in state.items() if name not in BUFFERS}
+    given = {name: array for name, array in given.items() if not any(p.fullmatch(name) for p in patterns)}
+    names = {_hf_name(path): path for path in expected}
+    given = _without_aliases(given, names)
+    _require_match(given, {name: _hf_shape(path, expected[path].shape) for name, path in names.items()})
+    flat = {path: _orient(path, given[name].astype(np.float32)) for name, path in names.items()}
+    return _unflatten(flat, config)
+
+
+def _flatten(params: Mapping[str, Any], config: BertConfig) -> dict[str, Any]:
+    """Return the leaves by path, layers apart."""
+    params = dict(params)
+    if config.scan_layers:
+        params = _map_encoder(unstack_layers, params)
+    return traverse_util.flatten_dict(params, sep="/")
+
+
+def _unflatten(flat: dict[str, np.ndarray], config: BertConfig) -> dict[str, Any]:
+    params = traverse_util.unflatten_dict(flat, sep="/")
+    if config.scan_layers:
+        params = jax.tree.map(np.asarray, _map_encoder(stack_layers, params))
+    return params
+
+
+def _map_encoder(function: Callable[[dict], dict], params: dict[str, Any]) -> dict[str, Any]:
+    bert = params["bert"]
+    return {**params, "bert": {**bert, "encoder": function(bert["encoder"])}}
+
+
+def _hf_name(path: str) -> str:
+    """Return the published name of a parameter: `.../layer_3/.../kernel` is `....layer.3.....weight`."""
+    name = re.sub(r"/layer_(\d+)/", r"/layer/\1/", path)
+    return re.sub(r"/(kernel|scale|embedding)$", "/weight", name).replace("/", ".")
+
+
+def _is_transposed(path: str) -> bool:
+    """Whether torch keeps this matrix as [out, in]. The decoder is [V, D] on both sides."""
+    return path.endswith("/kernel") and not path.endswith("/decoder/kernel")
+
+
+def _orient(path: str, array: np.ndarray) -> np.ndarray:
+    return np.ascontiguousarray(array.T) if _is_transposed(path) else array
+
+
+def _hf_shape(path: str, shape: tuple[int, ...]) -> tuple[int, ...]:
+    return shape[::-1] if _is_transposed(path) else shape
+
+
+def _new_name(name: str) -> str:
+    for old, new in OLD_ENDINGS.items():
+        name = name.replace(old, new)
+    return name
+
+
+def _without_aliases(given: dict[str, np.ndarray], names: Mapping[str, str]) -> dict[str, np.ndarray]:
+    """Drop second names of tied tensors that the model knows under the first only.
+
+    Raises:
+      UserError: the two differ: the checkpoint is untied and the model is not.
+    """
+    kept = dict(given)
+    for alias, name in ALIASES.items():
+        if alias not in given or alias in names or name not in given:
+            continue
+        if not np.array_equal(given[alias], given[name]):
+            raise UserError(
+                f"{alias} and {name} differ in the checkpoint, but the model ties them; use a model with a "
+                f"decoder of its own, or a checkpoint that is tied."
+            )
+        del kept[alias]
+    return kept
+
+
+def _require_match(given: Mapping[str, np.ndarray], expected: Mapping[str, tuple[int, ...]]) -> None:
+    complaints = [
+        f"missing: {name} {list(expected[name])}" for name in sorted(expected.keys() - given.keys())
+    ]
+    complaints += [
+        f"left over: {name} {list(given[name].shape)}" for name in sorted(given.keys() - expected.keys())
+    ]
+    complaints += [
+        f"shape: {name} is {list(given[name].shape)}, the model has {list(expected[name])}"
+        for name in sorted(expected.keys() & given.keys())
+        if given[name].shape != expected[name]
+    ]
+    if complaints:
+        raise UserError(
+            "The checkpoint does not fit the model; choose the configuration it was made with, or name what "
+            "to leave out in `ignore`.\n  " + "\n  ".join(complaints)
+        )
