@@ -24,7 +24,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.vocabulary = ""
     config.train_vocabulary = ml_collections.ConfigDict()
     config.train_vocabulary.size = 8192  # tokens, with the special ones; legal: 300 and more
-    config.train_vocabulary.max_mib = 256  # text to train on, from the beginning of the source, in MiB
+    config.train_vocabulary.max_mib = 256.0  # text to train on, from the beginning of the source, in MiB
     config.lowercase = True  # lower-case and strip accents; must fit the vocabulary
 
     config.row_length = 128  # L, tokens a row with its [CLS] and [SEP]; legal: 3 and more
@@ -46,12 +46,14 @@ def get_config() -> ml_collections.ConfigDict:
     config.tfds.download = True  # fetch and prepare a dataset that is not there
 
     config.docs = ml_collections.ConfigDict()
-    config.docs.max_mib = 64  # limit of the files that documentation is taken from, in MiB
+    config.docs.max_mib = 64.0  # limit of the files that documentation is taken from, in MiB
 
-    # Input is divided into units of at least this size, in MiB on the disk: whole files, or ranges of
-    # examples. A unit is what is prepared at once, resumed and written to one shard a split; rows do not
-    # cross units.
-    config.unit_mib = 4
+    # Input is divided into units, in MiB on the disk: whole files, small ones grouped, and parts of large txt
+    # and jsonl files that are not compressed, or ranges of examples. A unit is what one process prepares at a
+    # time, what a kill can cost, and one shard a split; rows do not cross units. legal: 0 < min <= max
+    config.unit_mib = ml_collections.ConfigDict()
+    config.unit_mib.min = 4.0
+    config.unit_mib.max = 64.0
 
     config.workers = 0  # processes; 0: one a core. Does not change the result.
     config.show_rows = 0  # print this many rows of each split as text when all is done; also of finished work

@@ -12,17 +12,18 @@ import importlib
 import importlib.util
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any
 
 from eelbert_jax.data.docstrings import find_documentation
 from eelbert_jax.data.documents import Chunk, ReadOptions, ReadTally, Unit, chunk_document, decode_utf8
-from eelbert_jax.data.files import FileUnit, file_format
+from eelbert_jax.data.files import find_file_units
 from eelbert_jax.errors import UserError
 
 DOCUMENTATION = "docs"
 TFDS_NAME = re.compile(r"[a-z][a-z0-9_]*(/[\w.\-=,]+)?(:[\d.*]+)?")
 READ_AT_ONCE = 256
+MANY_UNITS = 256
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,18 +31,28 @@ class SourceOptions:
     """Say how a source is divided into units and where its data are.
 
     Attributes:
-      unit_bytes: smallest size of a unit but the last; smaller files are grouped in the order of their names.
+      min_unit_bytes: input is grouped, in the order of the names, into units of at least this size.
+      max_unit_bytes: what can be cut is cut into units of at most this size.
       tfds_split: split of a TFDS dataset, such as "train" or "train[:10%]".
       tfds_data_dir: where TFDS keeps its data; "" is its own default.
       tfds_download: download and prepare a TFDS dataset that is not there.
       docs_bytes: size limit of the documentation, in bytes of text.
     """
 
-    unit_bytes: int = 4 << 20
+    min_unit_bytes: int = 4 << 20
+    max_unit_bytes: int = 64 << 20
     tfds_split: str = "train"
     tfds_data_dir: str = ""
     tfds_download: bool = True
     docs_bytes: int = 64 << 20
+
+    def __post_init__(self) -> None:
+        """Check the sizes."""
+        if not 1 <= self.min_unit_bytes <= self.max_unit_bytes:
+            raise UserError(
+                "unit_mib must be positive and its min no larger than its max, got "
+                f"{self.min_unit_bytes} and {self.max_unit_bytes} bytes."
+            )
 
 
 def find_units(source: str, options: SourceOptions, read: ReadOptions) -> list[Unit]:
@@ -55,13 +66,11 @@ def find_units(source: str, options: SourceOptions, read: ReadOptions) -> list[U
     Raises:
       UserError: there is no such source, or it is empty.
     """
-    if options.unit_bytes < 1:
-        raise UserError(f"The size of a unit must be at least one byte, got {options.unit_bytes}.")
     if source == DOCUMENTATION:
-        return list(find_documentation(options.docs_bytes, options.unit_bytes))
+        return list(find_documentation(options.docs_bytes, options.min_unit_bytes))
     paths = sorted(path for path in glob.glob(source, recursive=True) if not os.path.isdir(path))
     if paths:
-        return list(_file_units(paths, options.unit_bytes, read))
+        return list(find_file_units(paths, options.min_unit_bytes, options.max_unit_bytes, read))
     if os.path.isdir(source):
         raise UserError(f"{source} is a folder. Name its files by a glob, for example '{source}/*.txt'.")
     if TFDS_NAME.fullmatch(source) and not source.endswith((".txt", ".jsonl", ".parquet")):
@@ -70,26 +79,6 @@ def find_units(source: str, options: SourceOptions, read: ReadOptions) -> list[U
         f"No file matches {source!r}, and it is no TFDS dataset's name. Give a glob in quotes, a dataset "
         f"such as lm1b, or {DOCUMENTATION!r} for the documentation on this machine."
     )
-
-
-def _file_units(paths: Sequence[str], unit_bytes: int, read: ReadOptions) -> Iterator[FileUnit]:
-    """Group consecutive files into units of at least `unit_bytes`.
-
-    Raises:
-      UserError: a file is empty or its format cannot be told.
-    """
-    group: list[tuple[str, int]] = []
-    for path in paths:
-        file_format(path, read)
-        size = os.path.getsize(path)
-        if not size:
-            raise UserError(f"{path} is empty. Fetch it again, or leave it out of the glob.")
-        group.append((path, size))
-        if sum(size for _, size in group) >= unit_bytes:
-            yield FileUnit(tuple(group))
-            group = []
-    if group:
-        yield FileUnit(tuple(group))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -140,7 +129,7 @@ class TfdsUnit:
 
 
 def _tfds_units(source: str, options: SourceOptions, read: ReadOptions) -> Iterator[TfdsUnit]:
-    """Divide a TFDS split into ranges of examples of about `unit_bytes`."""
+    """Divide a TFDS split into ranges of examples that are many enough to share out and not too small."""
     builder = _builder(source, options)
     feature = _text_feature(builder, read)
     num_examples = len(_data_source(builder, options.tfds_split))
@@ -148,7 +137,8 @@ def _tfds_units(source: str, options: SourceOptions, read: ReadOptions) -> Itera
         raise UserError(f"{source} has no example in split {options.tfds_split!r}.")
     split_info = builder.info.splits[options.tfds_split]
     total = max(split_info.num_bytes * num_examples // split_info.num_examples, num_examples)
-    step = max(1, options.unit_bytes * num_examples // total)
+    unit_bytes = min(max(total // MANY_UNITS, options.min_unit_bytes), options.max_unit_bytes)
+    step = max(1, unit_bytes * num_examples // total)
     for start in range(0, num_examples, step):
         stop = min(start + step, num_examples)
         share = total * (stop - start) // num_examples

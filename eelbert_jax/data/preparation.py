@@ -10,7 +10,6 @@ import dataclasses
 import fcntl
 import hashlib
 import importlib.metadata
-import itertools
 import json
 import os
 from collections.abc import Callable, Iterator, Sequence
@@ -29,12 +28,12 @@ from eelbert_jax.data.rows import (
     RowPacker,
     id_dtype,
 )
+from eelbert_jax.data.word_encoder import WordEncoder
 from eelbert_jax.data.workers import run_tasks
 from eelbert_jax.errors import UserError
-from eelbert_jax.vocabulary import Vocabulary, make_tokenizer, save_vocabulary
+from eelbert_jax.vocabulary import Vocabulary, save_vocabulary
 
 HEAD_CHARACTERS = 4096
-BATCH_CHUNKS = 256
 PLAN_NAME = "plan.json"
 UNIT_FOLDER = "units"
 LOCK_NAME = ".lock"
@@ -179,16 +178,13 @@ def _tokens(
     unit: Unit, settings: Settings, vocabulary: Vocabulary, tally: ReadTally
 ) -> Iterator[tuple[str, bool, np.ndarray]]:
     """Yield (split, whether a document starts, ids [n]) for each chunk of the unit."""
-    tokenizer = make_tokenizer(vocabulary, lowercase=settings.lowercase)
-    chunks = unit.read(settings.read, tally)
+    encoder = WordEncoder(vocabulary, settings.lowercase)
     split = SPLITS[0]
-    while batch := list(itertools.islice(chunks, BATCH_CHUNKS)):
-        encodings = tokenizer.encode_batch_fast([chunk.text for chunk in batch], add_special_tokens=False)
-        for chunk, encoding in zip(batch, encodings, strict=True):
-            if chunk.starts_document:
-                held_out = is_held_out(chunk.text, settings.held_out_fraction, settings.held_out_seed)
-                split = SPLITS[held_out]
-            yield split, chunk.starts_document, np.array(encoding.ids, id_dtype(vocabulary.size))
+    for chunk in unit.read(settings.read, tally):
+        if chunk.starts_document:
+            held_out = is_held_out(chunk.text, settings.held_out_fraction, settings.held_out_seed)
+            split = SPLITS[held_out]
+        yield split, chunk.starts_document, encoder.encode(chunk.text)
 
 
 def _finish(writer: ShardWriter, name: str) -> dict[str, Any] | None:

@@ -49,11 +49,10 @@ def run_tasks(task: Task, items: Sequence[int], workers: int, report: Callable[[
     if workers == 1:
         _run_here(task, items, report)
         return
-    context = multiprocessing.get_context("spawn")  # fork is unsafe with the tokenizer's threads
+    context = multiprocessing.get_context("spawn")  # fork is unsafe where threads run, as in a notebook
     begun, progress = context.Value("q", 0), context.Value("q", 0)
     errors = context.SimpleQueue()
-    threads = max(1, usable_cores() // workers)
-    arguments = (task, items, threads, begun, progress, errors)
+    arguments = (task, items, begun, progress, errors)
     processes = [context.Process(target=_work, args=arguments, daemon=True) for _ in range(workers)]
     try:
         for process in processes:
@@ -95,12 +94,10 @@ def _check_exit_codes(codes: list[int | None]) -> None:
             raise RuntimeError(f"A worker process failed with status {code}; its traceback is above.")
 
 
-def _work(task: Task, items: Sequence[int], threads: int, begun: Any, progress: Any, errors: Any) -> None:
+def _work(task: Task, items: Sequence[int], begun: Any, progress: Any, errors: Any) -> None:
     """Do items until none is left; what one worker has begun no other does."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    os.environ["RAYON_NUM_THREADS"] = str(threads)
-    os.environ["TOKENIZERS_PARALLELISM"] = "true" if threads > 1 else "false"
 
     def advance(amount: int) -> None:
         with progress.get_lock():

@@ -77,7 +77,8 @@ def prepare_rows(config: ml_collections.ConfigDict, workdir: Path, stream: TextI
     """
     read = ReadOptions(config.text_field, config.file_format, config.on_invalid_utf8)
     options = SourceOptions(
-        unit_bytes=round(config.unit_mib * MIB),
+        min_unit_bytes=round(config.unit_mib.min * MIB),
+        max_unit_bytes=round(config.unit_mib.max * MIB),
         tfds_split=config.tfds.split,
         tfds_data_dir=config.tfds.data_dir,
         tfds_download=config.tfds.download,
