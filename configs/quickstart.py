@@ -1,0 +1,46 @@
+"""See it all work: prepare the documentation installed on this machine, pre-train a UNO on it, question it.
+
+    eelbert quickstart            # or: make quickstart
+
+Needs no data and no accelerator. Two CPU cores take three to four minutes, most of it training; the expected
+last lines stand in the README. Interrupted, the same command continues.
+"""
+
+from pathlib import Path
+
+from ml_collections import config_dict
+
+from eelbert_jax.jobs.command_line import load_config
+
+HERE = Path(__file__).parent
+
+
+def get_config() -> config_dict.ConfigDict:
+    """Return the configs of the two jobs, `prepare` and `pretrain`, and the questions asked at the end."""
+    config = config_dict.ConfigDict()
+
+    config.prepare = load_config(HERE / "prepare.py")
+    config.prepare.source = "docs"
+    config.prepare.train_vocabulary.size = 8192
+    config.prepare.docs.max_mib = 48
+    config.prepare.held_out.fraction = 0.02
+
+    config.pretrain = load_config(f"{HERE / 'pretrain.py'}:uno,setting=small")
+    config.pretrain.total_steps = 2000
+    config.pretrain.opt.learning_rate = 2e-3
+    config.pretrain.opt.warmup_steps = 100
+    config.pretrain.eval_every_steps = 500
+    config.pretrain.checkpoint_every_steps = 500
+    config.pretrain.log_every_steps = 50
+    config.pretrain.tensorboard = False
+
+    config.neighbours_of = ("running", "functions", "encoded", "pretraining")  # any strings
+    config.num_neighbours = 6  # nearest tokens shown of each
+    config.sentences = (  # each with one or more [MASK]
+        "Return a copy of the [MASK] .",
+        "If the file does not [MASK] , an error is raised .",
+        "The default [MASK] is None .",
+        "Raises an exception if the [MASK] is not valid .",
+    )
+    config.num_guesses = 5  # most probable tokens shown for each [MASK]
+    return config

@@ -1,0 +1,222 @@
+"""`eelbert quickstart`: from nothing to a trained UNO that answers, in five minutes on two cores.
+
+Calls what the jobs `prepare` and `pretrain` call, on the text that every machine has, its documentation; adds
+the figures to judge the result by and a few questions. Nothing here trains or hashes by itself.
+"""
+
+import sys
+import time
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+import numpy as np
+
+from eelbert_jax.data.rows import Rows
+from eelbert_jax.errors import UserError
+from eelbert_jax.hash_reference import hash_table
+from eelbert_jax.hash_spec import HashSpec
+from eelbert_jax.jobs import command_line
+from eelbert_jax.jobs.prepare import prepare_rows, summary
+from eelbert_jax.jobs.pretrain import bert_config, identity, pretrain
+from eelbert_jax.jobs.sizes import count_parameters
+from eelbert_jax.model import bert
+from eelbert_jax.model.config import BertConfig, sized
+from eelbert_jax.training.checkpoint import Checkpoints
+from eelbert_jax.training.writer import duration, read_metrics
+from eelbert_jax.vocabulary import CONTINUATION_PREFIX, Vocabulary, make_tokenizer
+
+MEGABYTE = 10**6
+BERT_BASE_UNCASED_SIZE = 30522
+
+
+class Outcome(NamedTuple):
+    """The figures of a run, losses in nats a target.
+
+    Attributes:
+      loss_before: held-out loss of the untrained model.
+      loss_after: held-out loss at the end.
+      unigram_entropy: what the loss has to beat, see `unigram_entropy`.
+    """
+
+    loss_before: float
+    loss_after: float
+    unigram_entropy: float
+
+
+def quickstart(config: ml_collections.ConfigDict, workdir: str | Path) -> Outcome:
+    """Prepare, pre-train, question; resume what an interrupted run left.
+
+    Args:
+      config: of `configs/quickstart.py`.
+      workdir: receives `rows/`, `model/` and `loss.png`.
+
+    Raises:
+      UserError: the config or the workdir does not allow it.
+    """
+    started = time.monotonic()
+    rows_dir, model_dir = Path(workdir) / "rows", Path(workdir) / "model"
+    command_line.write_config(config, workdir)
+
+    _heading("Preparing the documentation installed on this machine")
+    print(summary(prepare_rows(config.prepare, rows_dir, sys.stdout)))
+    held_out = Rows.open(rows_dir, "heldout")
+    vocabulary = held_out.vocabulary
+    entropy = unigram_entropy(held_out[np.arange(len(held_out))], vocabulary.special_ids)
+
+    _heading("Pre-training a UNO-EELBERT on it")
+    config = ml_collections.ConfigDict(config)
+    config.pretrain.data.rows = str(rows_dir)
+    figures = pretrain(config.pretrain, model_dir)
+    model = bert_config(config.pretrain.model, vocabulary.size)
+    records = read_metrics(model_dir / "metrics.jsonl")
+    outcome = Outcome(_first(records, "heldout_loss"), figures["heldout_loss"], entropy)
+
+    _heading("Nearest tokens by the hash alone, before any training")
+    for word in config.neighbours_of:
+        near = nearest_tokens(word, vocabulary, model.hash, model.hidden_size, config.num_neighbours)
+        print(f'  "{word}": ' + ", ".join(f"{token} {cosine:.2f}" for token, cosine in near))
+
+    _heading("Guesses for masked words")
+    params = trained_params(model, vocabulary, model_dir)
+    for sentence in config.sentences:
+        print(f"  {sentence}")
+        for guesses in masked_guesses(model, params, vocabulary, sentence, config.num_guesses):
+            print("    " + ", ".join(f"{token} {share:.0%}" for token, share in guesses))
+
+    _heading("Result")
+    plot_losses(records, entropy, Path(workdir) / "loss.png")
+    print("\n".join([*size_lines(vocabulary.size), *loss_lines(outcome)]))
+    print(f"  loss curve       {Path(workdir) / 'loss.png'}")
+    print(f"  time             {duration(time.monotonic() - started)}")
+    return outcome
+
+
+def unigram_entropy(rows: np.ndarray, special_ids: Iterable[int]) -> float:
+    """Return the entropy of the tokens' frequencies in nats, special tokens left out.
+
+    No model that ignores the context can have a lower loss on these tokens, even one that knows their
+    frequencies beforehand; what lies below was learned from context. Source: ours.
+
+    Args:
+      rows: integer ids [n, L].
+      special_ids: ids that are never masked.
+    """
+    counts = np.bincount(rows.ravel())
+    counts[[i for i in special_ids if i < len(counts)]] = 0
+    shares = counts[counts > 0] / counts.sum()
+    return float(-np.sum(shares * np.log(shares)))
+
+
+def nearest_tokens(
+    text: str, vocabulary: Vocabulary, spec: HashSpec, d: int, count: int
+) -> list[tuple[str, float]]:
+    """Return the tokens whose hash vectors have the largest cosine with the text's, best first.
+
+    The text need not be a token: any string has a vector. Continuations (`##ing`) and the text itself are
+    left out.
+
+    Args:
+      text: any string, spelled as the vocabulary spells words.
+      vocabulary: where to look.
+      spec: the hash function.
+      d: width of the vectors.
+      count: how many to return, at most.
+    """
+    tokens = [
+        token for token in vocabulary.tokens if not token.startswith(CONTINUATION_PREFIX) and token != text
+    ]
+    vectors = hash_table(spec, [text, *tokens], d)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    cosines = vectors[1:] @ vectors[0]
+    return [(tokens[i], float(cosines[i])) for i in np.argsort(-cosines, kind="stable")[:count]]
+
+
+def trained_params(config: BertConfig, vocabulary: Vocabulary, workdir: Path) -> Any:
+    """Return the newest parameters of a pre-training run of this model."""
+    model = bert.BertForMaskedLM(config)
+    shapes = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 1), jnp.int32))["params"]
+    with Checkpoints(workdir / "checkpoints", create=False) as checkpoints:
+        return checkpoints.restore_params(shapes, identity(config, vocabulary))
+
+
+def masked_guesses(
+    config: BertConfig, params: Any, vocabulary: Vocabulary, sentence: str, count: int
+) -> list[list[tuple[str, float]]]:
+    """Return the most probable tokens with their probabilities for each [MASK] of a sentence.
+
+    Raises:
+      UserError: the sentence has no [MASK], or is longer than the model reads.
+    """
+    words = make_tokenizer(vocabulary, special_tokens=True).encode(sentence).ids
+    ids = np.array([vocabulary.cls_id, *words, vocabulary.sep_id], np.int32)
+    positions = np.flatnonzero(ids == vocabulary.mask_id)
+    if not len(positions) or len(ids) > config.max_position_embeddings:
+        raise UserError(
+            f"{sentence!r} must have a [MASK] and at most {config.max_position_embeddings} tokens; "
+            f"it has {len(positions)} and {len(ids)}."
+        )
+    variables = {"params": params, "constants": bert.constants(config, vocabulary)}
+    logits = jnp.asarray(bert.BertForMaskedLM(config).apply(variables, ids[None]))
+    shares, tokens = jax.lax.top_k(jax.nn.softmax(logits[0, positions]), count)
+    return [
+        [(vocabulary.tokens[int(i)], float(share)) for i, share in zip(row, row_shares, strict=True)]
+        for row, row_shares in zip(tokens, shares, strict=True)
+    ]
+
+
+def size_lines(vocab_size: int) -> list[str]:
+    """Return parameters and bytes of UNO and BERT-tiny, with this vocabulary and with BERT's, as text."""
+    lines = [f"  {'parameters (EELBERT counts: without decoder)':<46}{'UNO-EELBERT':>20}{'BERT-tiny':>22}"]
+    for size in sorted({vocab_size, BERT_BASE_UNCASED_SIZE}):
+        uno = count_parameters(sized("uno", vocab_size=size))["MLM"]
+        tiny = count_parameters(sized("tiny", vocab_size=size, embedding="table"))["MLM"]
+        cells = "".join(
+            f"{number:>{width},} {number * 4 / MEGABYTE:5.2f} MB" for number, width in ((uno, 11), (tiny, 13))
+        )
+        lines.append(f"  {f'with a vocabulary of {size:,}':<46}{cells}")
+    return lines
+
+
+def loss_lines(outcome: Outcome) -> list[str]:
+    """Return the losses before and after beside what they have to beat, as text."""
+    gain = outcome.unigram_entropy - outcome.loss_after
+    verdict = f"{gain:.3f} below the entropy" if gain > 0 else "NOT below the entropy: train longer"
+    return [
+        f"  unigram entropy  {outcome.unigram_entropy:.3f} nats a token, held-out: to beat by using context",
+        f"  loss before      {outcome.loss_before:.3f}",
+        f"  loss after       {outcome.loss_after:.3f}, {verdict}",
+    ]
+
+
+def plot_losses(records: Sequence[dict[str, float]], entropy: float, path: Path) -> None:
+    """Draw the training and the held-out loss over steps, and the unigram entropy as a line."""
+    from matplotlib.figure import Figure  # late: takes a second and nothing else here needs it
+
+    figure = Figure(figsize=(7, 4), layout="constrained")
+    axes = figure.subplots()
+    for name, label, style in (("train_loss", "training", "-"), ("heldout_loss", "held out", "o-")):
+        points = [(record["step"], record[name]) for record in records if name in record]
+        axes.plot(*zip(*points, strict=True), style, label=label)
+    axes.axhline(entropy, color="black", linestyle="--", label="unigram entropy")
+    axes.set_xlabel("step")
+    axes.set_ylabel("masked-LM loss (nats a token)")
+    axes.legend()
+    figure.savefig(path, dpi=120)
+
+
+def main(argv: list[str]) -> None:
+    """Run the job from the command line."""
+    config, workdir, _ = command_line.parse("quickstart", argv)
+    quickstart(config, workdir)
+
+
+def _first(records: Sequence[dict[str, float]], name: str) -> float:
+    return next(record[name] for record in records if name in record)
+
+
+def _heading(text: str) -> None:
+    print(f"\n{text}", flush=True)

@@ -1,0 +1,140 @@
+"""The quickstart: its figures are computed, its answers the model's, its steps those of the jobs."""
+
+import json
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from eelbert_jax.__main__ import main
+from eelbert_jax.errors import UserError
+from eelbert_jax.hash_spec import HashSpec
+from eelbert_jax.jobs import quickstart
+from eelbert_jax.model import bert
+from eelbert_jax.model.config import sized
+from eelbert_jax.vocabulary import SPECIAL_TOKENS, Vocabulary
+
+WORDS = ("the", "a", "running", "runner", "run", "table", "file", "opens", "##ing", "##s", ".")
+VOCABULARY = Vocabulary((*SPECIAL_TOKENS, *WORDS))
+CONFIG = sized("micro", vocab_size=VOCABULARY.size)
+
+
+def test_unigram_entropy_of_even_tokens_is_the_logarithm_of_their_number():
+    rows = np.array([[2, 5, 6, 7, 8, 3]] * 3, np.uint16)
+    assert quickstart.unigram_entropy(rows, VOCABULARY.special_ids) == pytest.approx(math.log(4), rel=1e-12)
+
+
+def test_unigram_entropy_leaves_special_tokens_out_and_counts_the_rest():
+    rows = np.array([[2, 5, 5, 5, 9, 3, 0, 0]])
+    expected = -(0.75 * math.log(0.75) + 0.25 * math.log(0.25))
+    assert quickstart.unigram_entropy(rows, VOCABULARY.special_ids) == pytest.approx(expected, rel=1e-12)
+    assert quickstart.unigram_entropy(rows, ()) > expected
+
+
+def test_nearest_tokens_share_grams():
+    near = quickstart.nearest_tokens("runners", VOCABULARY, HashSpec(), 128, 3)
+    assert next(iter(near))[0] == "runner"
+    assert "table" not in dict(near)
+    cosines = [cosine for _, cosine in near]
+    assert cosines == sorted(cosines, reverse=True)
+
+
+def test_nearest_tokens_leave_out_continuations_and_the_text_itself():
+    near = dict(quickstart.nearest_tokens("running", VOCABULARY, HashSpec(), 128, 99))
+    assert len(near) == VOCABULARY.size - 3
+    assert not {"running", "##ing", "##s"} & set(near)
+
+
+@pytest.fixture(scope="module")
+def params():
+    return bert.BertForMaskedLM(CONFIG).init(jax.random.key(0), jnp.zeros((1, 1), jnp.int32))["params"]
+
+
+def test_guesses_are_the_models_probabilities(params):
+    guesses = quickstart.masked_guesses(CONFIG, params, VOCABULARY, "The [MASK] opens a [MASK] .", 16)
+    ids = np.array([[2, 5, 4, 12, 6, 4, 15, 3]], np.int32)
+    assert [VOCABULARY.tokens[i] for i in ids[0, 1:7]] == ["the", "[MASK]", "opens", "a", "[MASK]", "."]
+    variables = {"params": params, "constants": bert.constants(CONFIG, VOCABULARY)}
+    expected = jax.nn.softmax(bert.BertForMaskedLM(CONFIG).apply(variables, ids)[0])
+    assert len(guesses) == 2
+    for position, row in zip((2, 5), guesses, strict=True):
+        shares = [share for _, share in row]
+        assert shares == sorted(shares, reverse=True)
+        for token, share in row:
+            assert share == pytest.approx(float(expected[position, VOCABULARY.id_of(token)]), rel=1e-5)
+
+
+def test_guesses_follow_the_parameters(params):
+    bias = params["cls"]["predictions"]["bias"].at[VOCABULARY.id_of("table")].set(50.0)
+    changed = {**params, "cls": {"predictions": {**params["cls"]["predictions"], "bias": bias}}}
+    (guesses,) = quickstart.masked_guesses(CONFIG, changed, VOCABULARY, "the [MASK] .", 1)
+    assert guesses == [("table", pytest.approx(1.0, abs=1e-6))]
+
+
+@pytest.mark.parametrize("sentence", ["the table .", "[MASK] " * 600])
+def test_a_sentence_that_cannot_be_guessed_is_refused(params, sentence):
+    with pytest.raises(UserError, match=r"must have a \[MASK\] and at most 512 tokens"):
+        quickstart.masked_guesses(CONFIG, params, VOCABULARY, sentence, 1)
+
+
+def test_size_lines_have_the_papers_counts():
+    text = "\n".join(quickstart.size_lines(8192))
+    assert "312,506  1.25 MB    4,416,698 17.67 MB" in text
+
+
+@pytest.mark.parametrize(
+    ("after", "expected"), [(5.5, "0.500 below the entropy"), (6.5, "NOT below the entropy")]
+)
+def test_verdict_is_not_always_good(after, expected):
+    lines = quickstart.loss_lines(quickstart.Outcome(9.0, after, 6.0))
+    assert expected in lines[-1]
+
+
+def test_from_text_to_answers_and_again(tmp_path, capsys):
+    draw = np.random.default_rng(0)
+    verbs, nouns = ["opens", "reads", "closes"], ["file", "table", "stream", "socket"]
+    documents = [
+        " ".join(f"the {draw.choice(nouns)} {draw.choice(verbs)} a {draw.choice(nouns)}." for _ in range(30))
+        for _ in range(40)
+    ]
+    (tmp_path / "text.txt").write_text("\n\n".join(documents))
+    argv = [
+        "quickstart",
+        f"--workdir={tmp_path / 'run'}",
+        f"--config.prepare.source={tmp_path / 'text.txt'}",
+        "--config.prepare.train_vocabulary.size=320",
+        "--config.prepare.row_length=32",
+        "--config.prepare.workers=1",
+        "--config.prepare.held_out.fraction=0.2",
+        "--config.pretrain.model.hidden_size=32",
+        "--config.pretrain.model.intermediate_size=64",
+        "--config.pretrain.model.num_hidden_layers=1",
+        "--config.pretrain.data.eval_batch_size=16",
+        "--config.pretrain.total_steps=40",
+        "--config.pretrain.opt.warmup_steps=5",
+        "--config.pretrain.eval_every_steps=40",
+        "--config.pretrain.checkpoint_every_steps=40",
+        "--config.pretrain.log_every_steps=10",
+        "--config.sentences=('the file opens a [MASK].',)",
+    ]
+    assert main(argv) == 0
+    first = capsys.readouterr().out
+    assert '"running": ' in first
+    assert "the file opens a [MASK]." in first
+    assert (tmp_path / "run" / "loss.png").read_bytes().startswith(b"\x89PNG")
+    records = [json.loads(line) for line in (tmp_path / "run/model/metrics.jsonl").read_text().splitlines()]
+    losses = [record["heldout_loss"] for record in records if "heldout_loss" in record]
+    assert losses[-1] < losses[0]
+    assert f"loss before      {losses[0]:.3f}" in first
+    assert f"loss after       {losses[-1]:.3f}" in first
+
+    assert main(argv) == 0
+    again = capsys.readouterr().out
+    assert "Resuming from step 40" in again
+
+    def result(text):
+        return [line for line in text.partition("\nResult")[2].splitlines() if "  time " not in line]
+
+    assert result(again) == result(first)
