@@ -17,9 +17,10 @@ from eelbert_jax.model.config import BertConfig
 from eelbert_jax.model.encoder import stack_layers, unstack_layers
 
 WORD_EMBEDDINGS = "bert.embeddings.word_embeddings.weight"
-DECODER = "cls.predictions.decoder.weight"
+DECODER, DECODER_BIAS = "cls.predictions.decoder.weight", "cls.predictions.decoder.bias"
+BIAS = "cls.predictions.bias"
 # A state dict saved from a live torch module holds a tied tensor under both of its names.
-ALIASES = {"cls.predictions.decoder.bias": "cls.predictions.bias", DECODER: WORD_EMBEDDINGS}
+ALIASES = {DECODER_BIAS: BIAS, DECODER: WORD_EMBEDDINGS}
 # Of the first published checkpoints: TensorFlow's LayerNorm names, and a buffer that is no parameter.
 OLD_ENDINGS = {"LayerNorm.gamma": "LayerNorm.weight", "LayerNorm.beta": "LayerNorm.bias"}
 BUFFERS = ("bert.embeddings.position_ids",)
@@ -67,13 +68,16 @@ def to_hf(
         them out.
 
     Returns:
-      Float32 arrays by name; a tied decoder appears once, as the word embeddings.
+      Float32 arrays by name. A tied decoder appears once, as the word embeddings. The bias of a decoupled one
+      appears twice: transformers >= 5 reads it as the decoder's, older ones as the head's.
 
     Raises:
       UserError: `word_vectors` beside a trained table.
     """
     flat = _flatten(params, config)
     state = {_hf_name(path): _orient(path, np.asarray(leaf, np.float32)) for path, leaf in flat.items()}
+    if DECODER in state:
+        state[DECODER_BIAS] = state[BIAS]
     if word_vectors is not None:
         if config.has_trained_table:
             raise UserError(
