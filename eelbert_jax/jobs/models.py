@@ -1,6 +1,8 @@
 """From a config, or from a run's folder, to a model: what all jobs that touch one share."""
 
 import dataclasses
+import platform
+import subprocess
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -8,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import ml_collections
 
+import eelbert_jax
 from eelbert_jax.errors import UserError
 from eelbert_jax.hashing import HashSpec
 from eelbert_jax.model import bert
@@ -72,6 +75,22 @@ def identity(config: BertConfig, vocabulary: Vocabulary) -> dict[str, Any]:
         "model": fields,
         "vocabulary": vocabulary.fingerprint,
         "hash": config.hash.fingerprint if hashed else None,
+    }
+
+
+def environment() -> dict[str, Any]:
+    """Return versions, devices and commit, for the record of a run."""
+    root = Path(eelbert_jax.__file__).parent
+    commit = subprocess.run(
+        ["git", "-C", str(root), "rev-parse", "HEAD"], capture_output=True, text=True, check=False
+    ).stdout.strip()
+    return {
+        "eelbert_jax": eelbert_jax.__version__,
+        "commit": commit or None,
+        "jax": jax.__version__,
+        "python": platform.python_version(),
+        "devices": [device.device_kind for device in jax.devices()],
+        "processes": jax.process_count(),
     }
 
 

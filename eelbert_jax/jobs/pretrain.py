@@ -1,9 +1,6 @@
 """`eelbert pretrain`: rows and a config in, checkpoints and a record of the losses out."""
 
-import platform
-import subprocess
 from pathlib import Path
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -11,12 +8,17 @@ import ml_collections
 import numpy as np
 from jax.sharding import Mesh
 
-import eelbert_jax
 from eelbert_jax.data import masking
 from eelbert_jax.data.rows import Rows, row_indices
 from eelbert_jax.errors import UserError
 from eelbert_jax.jobs import command_line
-from eelbert_jax.jobs.models import CHECKPOINTS_NAME, VOCABULARY_NAME, bert_config, identity
+from eelbert_jax.jobs.models import (
+    CHECKPOINTS_NAME,
+    VOCABULARY_NAME,
+    bert_config,
+    environment,
+    identity,
+)
 from eelbert_jax.model import bert, embeddings
 from eelbert_jax.model.config import BertConfig
 from eelbert_jax.training import loop, masked_lm, sharding
@@ -28,22 +30,6 @@ from eelbert_jax.vocabulary import Vocabulary, save_vocabulary
 
 STEPS_PER_CALL = {"cpu": 1}
 """Optimizer steps a call by backend where the config leaves it open; 10 elsewhere."""
-
-
-def environment() -> dict[str, Any]:
-    """Return versions, devices and commit, for the record of a run."""
-    root = Path(eelbert_jax.__file__).parent
-    commit = subprocess.run(
-        ["git", "-C", str(root), "rev-parse", "HEAD"], capture_output=True, text=True, check=False
-    ).stdout.strip()
-    return {
-        "eelbert_jax": eelbert_jax.__version__,
-        "commit": commit or None,
-        "jax": jax.__version__,
-        "python": platform.python_version(),
-        "devices": [device.device_kind for device in jax.devices()],
-        "processes": jax.process_count(),
-    }
 
 
 def initial_params(model: bert.BertForMaskedLM, config: BertConfig, vocabulary: Vocabulary, row_length: int):

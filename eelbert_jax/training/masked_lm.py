@@ -14,7 +14,7 @@ import optax
 
 from eelbert_jax.data import masking
 from eelbert_jax.training.objectives import MaskedLMSums, masked_lm_loss, masked_lm_sums
-from eelbert_jax.training.state import TrainState
+from eelbert_jax.training.state import TrainState, named_key
 
 CPU_VOCAB_CHUNK = 4096
 """Columns of the softmax at a time on a CPU: M x 4096 float32 stay near the caches (measured fastest of
@@ -53,11 +53,6 @@ class MaskedLMTask:
         return {name: getattr(self, name) for name in names}
 
 
-def _named_key(seed: int, name: str) -> jax.Array:
-    """Return the key of a purpose: the root folded with the name's bytes."""
-    return jax.random.fold_in(jax.random.key(seed), int.from_bytes(name.encode()[:4], "big"))
-
-
 def _decoder_inputs(model, params, constants, masked: masking.MaskedRows, dropout_key: jax.Array | None):
     """Return (features [B * P, D], decoder, bias, labels [B * P]) of masked rows."""
     features, decoder, bias = model.apply(
@@ -77,7 +72,7 @@ def make_update(model, optimizer: optax.GradientTransformation, task: MaskedLMTa
     The masks and the dropout of a step are functions of (seed, step), so that a resumed run repeats them.
     Gradients are summed over `accumulation` passes and are those of the mean over all targets of the batch.
     """
-    mask_key, dropout_key = _named_key(task.seed, "mask"), _named_key(task.seed, "drop")
+    mask_key, dropout_key = named_key(task.seed, "mask"), named_key(task.seed, "drop")
 
     def loss_of(params, constants, masked, key):
         features, decoder, bias, labels = _decoder_inputs(model, params, constants, masked, key)
@@ -135,7 +130,7 @@ def make_eval_step(model, task: MaskedLMTask) -> Callable:
 
     A row's masks depend on (seed, its index) alone: the same targets at every evaluation and batch size.
     """
-    key = _named_key(task.seed, "eval")
+    key = named_key(task.seed, "eval")
 
     def eval_step(params, constants, rows, row_indices, row_weights) -> MaskedLMSums:
         masked = masking.mask_rows_by_index(rows.astype(jnp.int32), row_indices, key, **task.mask_options)

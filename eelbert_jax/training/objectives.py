@@ -173,3 +173,29 @@ def masked_lm_sums(
     (_, best_id, label_logits), _ = jax.lax.scan(body, (lowest, jnp.zeros_like(labels), lowest), starts)
     correct = jnp.sum(weights * (best_id == labels))
     return MaskedLMSums(jnp.sum(weights * (normalizer - label_logits)), correct, jnp.sum(weights))
+
+
+def classification_loss(logits: jax.Array, labels: jax.Array, weights: jax.Array) -> jax.Array:
+    """Return the weighted sum of the cross entropies, float32 scalar in nats.
+
+    Args:
+      logits: float32 [..., C].
+      labels: int32 [...], each in 0..C-1 where the weight is not 0.
+      weights: float32 [...]; 0 leaves an example (a padded row, a word piece without a label) out.
+    """
+    chex.assert_equal_shape([labels, weights])
+    log_probs = jax.nn.log_softmax(logits)
+    picked = jnp.take_along_axis(log_probs, jnp.maximum(labels, 0)[..., None], axis=-1)[..., 0]
+    return -jnp.sum(weights * picked)
+
+
+def regression_loss(predictions: jax.Array, targets: jax.Array, weights: jax.Array) -> jax.Array:
+    """Return the weighted sum of squared errors, float32 scalar.
+
+    Args:
+      predictions: float32 [B].
+      targets: float32 [B].
+      weights: float32 [B]; 0 leaves an example out.
+    """
+    chex.assert_equal_shape([predictions, targets, weights])
+    return jnp.sum(weights * jnp.square(predictions - targets))

@@ -27,6 +27,14 @@ class TrainState:
     opt_state: optax.OptState
 
 
+def named_key(seed: int, name: str) -> jax.Array:
+    """Return the root key of a purpose ("mask", "drop"), to be folded with the step.
+
+    Purposes are told apart by the first four bytes of their names, so that no two draw the same numbers.
+    """
+    return jax.random.fold_in(jax.random.key(seed), int.from_bytes(name.encode()[:4], "big"))
+
+
 def init_state(
     init_params: Callable[[jax.Array], Any],
     optimizer: optax.GradientTransformation,
