@@ -8,6 +8,7 @@ call `prepare_unit` alone. Leaves reading to `corpus` and what a row is to `rows
 
 import dataclasses
 import fcntl
+import functools
 import hashlib
 import importlib.metadata
 import json
@@ -34,6 +35,7 @@ from eelbert_jax.errors import UserError
 from eelbert_jax.vocabulary import Vocabulary, save_vocabulary
 
 HEAD_CHARACTERS = 4096
+FLUSH_TOKENS = 1 << 18
 PLAN_NAME = "plan.json"
 UNIT_FOLDER = "units"
 LOCK_NAME = ".lock"
@@ -64,6 +66,9 @@ class Settings:
     read: ReadOptions = dataclasses.field(default_factory=ReadOptions)
 
     def __post_init__(self) -> None:
+        """Check the ranges."""
+        if self.row_length < 3:
+            raise UserError(f"row_length must be at least 3 ([CLS], a token, [SEP]), got {self.row_length}.")
         if not 0.0 <= self.held_out_fraction < 1.0:
             raise UserError(f"held_out_fraction must lie in [0, 1), got {self.held_out_fraction}.")
         if not 0 <= self.held_out_seed < 2**64:
@@ -118,7 +123,7 @@ def prepare_unit(
     unit: Unit,
     number: int,
     settings: Settings,
-    vocabulary: Vocabulary,
+    encoder: WordEncoder,
     directory: Path,
     advance: Callable[[int], None],
 ) -> dict[str, Any]:
@@ -128,7 +133,7 @@ def prepare_unit(
       unit: the input.
       number: its place in the list of units; names the shards.
       settings: what rows to make.
-      vocabulary: of the ids.
+      encoder: of the vocabulary and the case that `settings` says.
       directory: where the shards go, in a folder a split.
       advance: called with the input bytes consumed since the last call.
 
@@ -142,16 +147,16 @@ def prepare_unit(
     try:
         for split in SPLITS:
             writers[split] = ShardWriter(directory / split / f"{number:06d}.bin")
-        packers = {split: RowPacker(settings.row_length, vocabulary) for split in SPLITS}
+        packers = {split: RowPacker(settings.row_length, encoder.vocabulary) for split in SPLITS}
         num_unknown = dict.fromkeys(SPLITS, 0)
         tally = ReadTally()
         done = 0
-        for split, starts, ids in _tokens(unit, settings, vocabulary, tally):
+        for split, starts, ids in _tokens(unit, settings, encoder, tally):
             if starts:
                 packers[split].start_document()
             packers[split].add(ids)
-            num_unknown[split] += int(np.count_nonzero(ids == vocabulary.unk_id))
-            if packers[split].num_pending > 1 << 18:
+            num_unknown[split] += int(np.count_nonzero(ids == encoder.vocabulary.unk_id))
+            if packers[split].num_pending > FLUSH_TOKENS:
                 writers[split].write(packers[split].take_rows())
             if tally.num_bytes > done:
                 advance(tally.num_bytes - done)
@@ -175,10 +180,9 @@ def prepare_unit(
 
 
 def _tokens(
-    unit: Unit, settings: Settings, vocabulary: Vocabulary, tally: ReadTally
+    unit: Unit, settings: Settings, encoder: WordEncoder, tally: ReadTally
 ) -> Iterator[tuple[str, bool, np.ndarray]]:
     """Yield (split, whether a document starts, ids [n]) for each chunk of the unit."""
-    encoder = WordEncoder(vocabulary, settings.lowercase)
     split = SPLITS[0]
     for chunk in unit.read(settings.read, tally):
         if chunk.starts_document:
@@ -248,8 +252,12 @@ class _PrepareOne:
     vocabulary: Vocabulary
     directory: Path
 
+    @functools.cached_property
+    def _encoder(self) -> WordEncoder:
+        return WordEncoder(self.vocabulary, self.settings.lowercase)
+
     def __call__(self, item: int, advance: Callable[[int], None]) -> None:
-        record = prepare_unit(self.units[item], item, self.settings, self.vocabulary, self.directory, advance)
+        record = prepare_unit(self.units[item], item, self.settings, self._encoder, self.directory, advance)
         _write_json(_record_path(self.directory, item), record)
 
 

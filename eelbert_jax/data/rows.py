@@ -19,7 +19,8 @@ MANIFEST_NAME = "manifest.json"
 VOCABULARY_NAME = "vocab.txt"
 SPLITS = ("train", "heldout")
 
-FEISTEL_ROUNDS = 6
+FEISTEL_ROUNDS = 8
+"""Fewer favour some orders of a handful of rows; more change nothing that can be seen."""
 HASH_BYTES = 1 << 22
 
 
@@ -36,13 +37,7 @@ class RowPacker:
     """
 
     def __init__(self, row_length: int, vocabulary: Vocabulary):
-        """Start an empty stream.
-
-        Raises:
-          UserError: rows of this length hold no text.
-        """
-        if row_length < 3:
-            raise UserError(f"row_length must be at least 3 ([CLS], a token, [SEP]), got {row_length}.")
+        """Start an empty stream of rows of at least 3 tokens."""
         self._row_length = row_length
         self._dtype = id_dtype(vocabulary.size)
         self._cls_id, self._sep_id = vocabulary.cls_id, vocabulary.sep_id

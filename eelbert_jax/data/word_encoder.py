@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from eelbert_jax.data.rows import id_dtype
 from eelbert_jax.vocabulary import Vocabulary, make_tokenizer
 
 MAX_WORDS = 1 << 19
@@ -21,19 +22,26 @@ MAX_CHARACTERS = 1 << 21
 
 
 class WordEncoder:
-    """Encode text by BERT's WordPiece, as `make_tokenizer` would without special tokens. Source: ours."""
+    """Encode text by BERT's WordPiece, as the tokenizer of `make_tokenizer` would. Source: ours.
+
+    What it remembers changes its speed alone, so that one encoder can serve any texts in any order.
+
+    Attributes:
+      vocabulary: of the ids.
+    """
 
     def __init__(self, vocabulary: Vocabulary, lowercase: bool):
         """Start with nothing remembered."""
+        self.vocabulary = vocabulary
         self._tokenizer = make_tokenizer(vocabulary, lowercase=lowercase)
         self._decomposes = lowercase
-        self._dtype = np.uint16 if vocabulary.size <= 1 << 16 else np.uint32
+        self._dtype = id_dtype(vocabulary.size)
         self._characters = _Memory(self._spell_character, MAX_CHARACTERS)
         self._words = _Memory(self._encode_word, MAX_WORDS)
         self._marks = ""
 
     def encode(self, text: str) -> np.ndarray:
-        """Return the ids of a text, uint16 or uint32 [n]."""
+        """Return the ids of a text, [n] of `id_dtype`."""
         words = text.translate(self._characters).split()
         if self._marks and any(mark in text for mark in self._marks):
             return np.array(self._tokenizer.encode(text, add_special_tokens=False).ids, self._dtype)
