@@ -4,10 +4,11 @@ The file format is BERT's `vocab.txt`: one token a line, the id is the line numb
 `tokenizers`. Leaves reading documents to `eelbert_jax.data.corpus` and hashing to `eelbert_jax.hashing`.
 """
 
+import collections
 import dataclasses
 import functools
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
@@ -30,6 +31,11 @@ CONTINUATION_PREFIX = "##"
 
 _LONGEST_WORD = 100
 """Characters; a longer word is [UNK]. Source: the published BERT tokenizer."""
+
+_ALPHABET = 1000
+"""Most characters that a trained vocabulary spells words with; others are [UNK]. Source: `tokenizers`."""
+
+_REPEATS_AT_ONCE = 10_000
 
 
 @dataclasses.dataclass(frozen=True)
@@ -163,31 +169,73 @@ def save_vocabulary(vocabulary: Vocabulary, path: str | Path) -> None:
 
 
 def train_vocabulary(texts: Iterable[str], size: int, lowercase: bool = True) -> Vocabulary:
-    """Train a WordPiece vocabulary; the special tokens take the first ids, as BERT's does.
+    """Train a WordPiece vocabulary; the special tokens take the first ids, as BERT's do.
+
+    The same texts give the same vocabulary, in any order: words are counted here and handed to the library
+    with all numbers fixed by which it breaks ties, since its own follow a randomly seeded hash map.
 
     Args:
-      texts: documents, read once and not held.
+      texts: documents, read once and not held; the distinct words are.
       size: V, the most tokens that the vocabulary may have; a small corpus gives fewer.
       lowercase: lowercase the text and strip accents, as bert-base-uncased does.
 
     Raises:
-      UserError: `size` leaves no room beside the special tokens, or the texts hold no word.
+      UserError: the texts hold no word, or `size` has no room for their characters.
     """
-    if size <= len(SPECIAL_TOKENS):
-        raise UserError(f"A vocabulary of {size} tokens has no room beside {', '.join(SPECIAL_TOKENS)}.")
-    tokenizer = _word_piece(models.WordPiece(unk_token="[UNK]"), lowercase)
+    words = _count_words(texts, lowercase)
+    if not words:
+        raise UserError("The texts hold no word to train a vocabulary on; give text.")
+    first = {word[0] for word in words}
+    later = {character for word in words for character in word[1:]}
+    fixed = [*SPECIAL_TOKENS, *(f"{CONTINUATION_PREFIX}{character}" for character in sorted(later))]
+    if size < len(fixed) + len(first | later):
+        raise UserError(
+            f"A vocabulary of {size} tokens has no room for the special tokens and the {len(first | later)} "
+            f"characters of the texts; ask for more than {len(fixed) + len(first | later)}."
+        )
+    tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
+    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     trainer = trainers.WordPieceTrainer(
         vocab_size=size,
         min_frequency=2,
-        special_tokens=list(SPECIAL_TOKENS),
+        special_tokens=fixed,
+        limit_alphabet=len(first | later),
         continuing_subword_prefix=CONTINUATION_PREFIX,
         show_progress=False,
     )
-    tokenizer.train_from_iterator(texts, trainer)
-    by_id = sorted(tokenizer.get_vocab().items(), key=lambda item: item[1])
-    if len(by_id) == len(SPECIAL_TOKENS):
-        raise UserError("The texts hold no word to train a vocabulary on; give text.")
-    return Vocabulary(tuple(token for token, _ in by_id))
+    tokenizer.train_from_iterator(_repeated(words), trainer)
+    ids = tokenizer.get_vocab()
+    return Vocabulary(tuple(sorted(ids, key=ids.__getitem__)))
+
+
+def _count_words(texts: Iterable[str], lowercase: bool) -> collections.Counter[str]:
+    """Count the words of the texts that are spelled with the `_ALPHABET` most frequent characters.
+
+    Words never reach across a space, so what stands between spaces is counted first and each is split into
+    words once: several times as fast as splitting the texts.
+    """
+    pieces: collections.Counter[str] = collections.Counter()
+    for text in texts:
+        pieces.update(text.replace("\n", " ").split(" "))
+    normalizer = normalizers.BertNormalizer(lowercase=lowercase)
+    pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    words: collections.Counter[str] = collections.Counter()
+    for piece, count in pieces.items():
+        for word, _ in pre_tokenizer.pre_tokenize_str(normalizer.normalize_str(piece)):
+            words[word] += count
+    characters: collections.Counter[str] = collections.Counter()
+    for word, count in words.items():
+        for character in word:
+            characters[character] += count
+    rare = set(sorted(characters, key=lambda character: (-characters[character], character))[_ALPHABET:])
+    return collections.Counter({word: count for word, count in words.items() if rare.isdisjoint(word)})
+
+
+def _repeated(words: collections.Counter[str]) -> Iterator[str]:
+    """Write a text that has every word as often as it was counted: the trainer takes no counts."""
+    for word, count in words.items():
+        for done in range(0, count, _REPEATS_AT_ONCE):
+            yield f"{word} " * min(_REPEATS_AT_ONCE, count - done)
 
 
 def make_tokenizer(vocabulary: Vocabulary, lowercase: bool = True, special_tokens: bool = False) -> Tokenizer:
@@ -207,16 +255,10 @@ def make_tokenizer(vocabulary: Vocabulary, lowercase: bool = True, special_token
         max_input_chars_per_word=_LONGEST_WORD,
         continuing_subword_prefix=CONTINUATION_PREFIX,
     )
-    tokenizer = _word_piece(model, lowercase)
-    if special_tokens:
-        tokenizer.add_special_tokens(list(SPECIAL_TOKENS))
-    return tokenizer
-
-
-def _word_piece(model: models.WordPiece, lowercase: bool) -> Tokenizer:
-    """Put BERT's normalizer and pre-tokenizer before a model, and joining `##` after it."""
     tokenizer = Tokenizer(model)
     tokenizer.normalizer = normalizers.BertNormalizer(lowercase=lowercase)
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     tokenizer.decoder = decoders.WordPiece(prefix=CONTINUATION_PREFIX)
+    if special_tokens:
+        tokenizer.add_special_tokens(list(SPECIAL_TOKENS))
     return tokenizer
