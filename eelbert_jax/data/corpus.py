@@ -15,6 +15,8 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
+
 from eelbert_jax.data.docstrings import find_documentation
 from eelbert_jax.data.documents import Chunk, ReadOptions, ReadTally, Unit, chunk_document, decode_utf8
 from eelbert_jax.data.files import find_file_units
@@ -197,7 +199,7 @@ def _data_source(builder: Any, split: str) -> Any:
             "--config.tfds.data_dir."
         ) from error
     except ValueError as error:
-        known = ", ".join(builder.info.splits)
+        known = ", ".join(sorted(builder.info.splits))
         raise UserError(f"{builder.info.full_name} has no split {split!r}; it has {known}.") from error
 
 
@@ -207,14 +209,12 @@ def _text_feature(builder: Any, read: ReadOptions) -> str:
     Raises:
       UserError: the named one is not there, or none is named and the choice is open.
     """
-    from tensorflow_datasets.core.features import Text
-
     features = builder.info.features
-    texts = [name for name in features if isinstance(features[name], Text)]
-    name = read.text_field or ("text" if "text" in texts else texts[0] if len(texts) == 1 else "")
-    if name not in features:
+    strings = sorted(name for name in features if np.dtype(features[name].np_dtype).hasobject)
+    name = read.text_field or ("text" if "text" in strings else strings[0] if len(strings) == 1 else "")
+    if name not in strings:
         raise UserError(
-            f"Cannot tell the text of {builder.info.full_name}, whose features are {', '.join(features)}. "
-            "Set --config.text_field to one of them."
+            f"Cannot tell the text of {builder.info.full_name}, whose string features are "
+            f"{', '.join(strings) or 'none'}. Set --config.text_field to one of them."
         )
     return name

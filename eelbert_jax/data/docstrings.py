@@ -6,7 +6,7 @@ the long description of each installed package. Nothing is imported or run: modu
 
 import ast
 import dataclasses
-import inspect
+import os
 import sysconfig
 import warnings
 from collections.abc import Iterator
@@ -20,7 +20,8 @@ MIN_CHARACTERS = 200
 """A module with less documentation is left out: it has no running text."""
 MODULE_BYTES = 1 << 22
 """A larger module is left out: it is generated, and parsing it would take a gigabyte."""
-TEST_FOLDERS = ("test", "tests", "testing", "idlelib", "__pycache__")
+SKIPPED_FOLDERS = ("test", "tests", "testing", "idlelib", "__pycache__", "site-packages", "dist-packages")
+"""Names below a root: code that tests, code in other roots."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,7 +74,7 @@ def _docstrings(tree: ast.Module) -> Iterator[str]:
     for node in sorted(found, key=lambda node: getattr(node, "lineno", 0)):
         if text := ast.get_docstring(node):
             # Half of a surrogate pair can be written in a Python string, and is no text.
-            yield inspect.cleandoc(text).encode("utf-8", errors="replace").decode("utf-8")
+            yield text.encode("utf-8", errors="replace").decode("utf-8")
 
 
 def find_documentation(max_bytes: int, unit_bytes: int) -> Iterator[DocumentationUnit]:
@@ -105,16 +106,18 @@ def find_documentation(max_bytes: int, unit_bytes: int) -> Iterator[Documentatio
 def _installed_files() -> Iterator[tuple[str, str, int]]:
     """Yield (root, path below it, size) of modules and METADATA, ordered by path below the root."""
     paths = sysconfig.get_paths()
-    roots = list(dict.fromkeys([paths["stdlib"], paths["purelib"], paths["platlib"]]))
-    for root in roots:
-        found = []
-        for path in Path(root).glob("**/*.py"):
-            parts = path.relative_to(root).parts
-            below_other_root = root == paths["stdlib"] and parts[0] in ("site-packages", "dist-packages")
-            if not below_other_root and not set(parts).intersection(TEST_FOLDERS):
-                found.append(path)
-        found += Path(root).glob("*.dist-info/METADATA")
-        for path in sorted(found, key=lambda path: path.relative_to(root).as_posix()):
-            size = path.stat().st_size
+    for root in dict.fromkeys([paths["stdlib"], paths["purelib"], paths["platlib"]]):
+        for path in sorted(_documented_files(Path(root))):
+            size = Path(root, path).stat().st_size
             if 0 < size <= MODULE_BYTES:
-                yield root, path.relative_to(root).as_posix(), size
+                yield root, path, size
+
+
+def _documented_files(root: Path) -> Iterator[str]:
+    """Yield the paths of modules and METADATA below a root, with slashes."""
+    for folder, subfolders, files in os.walk(root):
+        subfolders[:] = [name for name in subfolders if name not in SKIPPED_FOLDERS]
+        below = Path(folder).relative_to(root)
+        for name in files:
+            if name.endswith(".py") or (name == "METADATA" and below.suffix == ".dist-info"):
+                yield (below / name).as_posix()
