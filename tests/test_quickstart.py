@@ -1,7 +1,6 @@
 """The quickstart: its figures are computed, its answers the model's, its steps those of the jobs."""
 
 import json
-import math
 
 import jax
 import jax.numpy as jnp
@@ -19,18 +18,6 @@ from eelbert_jax.vocabulary import SPECIAL_TOKENS, Vocabulary
 WORDS = ("the", "a", "running", "runner", "run", "table", "file", "opens", "##ing", "##s", ".")
 VOCABULARY = Vocabulary((*SPECIAL_TOKENS, *WORDS))
 CONFIG = sized("micro", vocab_size=VOCABULARY.size)
-
-
-def test_unigram_entropy_of_even_tokens_is_the_logarithm_of_their_number():
-    rows = np.array([[2, 5, 6, 7, 8, 3]] * 3, np.uint16)
-    assert quickstart.unigram_entropy(rows, VOCABULARY.special_ids) == pytest.approx(math.log(4), rel=1e-12)
-
-
-def test_unigram_entropy_leaves_special_tokens_out_and_counts_the_rest():
-    rows = np.array([[2, 5, 5, 5, 9, 3, 0, 0]])
-    expected = -(0.75 * math.log(0.75) + 0.25 * math.log(0.25))
-    assert quickstart.unigram_entropy(rows, VOCABULARY.special_ids) == pytest.approx(expected, rel=1e-12)
-    assert quickstart.unigram_entropy(rows, ()) > expected
 
 
 def test_nearest_tokens_share_grams():

@@ -6,7 +6,7 @@ the figures to judge the result by and a few questions. Nothing here trains or h
 
 import sys
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,6 +16,7 @@ import ml_collections
 import numpy as np
 
 from eelbert_jax.data.rows import Rows
+from eelbert_jax.data.statistics import unigram_entropy
 from eelbert_jax.errors import UserError
 from eelbert_jax.hash_reference import hash_table
 from eelbert_jax.hash_spec import HashSpec
@@ -93,22 +94,6 @@ def quickstart(config: ml_collections.ConfigDict, workdir: str | Path) -> Outcom
     print(f"  loss curve       {Path(workdir) / 'loss.png'}")
     print(f"  time             {duration(time.monotonic() - started)}")
     return outcome
-
-
-def unigram_entropy(rows: np.ndarray, special_ids: Iterable[int]) -> float:
-    """Return the entropy of the tokens' frequencies in nats, special tokens left out.
-
-    No model that ignores the context can have a lower loss on these tokens, even one that knows their
-    frequencies beforehand; what lies below was learned from context. Source: ours.
-
-    Args:
-      rows: integer ids [n, L].
-      special_ids: ids that are never masked.
-    """
-    counts = np.bincount(rows.ravel())
-    counts[[i for i in special_ids if i < len(counts)]] = 0
-    shares = counts[counts > 0] / counts.sum()
-    return float(-np.sum(shares * np.log(shares)))
 
 
 def nearest_tokens(

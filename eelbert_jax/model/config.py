@@ -7,7 +7,7 @@ arithmetic of the hash to `eelbert_jax.hashing` and the modules to the rest of t
 import dataclasses
 
 from eelbert_jax.errors import UserError
-from eelbert_jax.hashing import HashSpec
+from eelbert_jax.hash_spec import HashSpec
 
 EMBEDDINGS = ("table", "ngram_hash", "random_hash", "hash_initialized")
 EMBEDDING_MODES = ("cached", "on_the_fly")
