@@ -131,7 +131,7 @@ def test_training_depends_on_the_texts_alone():
 
 @given(texts=st.lists(st.text()), lowercase=st.booleans())
 def test_words_are_those_of_whole_texts(texts, lowercase):
-    # Training splits what stands between spaces, once, instead of every text; the published way is the latter.
+    # Training splits what stands between spaces, once; the published way is to split every text.
     normalizer, splitter = normalizers.BertNormalizer(lowercase=lowercase), pre_tokenizers.BertPreTokenizer()
     words = [splitter.pre_tokenize_str(normalizer.normalize_str(text)) for text in texts]
     expected = collections.Counter(word for text in words for word, _ in text)
