@@ -82,7 +82,8 @@ def is_held_out(head: str, fraction: float, seed: int) -> bool:
     the number of workers matters. Only the first `HEAD_CHARACTERS` count, since a document is never held
     whole. A document that the input cuts in two files counts as two. Source: ours.
     """
-    data = head[:HEAD_CHARACTERS].encode("utf-8")
+    line_ended = head if head.endswith("\n") else head + "\n"  # the end of a file is as good as a line's
+    data = line_ended[:HEAD_CHARACTERS].encode("utf-8")
     digest = hashlib.blake2b(data, digest_size=8, key=seed.to_bytes(8, "little")).digest()
     return int.from_bytes(digest, "little") < fraction * 2**64
 
