@@ -1,0 +1,268 @@
+"""GLUE's scores as plain functions, and the state that collects what they are of.
+
+Matthews correlation, F1 and the two correlations are no means over batches: they need all predictions at
+once. So evaluation collects predictions by example, over batches and hosts, and every score is computed a
+single time at the end. All arithmetic is float64 numpy. Knows nothing of tasks.
+"""
+
+import dataclasses
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+
+from eelbert_jax.errors import UserError
+
+OUTSIDE = "O"
+"""The tag of a word that belongs to no entity."""
+PREFIXES = ("B", "I", "E", "S")
+"""Place of a word in its entity: begins, inside, ends, single."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Predictions:
+    """Hold predictions by example: the mergeable state of every metric. Source: ours.
+
+    Attributes:
+      indices: int64 [n], the place of each example in its split.
+      values: [n, ...], what was predicted for it: a class id, a number, logits.
+    """
+
+    indices: np.ndarray
+    values: np.ndarray
+
+    @classmethod
+    def of_batch(cls, indices: np.ndarray, values: np.ndarray, weights: np.ndarray) -> "Predictions":
+        """Take the rows of a batch whose weight is not zero; the others only fill it up.
+
+        Args:
+          indices: integers [B].
+          values: [B, ...].
+          weights: [B].
+        """
+        real = np.asarray(weights) > 0
+        return cls(np.asarray(indices, np.int64)[real], np.asarray(values)[real])
+
+    @classmethod
+    def merge(cls, parts: Iterable["Predictions"]) -> "Predictions":
+        """Join the states of batches or hosts; the order does not matter.
+
+        Raises:
+          UserError: there is none.
+        """
+        parts = list(parts)
+        if not parts:
+            raise UserError("There are no predictions to score: the split has no example.")
+        return cls(np.concatenate([p.indices for p in parts]), np.concatenate([p.values for p in parts]))
+
+    def in_order(self, num_examples: int) -> np.ndarray:
+        """Return the values [num_examples, ...] in the order of the examples.
+
+        Raises:
+          RuntimeError: an example has no prediction or several: a defect, which would make another score.
+        """
+        counts = np.bincount(self.indices, minlength=num_examples)
+        if len(counts) > num_examples or not np.all(counts == 1):
+            raise RuntimeError(
+                f"{num_examples} examples have {len(self.indices)} predictions: {np.sum(counts == 0)} have "
+                f"none, {np.sum(counts > 1)} have several, {np.sum(counts[num_examples:])} are of no example."
+            )
+        return self.values[np.argsort(self.indices)]
+
+
+def accuracy(predictions: Any, labels: Any) -> float:
+    """Return the share of equal class ids.
+
+    Args:
+      predictions: integers [n].
+      labels: integers [n].
+    """
+    predictions, labels = _pair(predictions, labels)
+    return float(np.mean(predictions == labels))
+
+
+def f1(predictions: Any, labels: Any) -> float:
+    """Return the F1 score of class 1, the harmonic mean of precision and recall.
+
+    Zero where class 1 is neither predicted nor there.
+
+    Args:
+      predictions: class ids 0 and 1, [n].
+      labels: class ids 0 and 1, [n].
+
+    Raises:
+      UserError: there is another class.
+    """
+    predictions, labels = _pair(predictions, labels)
+    if max(predictions.max(), labels.max()) > 1 or min(predictions.min(), labels.min()) < 0:
+        raise UserError("F1 is of two classes, 0 and 1; choose accuracy for a task with more.")
+    both = np.sum((predictions == 1) & (labels == 1))
+    either = np.sum(predictions == 1) + np.sum(labels == 1)
+    return float(2 * both / either) if either else 0.0
+
+
+def matthews_correlation(predictions: Any, labels: Any) -> float:
+    """Return the Matthews correlation coefficient, for any number of classes.
+
+    Zero where either side knows one class alone. Source: Matthews 1975; Gorodkin 2004 for more than two.
+
+    Args:
+      predictions: class ids, [n].
+      labels: class ids, [n].
+    """
+    predictions, labels = _pair(predictions, labels)
+    _, codes = np.unique(np.concatenate([predictions, labels]), return_inverse=True)
+    num_classes = int(codes.max()) + 1
+    predicted, true = np.split(codes, 2)
+    confusion = np.bincount(true * num_classes + predicted, minlength=num_classes**2).astype(np.float64)
+    confusion = confusion.reshape(num_classes, num_classes)
+    total, by_label, by_prediction = confusion.sum(), confusion.sum(1), confusion.sum(0)
+    covariance = np.trace(confusion) * total - by_label @ by_prediction
+    spreads = (total**2 - by_label @ by_label) * (total**2 - by_prediction @ by_prediction)
+    return float(covariance / np.sqrt(spreads)) if spreads else 0.0
+
+
+def pearson(predictions: Any, labels: Any) -> float:
+    """Return Pearson's correlation coefficient.
+
+    Zero where either side is constant, as Matthews' is.
+
+    Args:
+      predictions: finite numbers [n].
+      labels: finite numbers [n].
+    """
+    predictions, labels = (side.astype(np.float64) for side in _pair(predictions, labels))
+    if np.ptp(predictions) == 0 or np.ptp(labels) == 0:
+        return 0.0
+    predictions, labels = (side - side.mean() for side in (predictions, labels))
+    product = (predictions / np.linalg.norm(predictions)) @ (labels / np.linalg.norm(labels))
+    return float(np.clip(product, -1.0, 1.0))
+
+
+def spearman(predictions: Any, labels: Any) -> float:
+    """Return Spearman's rank correlation: Pearson's of the ranks, ties at their mean rank.
+
+    Args:
+      predictions: finite numbers [n].
+      labels: finite numbers [n].
+    """
+    predictions, labels = _pair(predictions, labels)
+    return pearson(_ranks(predictions), _ranks(labels))
+
+
+def entity_f1(predictions: Sequence[Sequence[str]], labels: Sequence[Sequence[str]]) -> float:
+    """Return the F1 score of whole entities: type, first and last word must agree.
+
+    Zero where neither side has an entity. Source: conlleval of the CoNLL-2000 shared task.
+
+    Args:
+      predictions: a tag for every word of every sentence: O, or B-, I-, E- or S- and a type.
+      labels: the same for the truth.
+
+    Raises:
+      UserError: the sentences are not the same number or not the same lengths, or a tag is none.
+    """
+    if [len(tags) for tags in predictions] != [len(tags) for tags in labels]:
+        raise UserError("Entity F1 needs one predicted tag for every word of every sentence.")
+    num_correct = num_predicted = num_true = 0
+    for predicted_tags, true_tags in zip(predictions, labels, strict=True):
+        predicted, true = entities(predicted_tags), entities(true_tags)
+        num_correct += len(predicted & true)
+        num_predicted += len(predicted)
+        num_true += len(true)
+    total = num_predicted + num_true
+    return 2 * num_correct / total if total else 0.0
+
+
+def entities(tags: Sequence[str]) -> set[tuple[str, int, int]]:
+    """Return the entities of a sentence as (type, first word, one past the last).
+
+    Reads IOB1, IOB2 and IOBES alike; a tag that cannot follow (an I- after another type) begins an entity, as
+    conlleval has it.
+
+    Raises:
+      UserError: a tag is neither O nor one of the prefixes and a type.
+    """
+    found: set[tuple[str, int, int]] = set()
+    current: tuple[str, int] | None = None
+    for i, tag in enumerate([*tags, OUTSIDE]):
+        prefix, hyphen, kind = tag.partition("-")
+        if tag != OUTSIDE and not (prefix in PREFIXES and hyphen):
+            raise UserError(
+                f"{tag!r} is no tag of an entity; expected O, or one of {', '.join(PREFIXES)}, a hyphen and "
+                "a type, as B-PER. Choose accuracy for other tags."
+            )
+        begins = tag != OUTSIDE and (prefix in ("B", "S") or current is None or current[0] != kind)
+        if current is not None and (begins or tag == OUTSIDE):
+            found.add((*current, i))
+            current = None
+        if begins:
+            current = (kind, i)
+        if current is not None and prefix in ("E", "S"):
+            found.add((*current, i + 1))
+            current = None
+    return found
+
+
+METRICS: Mapping[str, Callable[[Any, Any], float]] = MappingProxyType(
+    {
+        "accuracy": accuracy,
+        "f1": f1,
+        "matthews_correlation": matthews_correlation,
+        "pearson": pearson,
+        "spearman": spearman,
+        "entity_f1": entity_f1,
+    }
+)
+"""Every score by name, as (predictions, labels) -> float, greater is better."""
+
+
+def scores(names: Sequence[str], predictions: Any, labels: Any) -> dict[str, float]:
+    """Return the scores named, in that order.
+
+    Raises:
+      UserError: there is no such score, nothing to score, or a prediction is not finite.
+    """
+    unknown = [name for name in names if name not in METRICS]
+    if unknown:
+        raise UserError(f"Unknown metric {unknown[0]!r}; known: {', '.join(METRICS)}.")
+    return {name: METRICS[name](predictions, labels) for name in names}
+
+
+def degenerate(predictions: Any) -> bool:
+    """Return whether all predictions are the same: one class, or one number.
+
+    Such a run has learned nothing, whatever its score: the majority class of MRPC scores 0.68.
+
+    Args:
+      predictions: class ids or numbers [n].
+    """
+    predictions = np.asarray(predictions)
+    return bool(np.all(predictions == predictions[:1]))
+
+
+def _pair(predictions: Any, labels: Any) -> tuple[np.ndarray, np.ndarray]:
+    """Return both sides as arrays [n].
+
+    Raises:
+      UserError: they differ in length, are empty, or hold NaN or infinity.
+    """
+    predictions, labels = np.asarray(predictions), np.asarray(labels)
+    if predictions.shape != labels.shape or predictions.ndim != 1 or not predictions.size:
+        raise UserError(
+            f"A score needs one prediction for every label, got {predictions.shape} predictions and "
+            f"{labels.shape} labels."
+        )
+    if not (np.all(np.isfinite(predictions)) and np.all(np.isfinite(labels))):
+        raise UserError(
+            "A prediction or label is NaN or infinite: the model has diverged; lower the learning rate."
+        )
+    return predictions, labels
+
+
+def _ranks(values: np.ndarray) -> np.ndarray:
+    """Return ranks from 1, float64 [n], equal values at the mean of theirs."""
+    _, codes, counts = np.unique(values, return_inverse=True, return_counts=True)
+    last = np.cumsum(counts)
+    return (last - (counts - 1) / 2)[codes]
