@@ -34,13 +34,13 @@ class Job:
       summary: one line for `eelbert --help`; what goes in and what comes out.
       default_config: config file used where the user names none; None: the job takes no config.
       workdir: "required", "none", or the default path of the folder that receives the job's files.
-      flags: the job's own flags as (name, default, help); a bool or str default decides the type.
+      flags: the job's own flags as (name, default, help); a bool, int or str default decides the type.
     """
 
     summary: str
     default_config: str | None
     workdir: str
-    flags: tuple[tuple[str, bool | str, str], ...] = ()
+    flags: tuple[tuple[str, bool | int | str, str], ...] = ()
 
 
 JOBS: Mapping[str, Job] = MappingProxyType(
@@ -60,6 +60,19 @@ JOBS: Mapping[str, Job] = MappingProxyType(
             None,
             "none",
             (("json", False, "print one JSON object a line instead of the table"),),
+        ),
+        "sweep": Job(
+            "run a grid of pre-trainings or fine-tunings, each its own process: a table of results out",
+            "configs/sweeps/glue.py",
+            "required",
+            (
+                ("job", "", "job of a cell: pretrain or finetune (default: JOB of the config file)"),
+                ("processes", 1, "cells that run at a time"),
+                ("print", False, "list the cells and their commands, and run nothing"),
+                ("slurm", False, "print a Slurm array script of the unfinished cells, and run nothing"),
+                ("sampler", "grid", "grid: every cell; optuna: the promising ones of a full grid"),
+                ("trials", 20, "cells that optuna chooses"),
+            ),
         ),
         "quickstart": Job(
             "see it all work in five minutes: prepare, pre-train and question a UNO, no data needed",
@@ -82,7 +95,7 @@ class Invocation(NamedTuple):
 
     config: config_dict.ConfigDict
     workdir: str
-    flags: dict[str, bool | str]
+    flags: dict[str, Any]
 
 
 def parse(job: str, argv: list[str]) -> Invocation:
@@ -127,7 +140,7 @@ def parse(job: str, argv: list[str]) -> Invocation:
 def load_config(path_and_recipe: str | os.PathLike[str]) -> config_dict.ConfigDict:
     """Load `FILE[:recipe]` and return what its `get_config` gives.
 
-    The shipped configs are found from any folder. Config files use this to build on one another. Source: ours.
+    The shipped configs are found from any folder. Config files use this to build on one another.
 
     Args:
       path_and_recipe: path of a Python file, optionally with a colon and the words for its `get_config`.
@@ -136,8 +149,8 @@ def load_config(path_and_recipe: str | os.PathLike[str]) -> config_dict.ConfigDi
       UserError: no such file, no `get_config` in it, or a recipe it does not take.
     """
     name, colon, recipe = os.fspath(path_and_recipe).partition(":")
-    path = _find_config(name)
-    get_config = getattr(_load_module(path), "get_config", None)
+    module = load_config_module(name)
+    path, get_config = module.__file__, getattr(module, "get_config", None)
     if not callable(get_config):
         raise UserError(f"{path} has no function get_config(); a config file must define one.")
     if colon and not inspect.signature(get_config).parameters:
@@ -146,6 +159,44 @@ def load_config(path_and_recipe: str | os.PathLike[str]) -> config_dict.ConfigDi
     if not isinstance(config, config_dict.ConfigDict):
         raise UserError(f"get_config() of {path} must return a ConfigDict, got {type(config).__name__}.")
     return config
+
+
+def load_config_module(name: str) -> ModuleType:
+    """Import the config file `name` as a module, for what stands in it beside `get_config`.
+
+    Raises:
+      UserError: no such file, or no Python in it.
+    """
+    return _load_module(_find_config(name))
+
+
+def config_words(job: str, argv: list[str]) -> tuple[str | None, list[str]]:
+    """Return the config file of a command line and its `--config.KEY=VALUE` words, to hand them on.
+
+    Args:
+      job: a key of `JOBS`.
+      argv: words that `parse` takes.
+    """
+    config_file, rest = _take_config_flag(job, JOBS[job], argv)
+    kept: list[str] = []
+    takes_next = False
+    for word in rest:
+        names_key = word.startswith(("--config.", "-config.", "--noconfig.", "-noconfig."))
+        if names_key or (takes_next and not word.startswith("--")):
+            kept.append(word)
+        takes_next = names_key and "=" not in word
+    return config_file, kept
+
+
+def config_keys(config: config_dict.ConfigDict, prefix: str = "") -> dict[str, type]:
+    """Return the dotted name and the type of every leaf and every group."""
+    found: dict[str, type] = {}
+    for name in config.keys():  # noqa: SIM118 (a ConfigDict iterates over keys, but this says so)
+        kind = config.get_type(name)
+        found[prefix + name] = kind
+        if issubclass(kind, config_dict.ConfigDict):
+            found |= config_keys(config[name], f"{prefix}{name}.")
+    return found
 
 
 def write_config(
@@ -207,7 +258,7 @@ def job_help(job: str) -> str:
         default = "required" if spec.workdir == "required" else f"default: {spec.workdir}"
         rows.append(("--workdir=DIR", f"folder that receives the job's files ({default})"))
     for name, default_value, text in spec.flags:
-        rows.append((f"--{name}" if isinstance(default_value, bool) else f"--{name}=TEXT", text))
+        rows.append((f"--{name}{_value_hint(default_value)}", text))
     rows.append(("--help", "show this text"))
     width = max(len(left) for left, _ in rows)
     lines = [f"  {left:<{width}}  {right}" for left, right in rows]
@@ -227,6 +278,8 @@ def _define_flags(spec: Job) -> flags.FlagValues:
     for name, default_value, text in spec.flags:
         if isinstance(default_value, bool):
             flags.DEFINE_bool(name, default_value, text, flag_values=values)
+        elif isinstance(default_value, int):
+            flags.DEFINE_integer(name, default_value, text, flag_values=values)
         else:
             flags.DEFINE_string(name, default_value, text, flag_values=values)
     return values
@@ -276,7 +329,7 @@ def _load_module(path: Path) -> ModuleType:
 
 def _check_override_keys(config: config_dict.ConfigDict, config_file: str, argv: list[str]) -> None:
     """Refuse an override of a key that the config does not have, naming the nearest one that it has."""
-    known = _keys(config)
+    known = config_keys(config)
     for word in argv:
         name = word.partition("=")[0].lstrip("-")
         if not word.startswith("-") or not name.startswith(("config.", "noconfig.")):
@@ -292,23 +345,18 @@ def _check_override_keys(config: config_dict.ConfigDict, config_file: str, argv:
             )
 
 
-def _keys(config: config_dict.ConfigDict, prefix: str = "") -> dict[str, type]:
-    """Return the dotted name and the type of every leaf and every group."""
-    found: dict[str, type] = {}
-    for name in config.keys():  # noqa: SIM118 (a ConfigDict iterates over keys, but this says so)
-        kind = config.get_type(name)
-        found[prefix + name] = kind
-        if issubclass(kind, config_dict.ConfigDict):
-            found |= _keys(config[name], f"{prefix}{name}.")
-    return found
-
-
 def _unknown(what: str, got: str, known: Iterable[str]) -> str:
     """Return "Unknown WHAT 'GOT'" with the nearest legal name, or with all of them where none is near."""
     legal = list(known)
     near = difflib.get_close_matches(got, legal, n=1, cutoff=0.5)
     hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(legal) or 'none'}."
     return f"Unknown {what} {got!r}; {hint}"
+
+
+def _value_hint(default: bool | int | str) -> str:
+    if isinstance(default, bool):
+        return ""
+    return "=NUMBER" if isinstance(default, int) else "=TEXT"
 
 
 def _sentence(text: str) -> str:

@@ -1,0 +1,121 @@
+"""Run commands as processes of their own, N at a time, each with its log; stop them all when stopped.
+
+Knows folders and commands, not what they compute.
+"""
+
+import fcntl
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+
+LOG_NAME = "log.txt"
+POLL_SECS = 0.1
+GRACE_SECS = 20.0
+"""Between asking a process to end and killing it; a checkpoint being written takes a few seconds."""
+
+
+class Task(Protocol):
+    """What to run and where its log goes."""
+
+    @property
+    def command(self) -> Sequence[str]:
+        """The program and its words."""
+
+    @property
+    def workdir(self) -> Path:
+        """Folder of the log; made where missing."""
+
+
+class Ended(NamedTuple):
+    """How a process ended.
+
+    Attributes:
+      status: its exit status, negative for a signal; None: not started, another process works in the folder.
+      seconds: wall-clock time.
+    """
+
+    status: int | None
+    seconds: float
+
+    def __str__(self) -> str:
+        """Return it in words."""
+        if self.status is None:
+            return "another process works in its folder"
+        return f"killed by signal {-self.status}" if self.status < 0 else f"exit status {self.status}"
+
+
+def run_all(next_task: Callable[[], Any], processes: int, ended: Callable[[Any, Ended], None]) -> None:
+    """Run tasks until there is none left; however this function ends, no process of it is left.
+
+    Each process gets a session of its own, so that Ctrl-C reaches the sweep alone and the sweep decides.
+
+    Args:
+      next_task: returns a `Task`, or None when there is none left; asked whenever there is a free place.
+      processes: how many run at a time.
+      ended: called with the task and how it ended.
+    """
+    running: list[tuple[Any, subprocess.Popen[bytes], float]] = []
+    try:
+        while True:
+            while len(running) < processes and (task := next_task()) is not None:
+                process = _start(task)
+                if process is None:
+                    ended(task, Ended(None, 0.0))
+                else:
+                    running.append((task, process, time.monotonic()))
+            if not running:
+                return
+            time.sleep(POLL_SECS)
+            for entry in [entry for entry in running if entry[1].poll() is not None]:
+                running.remove(entry)
+                task, process, started = entry
+                ended(task, Ended(process.returncode, time.monotonic() - started))
+    finally:
+        _stop([process for _, process, _ in running])
+
+
+def last_line(workdir: Path) -> str:
+    """Return the last line of a folder's log that says something: of a failed process, its error."""
+    path = workdir / LOG_NAME
+    lines = path.read_text(encoding="utf-8", errors="replace").splitlines() if path.is_file() else []
+    return next((line.strip() for line in reversed(lines) if line.strip()), "")
+
+
+def _start(task: Task) -> subprocess.Popen[bytes] | None:
+    """Start the task, or return None where another process works in its folder.
+
+    The lock on the log is held by the child, which inherits the open file: so it also stands where a killed
+    sweep has left its child behind.
+    """
+    task.workdir.mkdir(parents=True, exist_ok=True)
+    with (task.workdir / LOG_NAME).open("ab") as log:
+        try:
+            fcntl.flock(log, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return None
+        return subprocess.Popen(
+            task.command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
+        )
+
+
+def _stop(processes: Sequence[subprocess.Popen[bytes]]) -> None:
+    """End the processes with their children: ask, wait, kill."""
+    for process in processes:
+        _signal(process, signal.SIGTERM)
+    deadline = time.monotonic() + GRACE_SECS
+    for process in processes:
+        try:
+            process.wait(max(deadline - time.monotonic(), 0.0))
+        except subprocess.TimeoutExpired:
+            _signal(process, signal.SIGKILL)
+            process.wait()
+
+
+def _signal(process: subprocess.Popen[bytes], number: signal.Signals) -> None:
+    """Send a signal to the process and its children; one that has ended needs none."""
+    if process.poll() is None:
+        os.killpg(process.pid, number)
