@@ -74,6 +74,15 @@ JOBS: Mapping[str, Job] = MappingProxyType(
                 ("trials", 20, "cells that optuna chooses"),
             ),
         ),
+        "report": Job(
+            "collect folders of runs into the papers' tables, measured beside reported: Markdown, CSV, PNG",
+            None,
+            "required",
+            (
+                ("runs", "", "folders that hold runs at any depth, or patterns, separated by commas"),
+                ("benchmarks", "", "files of JSON lines that benchmarks printed, separated by commas"),
+            ),
+        ),
         "quickstart": Job(
             "see it all work in five minutes: prepare, pre-train and question a UNO, no data needed",
             "configs/quickstart.py",
