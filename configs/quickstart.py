@@ -6,26 +6,22 @@ Needs no data and no accelerator. Two CPU cores take three to four minutes, most
 last lines stand in the README. Interrupted, the same command continues.
 """
 
-from pathlib import Path
-
 from ml_collections import config_dict
 
 from eelbert_jax.jobs.command_line import load_config
-
-HERE = Path(__file__).parent
 
 
 def get_config() -> config_dict.ConfigDict:
     """Return the configs of the two jobs, `prepare` and `pretrain`, and the questions asked at the end."""
     config = config_dict.ConfigDict()
 
-    config.prepare = load_config(HERE / "prepare.py")
+    config.prepare = load_config("configs/prepare.py")
     config.prepare.source = "docs"
     config.prepare.train_vocabulary.size = 8192
     config.prepare.docs.max_mib = 48
     config.prepare.held_out.fraction = 0.02
 
-    config.pretrain = load_config(f"{HERE / 'pretrain.py'}:uno,setting=small")
+    config.pretrain = load_config("configs/pretrain.py:uno,setting=small")
     config.pretrain.total_steps = 2000
     config.pretrain.opt.learning_rate = 2e-3
     config.pretrain.opt.warmup_steps = 100

@@ -9,8 +9,8 @@ import pytest
 
 from eelbert_jax.__main__ import main
 from eelbert_jax.errors import UserError
-from eelbert_jax.hash_spec import HashSpec
 from eelbert_jax.jobs import quickstart
+from eelbert_jax.jobs.models import Pretrained
 from eelbert_jax.model import bert
 from eelbert_jax.model.config import sized
 from eelbert_jax.vocabulary import SPECIAL_TOKENS, Vocabulary
@@ -20,30 +20,17 @@ VOCABULARY = Vocabulary((*SPECIAL_TOKENS, *WORDS))
 CONFIG = sized("micro", vocab_size=VOCABULARY.size)
 
 
-def test_nearest_tokens_share_grams():
-    near = quickstart.nearest_tokens("runners", VOCABULARY, HashSpec(), 128, 3)
-    assert next(iter(near))[0] == "runner"
-    assert "table" not in dict(near)
-    cosines = [cosine for _, cosine in near]
-    assert cosines == sorted(cosines, reverse=True)
-
-
-def test_nearest_tokens_leave_out_continuations_and_the_text_itself():
-    near = dict(quickstart.nearest_tokens("running", VOCABULARY, HashSpec(), 128, 99))
-    assert len(near) == VOCABULARY.size - 3
-    assert not {"running", "##ing", "##s"} & set(near)
-
-
 @pytest.fixture(scope="module")
-def params():
-    return bert.BertForMaskedLM(CONFIG).init(jax.random.key(0), jnp.zeros((1, 1), jnp.int32))["params"]
+def trained():
+    params = bert.BertForMaskedLM(CONFIG).init(jax.random.key(0), jnp.zeros((1, 1), jnp.int32))["params"]
+    return Pretrained(CONFIG, VOCABULARY, params, bert.constants(CONFIG, VOCABULARY), step=0)
 
 
-def test_guesses_are_the_models_probabilities(params):
-    guesses = quickstart.masked_guesses(CONFIG, params, VOCABULARY, "The [MASK] opens a [MASK] .", 16)
+def test_guesses_are_the_models_probabilities(trained):
+    guesses = quickstart.masked_guesses(trained, "The [MASK] opens a [MASK] .", 16)
     ids = np.array([[2, 5, 4, 12, 6, 4, 15, 3]], np.int32)
     assert [VOCABULARY.tokens[i] for i in ids[0, 1:7]] == ["the", "[MASK]", "opens", "a", "[MASK]", "."]
-    variables = {"params": params, "constants": bert.constants(CONFIG, VOCABULARY)}
+    variables = {"params": trained.params, "constants": trained.constants}
     expected = jax.nn.softmax(bert.BertForMaskedLM(CONFIG).apply(variables, ids)[0])
     assert len(guesses) == 2
     for position, row in zip((2, 5), guesses, strict=True):
@@ -53,17 +40,18 @@ def test_guesses_are_the_models_probabilities(params):
             assert share == pytest.approx(float(expected[position, VOCABULARY.id_of(token)]), rel=1e-5)
 
 
-def test_guesses_follow_the_parameters(params):
-    bias = params["cls"]["predictions"]["bias"].at[VOCABULARY.id_of("table")].set(50.0)
-    changed = {**params, "cls": {"predictions": {**params["cls"]["predictions"], "bias": bias}}}
-    (guesses,) = quickstart.masked_guesses(CONFIG, changed, VOCABULARY, "the [MASK] .", 1)
+def test_guesses_follow_the_parameters(trained):
+    predictions = trained.params["cls"]["predictions"]
+    bias = predictions["bias"].at[VOCABULARY.id_of("table")].set(50.0)
+    params = {**trained.params, "cls": {"predictions": {**predictions, "bias": bias}}}
+    (guesses,) = quickstart.masked_guesses(trained._replace(params=params), "the [MASK] .", 1)
     assert guesses == [("table", pytest.approx(1.0, abs=1e-6))]
 
 
 @pytest.mark.parametrize("sentence", ["the table .", "[MASK] " * 600])
-def test_a_sentence_that_cannot_be_guessed_is_refused(params, sentence):
+def test_a_sentence_that_cannot_be_guessed_is_refused(trained, sentence):
     with pytest.raises(UserError, match=r"must have a \[MASK\] and at most 512 tokens"):
-        quickstart.masked_guesses(CONFIG, params, VOCABULARY, sentence, 1)
+        quickstart.masked_guesses(trained, sentence, 1)
 
 
 def test_size_lines_have_the_papers_counts():

@@ -8,7 +8,7 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -18,17 +18,16 @@ import numpy as np
 from eelbert_jax.data.rows import Rows
 from eelbert_jax.data.statistics import unigram_entropy
 from eelbert_jax.errors import UserError
-from eelbert_jax.hash_reference import hash_table
-from eelbert_jax.hash_spec import HashSpec
+from eelbert_jax.hash_report import nearest_neighbours
 from eelbert_jax.jobs import command_line
+from eelbert_jax.jobs.models import Pretrained, load_pretrained
 from eelbert_jax.jobs.prepare import prepare_rows, summary
-from eelbert_jax.jobs.pretrain import bert_config, identity, pretrain
+from eelbert_jax.jobs.pretrain import pretrain
 from eelbert_jax.jobs.sizes import count_parameters
 from eelbert_jax.model import bert
-from eelbert_jax.model.config import BertConfig, sized
-from eelbert_jax.training.checkpoint import Checkpoints
+from eelbert_jax.model.config import sized
 from eelbert_jax.training.writer import duration, read_metrics
-from eelbert_jax.vocabulary import CONTINUATION_PREFIX, Vocabulary, make_tokenizer
+from eelbert_jax.vocabulary import CONTINUATION_PREFIX, make_tokenizer
 
 MEGABYTE = 10**6
 BERT_BASE_UNCASED_SIZE = 30522
@@ -65,87 +64,55 @@ def quickstart(config: ml_collections.ConfigDict, workdir: str | Path) -> Outcom
     _heading("Preparing the documentation installed on this machine")
     print(summary(prepare_rows(config.prepare, rows_dir, sys.stdout)))
     held_out = Rows.open(rows_dir, "heldout")
-    vocabulary = held_out.vocabulary
-    entropy = unigram_entropy(held_out[np.arange(len(held_out))], vocabulary.special_ids)
+    entropy = unigram_entropy(held_out[np.arange(len(held_out))], held_out.vocabulary.special_ids)
 
     _heading("Pre-training a UNO-EELBERT on it")
     config = ml_collections.ConfigDict(config)
     config.pretrain.data.rows = str(rows_dir)
     figures = pretrain(config.pretrain, model_dir)
-    model = bert_config(config.pretrain.model, vocabulary.size)
     records = read_metrics(model_dir / "metrics.jsonl")
     outcome = Outcome(_first(records, "heldout_loss"), figures["heldout_loss"], entropy)
+    trained = load_pretrained(model_dir)
 
     _heading("Nearest tokens by the hash alone, before any training")
-    for word in config.neighbours_of:
-        near = nearest_tokens(word, vocabulary, model.hash, model.hidden_size, config.num_neighbours)
+    words = [token for token in trained.vocabulary.tokens if not token.startswith(CONTINUATION_PREFIX)]
+    neighbours = nearest_neighbours(
+        config.neighbours_of, trained.config.hash, words, trained.config.hidden_size, config.num_neighbours
+    )
+    for word, near in neighbours.items():
         print(f'  "{word}": ' + ", ".join(f"{token} {cosine:.2f}" for token, cosine in near))
 
     _heading("Guesses for masked words")
-    params = trained_params(model, vocabulary, model_dir)
     for sentence in config.sentences:
         print(f"  {sentence}")
-        for guesses in masked_guesses(model, params, vocabulary, sentence, config.num_guesses):
+        for guesses in masked_guesses(trained, sentence, config.num_guesses):
             print("    " + ", ".join(f"{token} {share:.0%}" for token, share in guesses))
 
     _heading("Result")
     plot_losses(records, entropy, Path(workdir) / "loss.png")
-    print("\n".join([*size_lines(vocabulary.size), *loss_lines(outcome)]))
+    print("\n".join([*size_lines(trained.vocabulary.size), *loss_lines(outcome)]))
     print(f"  loss curve       {Path(workdir) / 'loss.png'}")
     print(f"  time             {duration(time.monotonic() - started)}")
     return outcome
 
 
-def nearest_tokens(
-    text: str, vocabulary: Vocabulary, spec: HashSpec, d: int, count: int
-) -> list[tuple[str, float]]:
-    """Return the tokens whose hash vectors have the largest cosine with the text's, best first.
-
-    The text need not be a token: any string has a vector. Continuations (`##ing`) and the text itself are
-    left out.
-
-    Args:
-      text: any string, spelled as the vocabulary spells words.
-      vocabulary: where to look.
-      spec: the hash function.
-      d: width of the vectors.
-      count: how many to return, at most.
-    """
-    tokens = [
-        token for token in vocabulary.tokens if not token.startswith(CONTINUATION_PREFIX) and token != text
-    ]
-    vectors = hash_table(spec, [text, *tokens], d)
-    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
-    cosines = vectors[1:] @ vectors[0]
-    return [(tokens[i], float(cosines[i])) for i in np.argsort(-cosines, kind="stable")[:count]]
-
-
-def trained_params(config: BertConfig, vocabulary: Vocabulary, workdir: Path) -> Any:
-    """Return the newest parameters of a pre-training run of this model."""
-    model = bert.BertForMaskedLM(config)
-    shapes = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 1), jnp.int32))["params"]
-    with Checkpoints(workdir / "checkpoints", create=False) as checkpoints:
-        return checkpoints.restore_params(shapes, identity(config, vocabulary))
-
-
-def masked_guesses(
-    config: BertConfig, params: Any, vocabulary: Vocabulary, sentence: str, count: int
-) -> list[list[tuple[str, float]]]:
+def masked_guesses(trained: Pretrained, sentence: str, count: int) -> list[list[tuple[str, float]]]:
     """Return the most probable tokens with their probabilities for each [MASK] of a sentence.
 
     Raises:
       UserError: the sentence has no [MASK], or is longer than the model reads.
     """
+    vocabulary, longest = trained.vocabulary, trained.config.max_position_embeddings
     words = make_tokenizer(vocabulary, special_tokens=True).encode(sentence).ids
     ids = np.array([vocabulary.cls_id, *words, vocabulary.sep_id], np.int32)
     positions = np.flatnonzero(ids == vocabulary.mask_id)
-    if not len(positions) or len(ids) > config.max_position_embeddings:
+    if not len(positions) or len(ids) > longest:
         raise UserError(
-            f"{sentence!r} must have a [MASK] and at most {config.max_position_embeddings} tokens; "
+            f"{sentence!r} must have a [MASK] and at most {longest} tokens; "
             f"it has {len(positions)} and {len(ids)}."
         )
-    variables = {"params": params, "constants": bert.constants(config, vocabulary)}
-    logits = jnp.asarray(bert.BertForMaskedLM(config).apply(variables, ids[None]))
+    variables = {"params": trained.params, "constants": trained.constants}
+    logits = jnp.asarray(bert.BertForMaskedLM(trained.config).apply(variables, ids[None]))
     shares, tokens = jax.lax.top_k(jax.nn.softmax(logits[0, positions]), count)
     return [
         [(vocabulary.tokens[int(i)], float(share)) for i, share in zip(row, row_shares, strict=True)]
