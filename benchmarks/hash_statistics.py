@@ -61,6 +61,8 @@ def main() -> None:
             largest_groups=groups[:NUM_GROUPS],
         )
         found = likeness(spec, tokens, arguments.width)
+        if found.num_pairs < 2:
+            sys.exit("The vocabulary has fewer than two inflected pairs: give one of whole words.")
         _print_case(
             arguments.json,
             case=f"cosine_of_inflected_pairs, {name}, d={arguments.width}",

@@ -156,7 +156,7 @@ def embed_signatures(grams: jax.Array, counts: jax.Array, seeds: jax.Array, spec
     """Project, centre, pool and concatenate (steps 3-6).
 
     Unrolled over the grams, so that [..., K, d] never exists: a compiler makes one pass of it that holds one
-    sum an entry. Measured: 5 times as fast as the outer product and its reduction.
+    sum an entry. Measured on a CPU: 3 times as fast as the outer product and its reduction.
 
     Args:
       grams: signatures, uint32 [..., N', K], zero-padded.
@@ -269,7 +269,7 @@ def _multiply_mod(a: jax.Array, b: jax.Array, spec: HashSpec) -> jax.Array:
     """Return a * b mod B for residues a and b of one shape.
 
     Where the product needs more than 32 bits, by doubling and adding over the bits of b: slow, exact, and
-    without 64-bit integers, which JAX has off. Only the check of the cached table comes here.
+    without 64-bit integers, which JAX has off. For checking the cached table: no model computes it.
     """
     if spec.is_power_of_two:
         return (a * b) & jnp.uint32(spec.bucket_size - 1)

@@ -190,10 +190,10 @@ def test_the_random_hash_takes_seed_and_scale_and_no_spelling():
 def test_an_id_outside_is_nan_and_never_a_neighbour(embedding, mode):
     of = config(embedding=embedding, embedding_mode=mode)
     constants = embedding_constants(of, VOCABULARY)
-    ids = jnp.array([[VOCABULARY.size - 1, VOCABULARY.size, 2**31 - 1]])
+    ids = jnp.array([[VOCABULARY.size - 1, VOCABULARY.size, 2**31 - 1, -1]])
     variables = {"constants": constants, **parameters(of, constants)}
     vectors = jax.jit(make_token_embedder(of).apply)(variables, ids)
-    assert np.isnan(vectors).all(axis=-1).tolist() == [[False, True, True]]
+    assert np.isnan(vectors).all(axis=-1).tolist() == [[False, True, True, True]]
     assert not np.isnan(vectors[0, 0]).any()
 
 

@@ -103,13 +103,14 @@ class CachedHashEmbedder(nn.Module):
         """Embed ids [B, L] as [B, L, D]."""
         shape = (self.config.vocab_size, self.config.hidden_size)
         table = _constant(self, "table", shape, jnp.float32)
-        return jnp.take(table, ids, axis=0).astype(self.config.dtype)
+        return _rows(table, ids).astype(self.config.dtype)
 
 
 class OnTheFlyHashEmbedder(nn.Module):
-    """Gather the signatures of each token's grams and project them: D / (N' K) of the table's memory.
+    """Gather the signatures of each token's grams and project them.
 
-    The seeds are constants of the program. Source: EELBERT section 3, steps 3-6.
+    Takes N' (K + 1) integers a token, 57 for bert-base-uncased, where the table takes D numbers. The seeds
+    are constants of the program. Source: EELBERT section 3, steps 3-6.
     """
 
     config: BertConfig
@@ -123,8 +124,8 @@ class OnTheFlyHashEmbedder(nn.Module):
         counts = _constant(self, "counts", rows, jnp.int32)
         seeds = jnp.asarray(hashing.hash_seeds(spec, self.config.hidden_size))
         # An id outside [0, V) has the count that "fill" gives it, which no token has, and so becomes NaN.
-        grams = jnp.take(signatures, ids, axis=0, mode="clip")
-        vectors = hashing.embed_signatures(grams, jnp.take(counts, ids, axis=0, mode="fill"), seeds, spec)
+        grams = _rows(signatures, ids, mode="clip")
+        vectors = hashing.embed_signatures(grams, _rows(counts, ids), seeds, spec)
         return vectors.astype(self.config.dtype)
 
 
@@ -145,7 +146,7 @@ class TrainedEmbedder(nn.Module):
         """Embed ids [B, L] as [B, L, D]."""
         start = self._hashed if self.config.embedding == "hash_initialized" else self._normal
         shape = (self.config.vocab_size, self.config.hidden_size)
-        return jnp.take(self.param("embedding", start, shape), ids, axis=0).astype(self.config.dtype)
+        return _rows(self.param("embedding", start, shape), ids).astype(self.config.dtype)
 
     def _normal(self, key: jax.Array, shape: tuple[int, int]) -> jax.Array:
         return nn.initializers.truncated_normal(self.config.initializer_range)(key, shape, jnp.float32)
@@ -154,6 +155,11 @@ class TrainedEmbedder(nn.Module):
         if not self.has_variable(COLLECTION, "table"):
             return jnp.full(shape, jnp.nan, jnp.float32)
         return _constant(self, "table", shape, jnp.float32)
+
+
+def _rows(table: jax.Array, ids: jax.Array, mode: str = "fill") -> jax.Array:
+    """Return the rows of a table by id; unsigned, since a gather counts negative ids from the end."""
+    return jnp.take(table, ids.astype(jnp.uint32), axis=0, mode=mode)
 
 
 def _signatures(config: BertConfig, vocabulary: Vocabulary) -> tuple[np.ndarray, np.ndarray]:
