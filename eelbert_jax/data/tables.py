@@ -76,7 +76,7 @@ def read_rows(path: Path, columns: Sequence[str], required: Sequence[str], tally
         raise UserError(
             f"{path}: cannot tell the format from the name; expected one of {', '.join(FORMATS)}."
         )
-    text = _read_text(path, tally)
+    text = read_text(path, tally)
     if kind == "jsonl":
         yield from _read_jsonl(path, text, tally)
         return
@@ -97,7 +97,7 @@ def read_rows(path: Path, columns: Sequence[str], required: Sequence[str], tally
         yield Row(line, dict(zip(columns, values, strict=False)))
 
 
-def _read_text(path: Path, tally: Tally) -> str:
+def read_text(path: Path, tally: Tally) -> str:
     """Return the text of a UTF-8 file without its byte-order mark.
 
     Raises:
