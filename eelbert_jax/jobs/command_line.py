@@ -55,6 +55,11 @@ JOBS: Mapping[str, Job] = MappingProxyType(
             "configs/pretrain.py",
             "required",
         ),
+        "finetune": Job(
+            "fine-tune on a GLUE task or a table of your own: a checkpoint in, a classifier and its scores out",
+            "configs/glue.py",
+            "required",
+        ),
         "sizes": Job(
             "print parameters and bytes of every size x embedding x counting convention",
             None,
@@ -81,6 +86,26 @@ JOBS: Mapping[str, Job] = MappingProxyType(
             (
                 ("runs", "", "folders that hold runs at any depth, or patterns, separated by commas"),
                 ("benchmarks", "", "files of JSON lines that benchmarks printed, separated by commas"),
+            ),
+        ),
+        "predict": Job(
+            "answer texts: labels of a fine-tuned model, words for [MASK] of a pre-trained one",
+            None,
+            "none",
+            (
+                ("checkpoint", "", "workdir of the run whose model answers (required)"),
+                ("text", "", "the text to answer"),
+                ("second_text", "", "the second text, for a task of pairs"),
+                ("file", "", "texts, one a line, pairs separated by a tab (default: standard input)"),
+                ("fill_mask", False, "guess the words that [MASK] stands for, with a pre-trained model"),
+                ("top", 1, "labels, or words a mask, that are shown, the most probable first"),
+                ("json", False, "print one JSON object a text, with all probabilities"),
+                (
+                    "glue_split",
+                    "",
+                    "write the GLUE submission of a test split instead (ax: MNLI's diagnostic)",
+                ),
+                ("workdir", "", "folder that receives the submission"),
             ),
         ),
         "quickstart": Job(

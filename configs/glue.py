@@ -1,0 +1,89 @@
+"""Fine-tune on a GLUE task, or on a table of your own, from a pre-trained checkpoint or from scratch.
+
+    eelbert finetune --config=configs/glue.py:tiny,task=sst2 --config.pretrained=runs/tiny --workdir=runs/sst2
+    eelbert finetune --config=configs/glue.py:tiny,task=rte --config.vocabulary=vocab.txt --workdir=runs/rte
+    eelbert finetune --config=configs/glue.py:tiny,task=custom --config.custom.train=reviews.tsv ...
+
+The recipe is a size, optionally followed by `embedding=KIND` (for a model from scratch; a checkpoint brings
+its own) and `task=NAME`. The defaults are one cell of Google's grid for the miniatures (4 epochs, batch 8-128,
+rate {3e-4, 1e-4, 5e-5, 3e-5}); `configs/sweeps/glue.py` is the grid. Scores, machine and time stand in
+docs/results.md.
+"""
+
+from ml_collections import config_dict
+
+from eelbert_jax.data.tasks import GLUE_TASKS
+from eelbert_jax.errors import UserError
+from eelbert_jax.jobs.command_line import load_config
+from eelbert_jax.model.config import EMBEDDINGS, SIZES
+
+TASKS = (*GLUE_TASKS, "custom")
+
+
+def parse_recipe(recipe: str) -> tuple[str, dict[str, str]]:
+    """Split "tiny,task=sst2" into the size and the options.
+
+    Raises:
+      UserError: an unknown word, with the legal ones.
+    """
+    size, *words = recipe.split(",")
+    if size not in SIZES:
+        raise UserError(f"Unknown recipe word {size!r}; the first word is a size: {', '.join(SIZES)}.")
+    options = {"embedding": "ngram_hash", "task": "sst2"}
+    legal = {"embedding": EMBEDDINGS, "task": TASKS}
+    for word in words:
+        name, _, value = word.partition("=")
+        if name not in legal or value not in legal[name]:
+            known = [f"{key}={choice}" for key, choices in legal.items() for choice in choices]
+            raise UserError(f"Unknown recipe word {word!r}; known words: {', '.join(known)}.")
+        options[name] = value
+    return size, options
+
+
+def get_config(recipe: str = "tiny") -> config_dict.ConfigDict:
+    """Return the configuration of `recipe`."""
+    size, options = parse_recipe(recipe)
+    config = config_dict.ConfigDict()
+    config.recipe = recipe  # a label
+    config.task = options["task"]  # a GLUE task, or custom
+    config.seed = 0  # of the new head, dropout and the order of examples
+    # Workdir of `eelbert pretrain`, or a folder in the Hugging Face layout; empty: from scratch.
+    config.pretrained = config_dict.placeholder(str)
+    config.vocabulary = config_dict.placeholder(str)  # vocabulary file; for a model from scratch alone
+    config.size = size  # has to be the checkpoint's
+    # Of a model from scratch; a checkpoint brings its own, but for the dropout and the computation type.
+    config.model = load_config(f"configs/pretrain.py:{size},embedding={options['embedding']}").model
+
+    config.num_epochs = 4
+    config.batch_size = 32  # examples, over all devices
+    config.max_length = 128  # tokens; what is longer is cut and counted
+    config.evals_per_epoch = 1  # evaluations on the development set, each a candidate for the best step
+    config.log_every_steps = 50
+    # What to do when an evaluation predicts one class alone: say (and mark the result), or stop.
+    config.on_degenerate = "say"
+    config.tensorboard = False
+
+    config.opt = config_dict.ConfigDict()
+    config.opt.learning_rate = 3e-4  # peak
+    config.opt.warmup_percent = 10.0  # of all steps, linear from 0; then linear to 0
+    config.opt.weight_decay = 0.01
+    config.opt.beta1 = 0.9
+    config.opt.beta2 = 0.999
+    config.opt.epsilon = 1e-6
+    config.opt.max_grad_norm = 1.0
+
+    config.data = config_dict.ConfigDict()
+    config.data.glue_dir = config_dict.placeholder(str)  # GLUE folder; empty: $EELBERT_DATA/glue, else TFDS
+    config.data.tfds_data_dir = config_dict.placeholder(str)  # where TFDS keeps glue/*; empty: its default
+
+    config.custom = config_dict.ConfigDict()  # task=custom: a table of your own (tsv, csv or jsonl)
+    config.custom.train = config_dict.placeholder(str)  # file
+    config.custom.dev = config_dict.placeholder(str)  # file; or set dev_every
+    config.custom.test = config_dict.placeholder(str)  # file; optional
+    config.custom.dev_every = 0  # hold every so many rows of the training file out; 0: there is a dev file
+    config.custom.text_column = "sentence"
+    config.custom.second_text_column = config_dict.placeholder(str)  # of pairs; empty: single texts
+    config.custom.label_column = "label"
+    config.custom.labels = config_dict.placeholder(str)  # names in id order, by commas; empty: those of train
+    config.custom.regression = False  # the label is a number
+    return config
