@@ -9,6 +9,7 @@ import sys
 import textwrap
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -27,7 +28,9 @@ from eelbert_jax.data.documents import (
     chunk_documents,
 )
 from eelbert_jax.data.files import find_file_units
+from eelbert_jax.data.rows import Rows
 from eelbert_jax.errors import UserError
+from eelbert_jax.jobs import prepare
 
 DOCUMENTS = [["A first paragraph.", "A second, naïve one."], ["Another document: 東京."], ["Last.", "End"]]
 TEXT = "\n\n".join("\n".join(paragraphs) for paragraphs in DOCUMENTS)
@@ -286,6 +289,12 @@ def test_missing_and_empty_files_are_refused(tmp_path):
         read(tmp_path / "a.txt")
 
 
+def test_home_folder_is_understood(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "a.txt").write_text("text\n")
+    assert read("~/*.txt")[0] == [["text"]]
+
+
 def test_file_that_vanishes_is_named(tmp_path):
     path = tmp_path / "a.txt"
     path.write_text("text\n")
@@ -436,7 +445,7 @@ def test_tfds_does_not_import_tensorflow(tfds_folder):
 @pytest.mark.parametrize(
     ("name", "split", "field", "message"),
     [
-        ("no_such_dataset", "train", "", "TFDS cannot give 'no_such_dataset'"),
+        ("no_such_dataset", "train", "", "No file matches 'no_such_dataset', and TFDS has no such dataset"),
         ("lm1b", "train", "", "not prepared in .*tfds.download"),
         ("local_text", "validation", "", "no split 'validation'; it has test, train"),
         ("local_text", "train", "title", "string features are body.*text_field"),
@@ -445,3 +454,37 @@ def test_tfds_does_not_import_tensorflow(tfds_folder):
 def test_tfds_errors_say_what_there_is(tfds_folder, name, split, field, message):
     with pytest.raises(UserError, match=message):
         read_tfds(name, tfds_options(tfds_folder, split), text_field=field)
+
+
+def test_tfds_dataset_that_cannot_be_fetched_says_what_to_do(tfds_folder, monkeypatch):
+    import tensorflow_datasets as tfds
+
+    def fail(builder):
+        raise ModuleNotFoundError("No module named 'apache_beam'")
+
+    monkeypatch.setattr(tfds.core.DatasetBuilder, "download_and_prepare", fail)
+    options = SourceOptions(tfds_data_dir=str(tfds_folder))
+    with pytest.raises(UserError, match=r"could not fetch wiki40b/en .*apache_beam.*tfds build.*data_dir"):
+        find_units("wiki40b/en", options, ReadOptions())
+
+
+@pytest.mark.slow
+def test_tfds_name_goes_straight_into_the_job(tfds_folder, tmp_path):
+    """The workers find the dataset again by its name."""
+    prepare.main(
+        [
+            "--config.source=local_text",
+            f"--config.tfds.data_dir={tfds_folder}",
+            "--config.train_vocabulary.size=100",
+            "--config.row_length=8",
+            "--config.held_out.fraction=0.2",
+            "--config.unit_mib.min=0.001",
+            "--config.workers=2",
+            f"--workdir={tmp_path / 'rows'}",
+        ]
+    )
+    splits = [Rows.open(tmp_path / "rows", split) for split in ("train", "heldout")]
+    assert len(splits[0].manifest["splits"]["train"]["shards"]) > 1
+    assert sum(split["num_documents"] for split in splits[0].manifest["splits"].values()) == 40
+    text = " ".join(splits[0].decode(splits[0][np.arange(len(splits[0]))]))
+    assert "its naive second line" in text

@@ -204,6 +204,12 @@ def test_bad_file_in_a_worker_is_the_same_error(corpus, tmp_path):
         prepare.main(flags(corpus, tmp_path / "rows", "--config.workers=2"))
 
 
+def test_bad_file_met_while_training_a_vocabulary_is_the_same_error(corpus, tmp_path):
+    (corpus / "1.txt").write_bytes(b"\xff")
+    with pytest.raises(UserError, match=r"1\.txt, line 1, byte 1 of the line: invalid UTF-8"):
+        prepare.main(flags(corpus, tmp_path / "rows", "--config.vocabulary="))
+
+
 def test_replaced_bytes_are_counted(corpus, tmp_path, capsys):
     (corpus / "1.txt").write_bytes((corpus / "1.txt").read_bytes() + b" \xff \xff")
     prepare.main(flags(corpus, tmp_path / "rows", "--config.on_invalid_utf8=replace"))

@@ -23,7 +23,8 @@ from eelbert_jax.data.files import find_file_units
 from eelbert_jax.errors import UserError
 
 DOCUMENTATION = "docs"
-TFDS_NAME = re.compile(r"[a-z][a-z0-9_]*(/[\w.\-=,]+)?(:[\d.*]+)?")
+TFDS_NAME = re.compile(r"[a-z][a-z0-9_]*(/[\w.\-]+)?(:[\d.*]+)?")
+"""NAME, NAME/CONFIG and NAME:VERSION."""
 READ_AT_ONCE = 256
 MANY_UNITS = 256
 
@@ -70,12 +71,13 @@ def find_units(source: str, options: SourceOptions, read: ReadOptions) -> list[U
     """
     if source == DOCUMENTATION:
         return list(find_documentation(options.docs_bytes, options.min_unit_bytes))
-    paths = sorted(path for path in glob.glob(source, recursive=True) if not os.path.isdir(path))
+    pattern = os.path.expanduser(source)
+    paths = sorted(path for path in glob.glob(pattern, recursive=True) if not os.path.isdir(path))
     if paths:
         return list(find_file_units(paths, options.min_unit_bytes, options.max_unit_bytes, read))
-    if os.path.isdir(source):
+    if os.path.isdir(pattern):
         raise UserError(f"{source} is a folder. Name its files by a glob, for example '{source}/*.txt'.")
-    if TFDS_NAME.fullmatch(source) and not source.endswith((".txt", ".jsonl", ".parquet")):
+    if TFDS_NAME.fullmatch(source):
         return list(_tfds_units(source, options, read))
     raise UserError(
         f"No file matches {source!r}, and it is no TFDS dataset's name. Give a glob in quotes, a dataset "
@@ -152,9 +154,9 @@ def _builder(name: str, options: SourceOptions) -> Any:
     """Return the TFDS builder of a dataset whose data are in place, fetched if that is allowed.
 
     Raises:
-      UserError: no such dataset, or its data are not there.
+      UserError: no such dataset, or its data are not there and cannot be fetched.
     """
-    import tensorflow_datasets as tfds  # here, since it takes seconds and few sources need it
+    import tensorflow_datasets as tfds  # only here: the import takes seconds, and few sources need it
 
     data_dir = options.tfds_data_dir or None
     try:
@@ -165,15 +167,34 @@ def _builder(name: str, options: SourceOptions) -> Any:
             builder = tfds.builder(name, data_dir=data_dir)
         if not builder.is_prepared() and options.tfds_download:
             builder = tfds.builder(name, data_dir=data_dir, file_format="array_record")
-            builder.download_and_prepare()
-    except (tfds.core.DatasetNotFoundError, ValueError, AssertionError) as error:
-        raise UserError(f"TFDS cannot give {name!r}: {str(error).splitlines()[0]}") from error
+    except (ValueError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(f"No file matches {name!r}, and TFDS has no such dataset: {reason}") from error
     if not builder.is_prepared():
+        _fetch(builder, name, options)
+    return builder
+
+
+def _fetch(builder: Any, name: str, options: SourceOptions) -> None:
+    """Download and prepare a dataset.
+
+    Raises:
+      UserError: that is not allowed, or failed.
+    """
+    if not options.tfds_download:
         raise UserError(
             f"{name} is not prepared in {builder.data_dir}. Name the right folder by --config.tfds.data_dir, "
             "or let it be downloaded by --config.tfds.download=True."
         )
-    return builder
+    try:
+        builder.download_and_prepare()
+    except Exception as error:  # the code of a dataset runs here, with the network and anything else
+        reason = (str(error).strip() or "no reason given").splitlines()[-1]
+        raise UserError(
+            f"TFDS could not fetch {name} ({type(error).__name__}: {reason}). Prepare it where that is "
+            "possible (`tfds build NAME --file_format=array_record`; large ones need apache-beam installed), "
+            "and name the folder by --config.tfds.data_dir."
+        ) from error
 
 
 def _import_legacy_builder(name: str) -> None:

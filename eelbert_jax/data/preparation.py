@@ -264,7 +264,7 @@ class _PrepareOne:
 
 def _prepare_missing(task: _PrepareOne, workers: int, report: Callable[[int, int], None]) -> None:
     """Prepare the units without a record; a record is written after its shards, so it vouches for them."""
-    for temporary in task.directory.glob("*/*.tmp"):
+    for temporary in task.directory.rglob("*.tmp"):
         temporary.unlink()  # left by a killed run; the lock keeps this from being a live one's
     numbers = range(len(task.units))
     missing = [number for number in numbers if not _record_path(task.directory, number).exists()]
