@@ -22,6 +22,7 @@ from eelbert_jax.data.corpus import SourceOptions, find_units
 from eelbert_jax.data.docstrings import documentation
 from eelbert_jax.data.documents import (
     CHUNK_CHARACTERS,
+    MAX_PARAGRAPH_CHARACTERS,
     Chunk,
     ReadOptions,
     ReadTally,
@@ -142,6 +143,18 @@ def test_a_line_without_end_is_cut_at_spaces(tmp_path):
     assert max(len(chunk.text) for chunk in chunks) <= 2 << 20
     assert [chunk.starts_document for chunk in chunks] == [True] + [False] * (len(chunks) - 1)
     assert [word for chunk in chunks for word in chunk.text.split()] == words
+
+
+def test_a_record_without_line_ends_is_cut_at_spaces(tmp_path):
+    words = [f"wörd{number}" for number in range(100_000)]
+    (tmp_path / "a.jsonl").write_text(json.dumps({"text": " ".join(words)}) + '\n{"text": "next"}')
+    (unit,) = find_units(str(tmp_path / "a.jsonl"), SourceOptions(), ReadOptions())
+    *chunks, last = unit.read(ReadOptions(), ReadTally())
+    assert len(chunks) > 2
+    assert max(len(chunk.text) for chunk in chunks) <= MAX_PARAGRAPH_CHARACTERS
+    assert [chunk.starts_document for chunk in chunks] == [True] + [False] * (len(chunks) - 1)
+    assert [word for chunk in chunks for word in chunk.text.split()] == words
+    assert last == Chunk("next\n", True)
 
 
 def test_a_line_without_spaces_is_cut_between_characters(tmp_path):

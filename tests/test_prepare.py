@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from eelbert_jax.data import workers
+from eelbert_jax.data import docstrings, workers
 from eelbert_jax.data.preparation import HEAD_CHARACTERS, is_held_out
 from eelbert_jax.data.rows import Rows, read_manifest
 from eelbert_jax.data.word_encoder import WordEncoder
@@ -231,6 +231,24 @@ def test_folder_of_another_preparation_is_refused(corpus, tmp_path, change, diff
     with pytest.raises(UserError, match=f"rows of another preparation .*{difference}.*another --workdir"):
         prepare.main(flags(corpus, tmp_path / "rows", change))
     assert {path: path.read_bytes() for path in (tmp_path / "rows").rglob("*") if path.is_file()} == before
+
+
+def test_input_that_cannot_be_read_is_not_taken_for_a_full_disk(tmp_path, monkeypatch):
+    monkeypatch.setattr(docstrings, "documentation", lambda path: path.with_name("gone").read_bytes())
+    with pytest.raises(UserError, match=r"Cannot read .*gone: No such file"):
+        prepare.main(
+            [
+                f"--workdir={tmp_path / 'rows'}",
+                "--config.docs.max_mib=0.5",
+                "--config.vocabulary=" + str(_vocabulary_file(tmp_path)),
+                "--config.workers=1",
+            ]
+        )
+
+
+def _vocabulary_file(folder: Path) -> Path:
+    save_vocabulary(VOCABULARY, folder / "vocab")
+    return folder / "vocab"
 
 
 def test_folder_in_use_is_refused(corpus, tmp_path):

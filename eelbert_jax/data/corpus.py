@@ -26,7 +26,9 @@ DOCUMENTATION = "docs"
 TFDS_NAME = re.compile(r"[a-z][a-z0-9_]*(/[\w.\-]+)?(:[\d.*]+)?")
 """NAME, NAME/CONFIG and NAME:VERSION."""
 READ_AT_ONCE = 256
+"""Examples of a TFDS dataset read by one call."""
 MANY_UNITS = 256
+"""A dataset is cut into about so many units where their size may be chosen: work for many processes."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -200,9 +202,9 @@ def _fetch(builder: Any, name: str, options: SourceOptions) -> None:
 def _import_legacy_builder(name: str) -> None:
     """Register a builder that TFDS finds by itself only where TensorFlow is installed."""
     for folder in ("text", "summarization", "question_answering", "translate"):
-        module = f"tensorflow_datasets.{folder}.{name}"
-        if importlib.util.find_spec(module):
-            importlib.import_module(module)
+        package = f"tensorflow_datasets.{folder}"
+        if importlib.util.find_spec(package) and importlib.util.find_spec(f"{package}.{name}"):
+            importlib.import_module(f"{package}.{name}")
 
 
 def _data_source(builder: Any, split: str) -> Any:

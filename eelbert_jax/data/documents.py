@@ -12,8 +12,10 @@ from typing import Any, NamedTuple, Protocol
 from eelbert_jax.errors import UserError
 
 CHUNK_CHARACTERS = 4096
-"""A chunk is cut at the first end of a paragraph after this many characters. Long enough that the cost of a
-call a chunk vanishes, short enough that one batch of chunks keeps every core busy."""
+"""A chunk is cut at the first end of a paragraph after this many characters: long enough that the cost of a
+call a chunk vanishes."""
+MAX_PARAGRAPH_CHARACTERS = 1 << 18
+"""A longer paragraph of a record is cut, at a space where there is one, which changes no token."""
 
 INVALID_UTF8_POLICIES = ("error", "replace")
 
@@ -44,6 +46,7 @@ class ReadOptions:
     on_invalid_utf8: str = "error"
 
     def __post_init__(self) -> None:
+        """Check the policy."""
         if self.on_invalid_utf8 not in INVALID_UTF8_POLICIES:
             raise UserError(
                 f"on_invalid_utf8={self.on_invalid_utf8!r} is not one of {', '.join(INVALID_UTF8_POLICIES)}."
@@ -136,4 +139,16 @@ def chunk_documents(lines: Iterable[str]) -> Iterator[Chunk]:
 
 def chunk_document(text: str) -> Iterator[Chunk]:
     """Cut one document that is held whole into chunks; its blank lines are no boundaries."""
-    return chunk_documents(line + "\n" for line in text.split("\n") if line and not line.isspace())
+    lines = (line + "\n" for line in text.split("\n") if line and not line.isspace())
+    return chunk_documents(piece for line in lines for piece in _pieces(line))
+
+
+def _pieces(line: str) -> Iterator[str]:
+    """Cut a paragraph that is too long to be encoded at once."""
+    start = 0
+    while len(line) - start > MAX_PARAGRAPH_CHARACTERS:
+        end = start + MAX_PARAGRAPH_CHARACTERS
+        end = line.rfind(" ", start, end) + 1 or end
+        yield line[start:end]
+        start = end
+    yield line[start:]

@@ -35,7 +35,9 @@ from eelbert_jax.errors import UserError
 from eelbert_jax.vocabulary import Vocabulary, save_vocabulary
 
 HEAD_CHARACTERS = 4096
+"""What decides whether a document is held out; no more than the least first chunk of a longer document."""
 FLUSH_TOKENS = 1 << 18
+"""Tokens that gather before they are written as rows."""
 PLAN_NAME = "plan.json"
 UNIT_FOLDER = "units"
 LOCK_NAME = ".lock"
@@ -183,13 +185,20 @@ def prepare_unit(
 def _tokens(
     unit: Unit, settings: Settings, encoder: WordEncoder, tally: ReadTally
 ) -> Iterator[tuple[str, bool, np.ndarray]]:
-    """Yield (split, whether a document starts, ids [n]) for each chunk of the unit."""
+    """Yield (split, whether a document starts, ids [n]) for each chunk of the unit.
+
+    Raises:
+      UserError: the input cannot be read.
+    """
     split = SPLITS[0]
-    for chunk in unit.read(settings.read, tally):
-        if chunk.starts_document:
-            held_out = is_held_out(chunk.text, settings.held_out_fraction, settings.held_out_seed)
-            split = SPLITS[held_out]
-        yield split, chunk.starts_document, encoder.encode(chunk.text)
+    try:
+        for chunk in unit.read(settings.read, tally):
+            if chunk.starts_document:
+                held_out = is_held_out(chunk.text, settings.held_out_fraction, settings.held_out_seed)
+                split = SPLITS[held_out]
+            yield split, chunk.starts_document, encoder.encode(chunk.text)
+    except OSError as error:
+        raise UserError(f"Cannot read {error.filename or 'the input'}: {error.strerror or error}.") from error
 
 
 def _finish(writer: ShardWriter, name: str) -> dict[str, Any] | None:
