@@ -119,10 +119,12 @@ def _finetuning(models: Sequence[Model], output: Output) -> list[str]:
     if not berts:
         return [*parts, "No finished fine-tuning run.", ""]
     output.write("finetuning.csv", csv_text(glue_tables.score_records(berts, baselines)))
+    output.write("averages.csv", csv_text(glue_tables.average_records(berts, baselines)))
     plots.plot_scores(berts, baselines, output.folder / "finetuning.png")
     parts += ["![Scores](finetuning.png)", ""]
-    base = [model for model in berts if model.size == "base"]
-    small = [model for model in berts if model.size != "base"]
+    shown = [model for model in berts if not ablation_tables.is_variant(model)]
+    base = [model for model in shown if model.size == "base"]
+    small = [model for model in shown if model.size != "base"]
     for title, reported, ours in (
         ("Table 1: base models", published.TABLE_1_MODELS, base),
         ("Table 2: small models", published.TABLE_2_MODELS, small),

@@ -14,7 +14,7 @@ from eelbert_jax.reporting.text import NONE, Table, millions, number
 
 
 class Ablation(NamedTuple):
-    """A question: the embedders it is about, the one that has to be there, the one to measure from."""
+    """A question: the embedders it is about, the one it asks about, the one to measure from."""
 
     title: str
     embeddings: tuple[str, ...]
@@ -65,15 +65,19 @@ def variants(
             found.append(
                 Variant(model.label, model.embedding, changed, start.tokens, start.heldout_loss, model)
             )
+    suffix = ", not fine-tuned" if found else ""
     for run in pretraining:
         if run.path not in used and run.size == size and run.embedding in ablation.embeddings and run.curve:
-            last = run.curve[-1]
-            found.append(
-                Variant(
-                    run.label, run.embedding, bool(run.changes), run.tokens_at(last.step), last.loss, None
-                )
-            )
+            last, changed = run.curve[-1], bool(run.changes)
+            label, tokens = run.label + suffix, run.tokens_at(last.step)
+            found.append(Variant(label, run.embedding, changed, tokens, last.loss, None))
     return sorted(found, key=lambda column: (ablation.embeddings.index(column.embedding), column.label))
+
+
+def is_variant(model: Model) -> bool:
+    """Whether a model is one of an ablation alone, and so no column of tables 1 and 2."""
+    asked = {ablation.asked for ablation in ABLATIONS}
+    return model.checkpoint is not None and (model.name is None or model.embedding in asked)
 
 
 def ablations(
@@ -84,8 +88,7 @@ def ablations(
     for ablation in ABLATIONS:
         for size in SIZES:
             columns = variants(size, ablation, models, pretraining)
-            embeddings = {column.embedding for column in columns}
-            if ablation.asked in embeddings and len(embeddings) > 1:
+            if any(column.embedding == ablation.asked or column.is_changed for column in columns):
                 tables.append(_table(f"{ablation.title}, {size}", ablation, columns, baselines))
     return tables
 
@@ -129,8 +132,8 @@ def _gain(column: Variant, reference: str, columns: Sequence[Variant], tasks: Se
         for other in columns
         if other.embedding == reference and not other.is_changed and other.tokens == column.tokens
     ]
-    if column.model is None or len(references) != 1 or references[0].model is None:
+    measured_references = [other.model for other in references if other.model is not None]
+    if column.model is None or len(measured_references) != 1:
         return NONE
-    ours = average(column.model.mean, tasks).value
-    theirs = average(references[0].model.mean, tasks).value
+    ours, theirs = (average(model.mean, tasks).value for model in (column.model, *measured_references))
     return NONE if ours is None or theirs is None else f"{100 * (ours - theirs):+.1f}"

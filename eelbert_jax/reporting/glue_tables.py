@@ -76,7 +76,6 @@ def comparison(title: str, reported: Sequence[str], models: Sequence[Model], bas
         "measured here: mean ± standard deviation over n seeds of the best step on the development set, and "
         "the median, which is what the paper reports [R]. Averages: of the means, and of the medians.",
         *FLAGS,
-        "The reported MRPC figures .684 and .812 are the majority class's: no signal.",
     )
     return Table(title, tuple(columns), tuple(rows), notes)
 
@@ -98,7 +97,8 @@ def _measure_row(
     for model in models:
         cells.append(measured(model, task, metric, baselines, MISSING))
         if model.name in reported:
-            cells.append(figure(published.score(model.name, task, metric)))
+            flag = "" if published.has_signal(model.name, task, metric) else NO_SIGNAL
+            cells.append(figure(published.score(model.name, task, metric)) + flag)
     return tuple(cells)
 
 
@@ -289,12 +289,33 @@ def starting_points(models: Sequence[Model]) -> Table:
     rows = []
     for model in models:
         start = model.checkpoint
-        cells = ("from scratch", NONE, NONE)
+        cells = (NONE if model.size is None else "from scratch", NONE, NONE)
         if start is not None:
             cells = (millions(start.tokens), count(start.step), number(start.heldout_loss))
         rows.append((model.label, count(model.parameters), f"{model.parameters * 4 / 1e6:.2f}", *cells))
     columns = ("model", "parameters (2-class)", "MB (float32)", "tokens read", "steps", "held-out loss")
     return Table("What was fine-tuned", columns, tuple(rows))
+
+
+def average_records(models: Sequence[Model], baselines: Baselines) -> list[dict[str, object]]:
+    """Return one record for every model and average; an incomplete one has no figure."""
+    records: list[dict[str, object]] = []
+    for model in (*models, *baselines.models):
+        for name, tasks in AVERAGES.items():
+            means, medians = average(model.mean, tasks), average(model.median, tasks)
+            reported = published.average_score(model.name, name)
+            records.append(
+                {
+                    "model": model.label,
+                    "average": name,
+                    "of_means": None if means.missing else means.value,
+                    "of_medians": None if means.missing else medians.value,
+                    "missing": " ".join(means.missing),
+                    "reported": reported and reported.value,
+                    "mark": reported and reported.mark,
+                }
+            )
+    return records
 
 
 def score_records(models: Sequence[Model], baselines: Baselines) -> list[dict[str, object]]:

@@ -167,13 +167,19 @@ CLAIMS: Mapping[str, tuple[tuple[str, str], ...]] = MappingProxyType(
 )
 """What the paper says in words, with the mark, by the part of a report."""
 
-NO_SIGNAL = (("mrpc", "accuracy", 0.684), ("mrpc", "f1", 0.812))
-"""Reported figures that are the majority class's: they carry no signal. Computed."""
+MAJORITY_CLASS = (("mrpc", "accuracy", 0.684), ("mrpc", "f1", 0.812))
+"""Reported figures that are those of always answering the most frequent class: they carry no signal."""
 
 
 def score(model: str | None, task: str, metric: str) -> Figure | None:
     """Return what the paper reports of a model, None where it reports nothing."""
     return SCORES[model].get((task, metric)) if model is not None and model in SCORES else None
+
+
+def has_signal(model: str | None, task: str, metric: str) -> bool:
+    """Whether what the paper reports of a model is not just the majority class's figure."""
+    figure = score(model, task, metric)
+    return figure is None or (task, metric, figure.value) not in MAJORITY_CLASS
 
 
 def average_score(model: str | None, name: str) -> Figure | None:

@@ -13,13 +13,17 @@ COMMON = "Mean of the tasks that both have"
 
 
 class Ratio(NamedTuple):
-    """One line of one pair; `measured` is of medians, None where there is nothing to divide by."""
+    """One line of one pair; `measured` is of medians, None where there is nothing to divide by.
+
+    A ratio has signal where both of its scores are above the majority class.
+    """
 
     pair: str
     line: str
     measured: float | None
     has_signal: bool
     reported: Figure | None
+    reported_has_signal: bool
 
 
 def pairs(models: Sequence[Model]) -> tuple[list[tuple[Model, Model]], list[str]]:
@@ -65,17 +69,19 @@ def ratios_of(small: Model, large: Model, baselines: Baselines) -> list[Ratio]:
             continue
         majority = baselines.majority_of(task, metric)
         has_signal = majority is None or min(ours, theirs) > majority
-        reported = _quotient(*(published.score(model.name, task, metric) for model in (small, large)))
-        found.append(Ratio(pair, label, _divide(ours, theirs), has_signal, reported))
+        both = (small.name, large.name)
+        reported = _quotient(*(published.score(name, task, metric) for name in both))
+        reported_has_signal = all(published.has_signal(name, task, metric) for name in both)
+        found.append(Ratio(pair, label, _divide(ours, theirs), has_signal, reported, reported_has_signal))
     for name, tasks in AVERAGES.items():
         shares = average(small.median, tasks), average(large.median, tasks)
         if not any(share.missing for share in shares):
             reported = _quotient(*(published.average_score(model.name, name) for model in (small, large)))
-            found.append(Ratio(pair, name, _divide(*(share.value for share in shares)), True, reported))
+            found.append(Ratio(pair, name, _divide(*(share.value for share in shares)), True, reported, True))
     common = [task for task in SCORE_METRICS if task in small.chosen and task in large.chosen]
     if common:
         share = _divide(*(average(model.median, common).value for model in (small, large)))
-        found.append(Ratio(pair, f"{COMMON}: {task_list(common)}", share, True, None))
+        found.append(Ratio(pair, f"{COMMON}: {task_list(common)}", share, True, None, True))
     return found
 
 
@@ -122,8 +128,8 @@ def _cells(found: Sequence[Ratio]) -> list[str]:
     if not found:
         return [NONE, NONE]
     (ratio,) = found
-    flag = "" if ratio.has_signal or ratio.measured is None else NO_SIGNAL
-    return [number(ratio.measured) + flag, figure(ratio.reported)]
+    flags = ["" if has_signal else NO_SIGNAL for has_signal in (ratio.has_signal, ratio.reported_has_signal)]
+    return [number(ratio.measured) + flags[0], figure(ratio.reported) + flags[1]]
 
 
 def ratio_records(lines: Sequence[Ratio]) -> list[dict[str, object]]:
