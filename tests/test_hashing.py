@@ -165,9 +165,11 @@ def test_accounts_of_the_whole_vocabulary_agree(tokens, preset):
     for name, account in {
         "numpy": hash_table(spec, tokens, d),
         "jit, from characters": hashing.embed_strings(characters, lengths, spec, d),
-        "eager, from signatures": jnp_embedding(truth, true_counts, d, spec),
     }.items():
         np.testing.assert_array_equal(bits(account), vectors, err_msg=name)
+    # Op by op on every 60th token: all of them would take longer than everything else here.
+    eager_vectors = jnp_embedding(truth[::60], true_counts[::60], d, spec)
+    np.testing.assert_array_equal(bits(eager_vectors), vectors[::60])
 
 
 @pytest.mark.parametrize("d", [128, 768])
