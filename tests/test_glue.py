@@ -416,7 +416,11 @@ def test_a_stray_quote_in_a_csv_is_an_error(content, message, tmp_path):
 
 @pytest.mark.parametrize(
     ("line", "message"),
-    [("[1]", "expected a JSON object"), ('{"text": ', "not valid JSON")],
+    [
+        ("[1]", "expected a JSON object"),
+        ('{"text": ', "not valid JSON"),
+        (r'{"text": "half a \ud83d character", "kind": "x"}', "not valid JSON"),
+    ],
 )
 def test_bad_jsonl_names_the_line(line, message, tmp_path):
     (tmp_path / "train.jsonl").write_text('{"text": "a", "kind": "x"}\n' + line + "\n")

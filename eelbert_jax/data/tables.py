@@ -162,7 +162,8 @@ def _read_jsonl(path: Path, text: str, tally: Tally) -> Iterator[Row]:
             continue
         try:
             record = json.loads(line)
-        except json.JSONDecodeError as error:
+            json.dumps(record, ensure_ascii=False).encode()  # JSON can escape half a character
+        except (json.JSONDecodeError, UnicodeEncodeError) as error:
             raise UserError(f"{path}, line {number}: not valid JSON: {error}. Mend the line.") from error
         if not isinstance(record, dict):
             raise UserError(
