@@ -286,6 +286,18 @@ def test_a_seed_counts_once(tmp_path):
         collect(tmp_path / "tree", result(), result(metrics=0.9))
 
 
+def test_what_a_record_does_not_say_of_its_checkpoint_the_checkpoint_does(tmp_path):
+    run = write_pretraining(tmp_path / "pre", write_rows(tmp_path / "rows"))
+    (start,) = [
+        model.checkpoint
+        for model in collect(tmp_path / "a", result(pretrained={"workdir": str(run), "step": 20}))
+    ]
+    assert start == (str(run), 20, 20 * 16 * 8, 1.0)
+    elsewhere = {"workdir": str(tmp_path / "gone"), "step": 20}
+    (start,) = [model.checkpoint for model in collect(tmp_path / "b", result(pretrained=elsewhere))]
+    assert start == (elsewhere["workdir"], 20, None, None)
+
+
 def test_other_development_sets_are_refused(tmp_path):
     smaller = result("EELBERT-tiny", num_examples={"train": 1000, "dev": 99})
     with pytest.raises(UserError, match=r"tree/000 and tree/001 measured sst2 on different development sets"):
@@ -503,6 +515,7 @@ def test_the_job_needs_no_jax(tmp_path):
         (json.dumps(result(task="custom", metrics={})), "metrics.any metric is missing"),
         (json.dumps(result(num_examples={"dev": 3})), "num_examples.train is missing"),
         (json.dumps(result(pretrained={"workdir": "x"})), "pretrained.step is missing, expected int or null"),
+        (json.dumps(result(pretrained="x")), "pretrained is 'x', expected dict or null"),
     ],
 )
 def test_a_corrupt_result_is_named(tmp_path, text, message):
@@ -580,6 +593,22 @@ def test_what_pretrain_leaves_is_understood(tmp_path):
     assert hashed.tokens_at(4) == 4 * 16 * 32
     assert hashed.parameters["MLM"] < table.parameters["MLM"]
     assert hashed.seconds > 0
+    for split in ("train", "dev"):
+        examples = "".join(f"{i} dogs\tgood\n{i} stones\tbad\n" for i in range(9))
+        (tmp_path / f"{split}.tsv").write_text("sentence\tlabel\n" + examples)
+    words = [
+        "--config=configs/glue.py:micro,task=custom",
+        f"--config.pretrained={folder / 'ngram_hash'}",
+        f"--config.custom.train={tmp_path / 'train.tsv'}",
+        f"--config.custom.dev={tmp_path / 'dev.tsv'}",
+        "--config.num_epochs=1",
+        f"--workdir={folder / 'tuned'}",
+    ]
+    assert main(["finetune", *words]) == 0
+    (tuned,) = runs.find_runs(str(folder)).finetuning
+    assert (tuned.task, tuned.official) == ("custom (18 dev examples)", False)
+    assert tuned.checkpoint == (str(folder / "ngram_hash"), 4, 4 * 16 * 32, hashed.curve[-1].loss)
     text = report(str(folder), tmp_path / "out").read_text()
     assert "| unigram: frequencies alone (rows) |" in text
     assert "| 4 of 4 |" in text
+    assert "| EELBERT-micro | custom (18 dev examples) |" in text

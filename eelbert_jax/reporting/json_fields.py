@@ -48,6 +48,10 @@ class Fields:
             raise self.wrong(key, f"is {value!r}", kinds)
         return value
 
+    def __contains__(self, key: str) -> bool:
+        """Whether there is such a key."""
+        return key in self._values
+
     def group(self, key: str) -> "Fields":
         """Return the object under `key`."""
         return Fields(self._path, self.take(key, dict), f"{self._prefix}{key}.")

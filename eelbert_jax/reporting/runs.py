@@ -194,7 +194,7 @@ def find_runs(roots: str) -> Found:
                 files.clear()
             elif CONFIG_NAME in files:
                 config = read_json(path / CONFIG_NAME)
-                if "mlm_probability" in config and "run" in config and METRICS_NAME in files:
+                if _is_pretraining(config) and METRICS_NAME in files:
                     pretraining[key] = read_pretraining(path, config, folder)
                     files.clear()
                 elif "task" in config and "pretrained" in config:
@@ -257,15 +257,7 @@ def read_result(path: Path, folder: str) -> FineTuningRun:
     if "train" not in examples:
         raise fields.group("num_examples").wrong("train", "is missing", (int,))
     num_dev = {split: number for split, number in examples.items() if split != "train"}
-    checkpoint = None
-    if fields.take("pretrained", dict, null) is not None:
-        start = fields.group("pretrained")
-        checkpoint = Checkpoint(
-            os.path.normpath(start.take("workdir", str)),
-            start.take("step", int, null),
-            start.take("tokens", int, null),
-            start.take("heldout_loss", float, null),
-        )
+    has_checkpoint = fields.take("pretrained", dict, null) is not None
     task, metrics = fields.take("task", str), fields.numbers("metrics", float)
     missing = [metric for name, metric, _ in MEASURES if name == task and metric not in metrics]
     if missing or not metrics:
@@ -283,7 +275,7 @@ def read_result(path: Path, folder: str) -> FineTuningRun:
         size=model.take("size", str, null),
         embedding=model.take("embedding", str, null),
         parameters=model.take("parameters", int),
-        checkpoint=checkpoint,
+        checkpoint=_checkpoint(fields.group("pretrained")) if has_checkpoint else None,
         seed=fields.take("seed", int),
         recipe=Recipe(
             fields.take("learning_rate", float),
@@ -302,6 +294,28 @@ def read_result(path: Path, folder: str) -> FineTuningRun:
         hardware=fields.take("hardware", str),
         commit=fields.take("commit", str, null),
     )
+
+
+def _checkpoint(start: Fields) -> Checkpoint:
+    """Return where a run started; what its record leaves out, the pre-training run says where it is here."""
+    null = type(None)
+    workdir, step = os.path.normpath(start.take("workdir", str)), start.take("step", int, null)
+    if "tokens" in start and "heldout_loss" in start:
+        return Checkpoint(
+            workdir, step, start.take("tokens", int, null), start.take("heldout_loss", float, null)
+        )
+    path = Path(workdir)
+    config = read_json(path / CONFIG_NAME) if (path / CONFIG_NAME).is_file() else {}
+    if step is None or not _is_pretraining(config):
+        return Checkpoint(workdir, step, None, None)
+    run = read_pretraining(path, config, workdir)
+    losses = {point.step: point.loss for point in run.curve}
+    return Checkpoint(workdir, step, run.tokens_at(step), losses.get(step))
+
+
+def _is_pretraining(config: Mapping[str, Any]) -> bool:
+    """Whether `eelbert pretrain` wrote a config."""
+    return "mlm_probability" in config and "run" in config
 
 
 def read_pretraining(path: Path, config: Mapping[str, Any], folder: str) -> PretrainingRun:
