@@ -2,56 +2,11 @@
 
 import json
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from eelbert_jax.__main__ import main
-from eelbert_jax.errors import UserError
 from eelbert_jax.jobs import quickstart
-from eelbert_jax.jobs.models import Pretrained
-from eelbert_jax.model import bert
-from eelbert_jax.model.config import sized
-from eelbert_jax.vocabulary import SPECIAL_TOKENS, Vocabulary
-
-WORDS = ("the", "a", "running", "runner", "run", "table", "file", "opens", "##ing", "##s", ".")
-VOCABULARY = Vocabulary((*SPECIAL_TOKENS, *WORDS))
-CONFIG = sized("micro", vocab_size=VOCABULARY.size)
-
-
-@pytest.fixture(scope="module")
-def trained():
-    params = bert.BertForMaskedLM(CONFIG).init(jax.random.key(0), jnp.zeros((1, 1), jnp.int32))["params"]
-    return Pretrained(CONFIG, VOCABULARY, params, bert.constants(CONFIG, VOCABULARY), step=0)
-
-
-def test_guesses_are_the_models_probabilities(trained):
-    guesses = quickstart.masked_guesses(trained, "The [MASK] opens a [MASK] .", 16)
-    ids = np.array([[2, 5, 4, 12, 6, 4, 15, 3]], np.int32)
-    assert [VOCABULARY.tokens[i] for i in ids[0, 1:7]] == ["the", "[MASK]", "opens", "a", "[MASK]", "."]
-    variables = {"params": trained.params, "constants": trained.constants}
-    expected = jax.nn.softmax(bert.BertForMaskedLM(CONFIG).apply(variables, ids)[0])
-    assert len(guesses) == 2
-    for position, row in zip((2, 5), guesses, strict=True):
-        shares = [share for _, share in row]
-        assert shares == sorted(shares, reverse=True)
-        for token, share in row:
-            assert share == pytest.approx(float(expected[position, VOCABULARY.id_of(token)]), rel=1e-5)
-
-
-def test_guesses_follow_the_parameters(trained):
-    predictions = trained.params["cls"]["predictions"]
-    bias = predictions["bias"].at[VOCABULARY.id_of("table")].set(50.0)
-    params = {**trained.params, "cls": {"predictions": {**predictions, "bias": bias}}}
-    (guesses,) = quickstart.masked_guesses(trained._replace(params=params), "the [MASK] .", 1)
-    assert guesses == [("table", pytest.approx(1.0, abs=1e-6))]
-
-
-@pytest.mark.parametrize("sentence", ["the table .", "[MASK] " * 600])
-def test_a_sentence_that_cannot_be_guessed_is_refused(trained, sentence):
-    with pytest.raises(UserError, match=r"must have a \[MASK\] and at most 512 tokens"):
-        quickstart.masked_guesses(trained, sentence, 1)
 
 
 def test_size_lines_have_the_papers_counts():

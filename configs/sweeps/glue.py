@@ -8,7 +8,6 @@ searched for its miniatures (batch 8-128 x rate, 4 epochs each), or `grid=seeds`
 there with seeds 0, 1, ... at one setting, which `--config.opt.learning_rate=...` and its like change.
 """
 
-import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -19,6 +18,7 @@ from ml_collections import config_dict
 from eelbert_jax.data.glue import GLUE_TASKS, Task, find_task
 from eelbert_jax.errors import UserError
 from eelbert_jax.jobs.command_line import load_config
+from eelbert_jax.jobs.task_data import find_glue_dir
 
 JOB = "finetune"
 GRIDS = ("rates", "seeds")
@@ -61,9 +61,7 @@ def tasks_with_files(config: config_dict.ConfigDict) -> list[str]:
 
     Without a folder TFDS fetches what there is, which is every official task.
     """
-    glue_dir = config.data.glue_dir
-    if glue_dir is None and "EELBERT_DATA" in os.environ:
-        glue_dir = str(Path(os.environ["EELBERT_DATA"]) / "glue")
+    glue_dir = find_glue_dir(config.data.glue_dir)
     trainable = [task for task in GLUE_TASKS.values() if task.dev_splits]
     if glue_dir is None:
         return [task.name for task in trainable if task.official]

@@ -6,20 +6,26 @@ import subprocess
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import ml_collections
 
 import eelbert_jax
+from eelbert_jax.data.tasks import find_task
 from eelbert_jax.errors import UserError
 from eelbert_jax.hashing import HashSpec
 from eelbert_jax.model import bert
 from eelbert_jax.model.config import BertConfig
+from eelbert_jax.reporting.json_fields import Fields, read_json
+from eelbert_jax.reporting.runs import CONFIG_NAME
 from eelbert_jax.training.checkpoint import Checkpoints
 from eelbert_jax.vocabulary import Vocabulary, load_vocabulary
 
 VOCABULARY_NAME = "vocab.txt"
 CHECKPOINTS_NAME = "checkpoints"
+BEST_NAME = "best"
+"""Beside a fine-tuning's checkpoints, to resume from: its best step, to use."""
 
 NOT_IDENTITY = (
     "hidden_dropout_prob",
@@ -47,6 +53,32 @@ class Pretrained(NamedTuple):
     params: Any
     constants: Any
     step: int
+
+
+class Finetuned(NamedTuple):
+    """A fine-tuned model as a run's folder holds it, at its best step.
+
+    Attributes:
+      config: sizes, embedder, hash, number of labels; without dropout, float32.
+      vocabulary: of the run.
+      params: of `bert.BertForSequenceClassification`.
+      constants: the collection beside them.
+      step: completed updates.
+      task: name of the task.
+      labels: names of the classes in the order of the outputs; () for a regression.
+      reads_pairs: the task is about two texts.
+      max_length: tokens that an example had at most.
+    """
+
+    config: BertConfig
+    vocabulary: Vocabulary
+    params: Any
+    constants: Any
+    step: int
+    task: str
+    labels: tuple[str, ...]
+    reads_pairs: bool
+    max_length: int
 
 
 def bert_config(model: ml_collections.ConfigDict, vocab_size: int) -> BertConfig:
@@ -98,22 +130,76 @@ def load_pretrained(workdir: str | Path) -> Pretrained:
     """Load the newest checkpoint of `eelbert pretrain` in `workdir`.
 
     Raises:
-      UserError: there is none, or its vocabulary or hash are not what this version computes.
+      UserError: there is none, it is of a fine-tuned model, or its vocabulary or hash are not what this
+        version computes.
     """
     workdir = Path(workdir)
     with Checkpoints(workdir / CHECKPOINTS_NAME, create=False) as checkpoints:
         saved = checkpoints.identity()
+        if "task" in saved:
+            raise UserError(
+                f"{workdir} holds a model fine-tuned on {saved['task']['name']}; a pre-trained one is needed "
+                "here: name the workdir of `eelbert pretrain`."
+            )
         vocabulary = load_vocabulary(workdir / VOCABULARY_NAME)
-        fields = dict(saved["model"])
-        fields["hash"] = HashSpec.from_dict(fields["hash"] or {})
-        config = BertConfig(**fields, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0)
-        model = bert.BertForMaskedLM(config)
-        key = jax.eval_shape(lambda: jax.random.key(0))
-        ids = jax.ShapeDtypeStruct((1, 1), jnp.int32)
-        like = jax.eval_shape(model.init, key, ids)["params"]
-        device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-        like = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=device), like)
-        params = checkpoints.restore_params(like, identity(config, vocabulary))
+        config = _saved_config(saved)
+        params = _restore(checkpoints, bert.BertForMaskedLM(config), identity(config, vocabulary))
         step = checkpoints.latest_step()
     assert step is not None
     return Pretrained(config, vocabulary, params, bert.constants(config, vocabulary), step)
+
+
+def load_finetuned(workdir: str | Path) -> Finetuned:
+    """Load the best checkpoint of `eelbert finetune` in `workdir`.
+
+    Raises:
+      UserError: there is none, it is of a pre-trained model, or its vocabulary or hash are not what this
+        version computes.
+    """
+    workdir = Path(workdir)
+    if (workdir / CHECKPOINTS_NAME).is_dir() and not (workdir / BEST_NAME).is_dir():
+        raise UserError(
+            f"{workdir} holds no fine-tuned model but checkpoints alone, as `eelbert pretrain` leaves them: "
+            f"run `eelbert finetune --config.pretrained={workdir}` and name its workdir."
+        )
+    with Checkpoints(workdir / BEST_NAME, create=False) as checkpoints:
+        saved = checkpoints.identity()
+        vocabulary = load_vocabulary(workdir / VOCABULARY_NAME)
+        labels = tuple(saved["task"]["labels"])
+        config = dataclasses.replace(_saved_config(saved), num_labels=max(len(labels), 1))
+        meant = {**identity(config, vocabulary), "task": saved["task"]}
+        params = _restore(checkpoints, bert.BertForSequenceClassification(config), meant)
+        step = checkpoints.latest_step()
+    assert step is not None
+    settings = Fields(workdir / CONFIG_NAME, read_json(workdir / CONFIG_NAME))
+    task = saved["task"]["name"]
+    if task == "custom":
+        reads_pairs = settings.take("custom", dict)["second_text_column"] is not None
+    else:
+        reads_pairs = len(find_task(task).text_fields) == 2
+    return Finetuned(
+        config,
+        vocabulary,
+        params,
+        bert.constants(config, vocabulary),
+        step,
+        task,
+        labels,
+        reads_pairs,
+        settings.take("max_length", int),
+    )
+
+
+def _saved_config(saved: dict[str, Any]) -> BertConfig:
+    """Return the configuration of a saved identity, without dropout and in float32."""
+    fields = {**saved["model"], "hash": HashSpec.from_dict(saved["model"]["hash"] or {})}
+    return BertConfig(**fields, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0)
+
+
+def _restore(checkpoints: Checkpoints, model: nn.Module, meant: dict[str, Any]) -> Any:
+    """Return the newest parameters of `model` on the first local device."""
+    key = jax.eval_shape(lambda: jax.random.key(0))
+    like = jax.eval_shape(model.init, key, jax.ShapeDtypeStruct((1, 1), jnp.int32))["params"]
+    device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+    like = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=device), like)
+    return checkpoints.restore_params(like, meant)

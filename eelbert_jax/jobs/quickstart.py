@@ -10,24 +10,21 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-import jax
-import jax.numpy as jnp
 import ml_collections
 import numpy as np
 
 from eelbert_jax.data.rows import Rows
 from eelbert_jax.data.statistics import unigram_entropy
-from eelbert_jax.errors import UserError
 from eelbert_jax.hash_report import nearest_neighbours
 from eelbert_jax.jobs import command_line
-from eelbert_jax.jobs.models import Pretrained, load_pretrained
+from eelbert_jax.jobs.answers import MaskFiller
+from eelbert_jax.jobs.models import load_pretrained
 from eelbert_jax.jobs.prepare import prepare_rows, summary
 from eelbert_jax.jobs.pretrain import pretrain
 from eelbert_jax.jobs.sizes import count_parameters
-from eelbert_jax.model import bert
 from eelbert_jax.model.config import sized
 from eelbert_jax.training.writer import duration, read_metrics
-from eelbert_jax.vocabulary import CONTINUATION_PREFIX, make_tokenizer
+from eelbert_jax.vocabulary import CONTINUATION_PREFIX
 
 MEGABYTE = 10**6
 BERT_BASE_UNCASED_SIZE = 30522
@@ -83,9 +80,10 @@ def quickstart(config: ml_collections.ConfigDict, workdir: str | Path) -> Outcom
         print(f'  "{word}": ' + ", ".join(f"{token} {cosine:.2f}" for token, cosine in near))
 
     _heading("Guesses for masked words")
-    for sentence in config.sentences:
+    filler = MaskFiller(trained, config.num_guesses)
+    for sentence, masks in zip(config.sentences, filler.guesses(config.sentences), strict=True):
         print(f"  {sentence}")
-        for guesses in masked_guesses(trained, sentence, config.num_guesses):
+        for guesses in masks:
             print("    " + ", ".join(f"{token} {share:.0%}" for token, share in guesses))
 
     _heading("Result")
@@ -94,30 +92,6 @@ def quickstart(config: ml_collections.ConfigDict, workdir: str | Path) -> Outcom
     print(f"  loss curve       {Path(workdir) / 'loss.png'}")
     print(f"  time             {duration(time.monotonic() - started)}")
     return outcome
-
-
-def masked_guesses(trained: Pretrained, sentence: str, count: int) -> list[list[tuple[str, float]]]:
-    """Return the most probable tokens with their probabilities for each [MASK] of a sentence.
-
-    Raises:
-      UserError: the sentence has no [MASK], or is longer than the model reads.
-    """
-    vocabulary, longest = trained.vocabulary, trained.config.max_position_embeddings
-    words = make_tokenizer(vocabulary, special_tokens=True).encode(sentence).ids
-    ids = np.array([vocabulary.cls_id, *words, vocabulary.sep_id], np.int32)
-    positions = np.flatnonzero(ids == vocabulary.mask_id)
-    if not len(positions) or len(ids) > longest:
-        raise UserError(
-            f"{sentence!r} must have a [MASK] and at most {longest} tokens; "
-            f"it has {len(positions)} and {len(ids)}."
-        )
-    variables = {"params": trained.params, "constants": trained.constants}
-    logits = jnp.asarray(bert.BertForMaskedLM(trained.config).apply(variables, ids[None]))
-    shares, tokens = jax.lax.top_k(jax.nn.softmax(logits[0, positions]), count)
-    return [
-        [(vocabulary.tokens[int(i)], float(share)) for i, share in zip(row, row_shares, strict=True)]
-        for row, row_shares in zip(tokens, shares, strict=True)
-    ]
 
 
 def size_lines(vocab_size: int) -> list[str]:
