@@ -181,7 +181,7 @@ def _missing(task: Task, split: str, path: Path) -> UserError:
         there = f"{path.parent} holds {', '.join(sorted(p.name for p in path.parent.iterdir())) or 'nothing'}"
     advice = "Add the file"
     if task.official:
-        advice += ", or leave config.data.glue_dir empty to ask TFDS"
+        advice += ", or ask TFDS by naming no folder (config.data.glue_dir empty, EELBERT_DATA unset)"
         samples = [t.name for t in GLUE_TASKS.values() if t.folder == task.folder and not t.official]
         advice += "".join(f", or take task={name}, whose figures are not official" for name in samples)
     return UserError(f"Task {task.name!r} has no {path.name} for its split {split!r}: {there}. {advice}.")

@@ -60,6 +60,11 @@ JOBS: Mapping[str, Job] = MappingProxyType(
             "configs/glue.py",
             "required",
         ),
+        "baseline": Job(
+            "score a bag of words on the task of a fine-tuning config: what a BERT has to beat",
+            "configs/glue.py",
+            "required",
+        ),
         "sizes": Job(
             "print parameters and bytes of every size x embedding x counting convention",
             None,
