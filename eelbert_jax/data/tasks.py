@@ -178,7 +178,7 @@ _TASKS = (
         submission_files=("AX.tsv",),
     ),
     # A sample of QQP's training file, for those who cannot have the whole. Every tenth row is held out; the
-    # rows are in random order. Never to be printed as QQP.
+    # rows are in random order. No pair stands on both sides, but a question may. Never to be printed as QQP.
     _glue(
         "qqp_sample",
         "QQP",

@@ -1,7 +1,7 @@
 """`eelbert baseline`: a bag of words on the task of a fine-tuning config, as a run that a report shows.
 
-Takes the config of `eelbert finetune`, so that both read the same data, a table of one's own too; of it only the
-task and where it lies matter. Leaves the model to `eelbert_jax.training.baselines`.
+Takes the config of `eelbert finetune`, so that both read the same data, a table of one's own too; of it only
+the task and where it lies matter. Leaves the model to `eelbert_jax.training.baselines`.
 """
 
 import json
