@@ -1,6 +1,5 @@
 """Every config and recipe loads, every leaf can be overridden, every sweep's cell fits its config."""
 
-import ast
 from pathlib import Path
 
 import pytest
@@ -54,18 +53,20 @@ def leaves(config: config_dict.ConfigDict, prefix: str = "") -> list[tuple[str, 
     return found
 
 
-SAMPLES = {int: "7", float: "0.5", str: "word", bool: "false"}
+SAMPLES = {int: ("7", 7), float: ("0.5", 0.5), str: ("word", "word"), bool: ("false", False)}
+SAMPLES[tuple] = ("('word', 'other')", ("word", "other"))
 
 
 @pytest.mark.parametrize("file", sorted((ROOT / "configs").glob("*.py")), ids=lambda path: path.stem)
 def test_every_leaf_can_be_overridden(file):
     job = file.stem if file.stem in command_line.JOBS else "pretrain"
     for name, kind in leaves(command_line.load_config(file)):
-        words = [f"--config={file}", "--workdir=x", f"--config.{name}={SAMPLES[kind]}"]
+        text, expected = SAMPLES[kind]
+        words = [f"--config={file}", "--workdir=x", f"--config.{name}={text}"]
         value = command_line.parse(job, words).config
         for part in name.split("."):
             value = value[part]
-        assert value == kind(ast.literal_eval(SAMPLES[kind].title()) if kind is bool else SAMPLES[kind]), name
+        assert value == expected, name
 
 
 @pytest.mark.parametrize("file", SWEEPS, ids=lambda path: path.stem)
