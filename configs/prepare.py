@@ -3,9 +3,9 @@
     eelbert prepare --config=configs/prepare.py --config.source='DIR/*.txt.xz' \\
         --config.vocabulary=VOCAB.TXT --workdir=DIR
 
-The corpus of 603 MB (130M tokens) in 24 xz files takes 2 minutes on two cores; memory stays below 400 MB a
-worker whatever the size of the input. Interrupted, the same command continues, and the result is the same
-to the byte. `--config.show_rows=3` prints some rows as text at the end.
+603 MB of English text (133M tokens) in 24 xz files cost 68 seconds of processor time and, with two workers,
+380 MiB of memory in all; memory does not grow with the input. Interrupted, the same command continues, and
+the result is the same to the byte. `--config.show_rows=3` prints some rows as text at the end.
 """
 
 import ml_collections
