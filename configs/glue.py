@@ -5,9 +5,8 @@
     eelbert finetune --config=configs/glue.py:tiny,task=custom --config.custom.train=reviews.tsv ...
 
 The recipe is a size, optionally followed by `embedding=KIND` (for a model from scratch; a checkpoint brings
-its own) and `task=NAME`. The defaults are one cell of Google's grid for the miniatures (4 epochs, batch 8-128,
-rate {3e-4, 1e-4, 5e-5, 3e-5}); `configs/sweeps/glue.py` is the grid. Scores, machine and time stand in
-docs/results.md.
+its own) and `task=NAME`. The defaults are a cell of Google's grid for the miniatures (4 epochs, batch 8-128,
+rate {3e-4, 1e-4, 5e-5, 3e-5}); `configs/sweeps/glue.py` is the grid.
 """
 
 from ml_collections import config_dict
@@ -50,6 +49,7 @@ def get_config(recipe: str = "tiny") -> config_dict.ConfigDict:
     # Workdir of `eelbert pretrain`, or a folder in the Hugging Face layout; empty: from scratch.
     config.pretrained = config_dict.placeholder(str)
     config.vocabulary = config_dict.placeholder(str)  # vocabulary file; for a model from scratch alone
+    config.lowercase = True  # of a model from scratch: how its vocabulary was made
     config.size = size  # has to be the checkpoint's
     # Of a model from scratch; a checkpoint brings its own, but for the dropout and the computation type.
     config.model = load_config(f"configs/pretrain.py:{size},embedding={options['embedding']}").model

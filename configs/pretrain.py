@@ -45,6 +45,7 @@ def parse_recipe(recipe: str) -> tuple[str, dict[str, str]]:
 def model_config(size: str, embedding: str) -> config_dict.ConfigDict:
     """Return every field of `BertConfig` as a config; see its docstring for units and legal values."""
     defaults = dataclasses.asdict(BertConfig(**SIZES[size], embedding=embedding))
+    # `split`: "proportional", or the widths d_1..d_N as "21,43,64".
     defaults["hash"] = HashSpec().to_dict()
     defaults["hash"]["scale"] = config_dict.placeholder(float)
     # Empty: that of the rows' vocabulary. A number has to agree with it.
@@ -75,6 +76,7 @@ def get_config(recipe: str = "tiny") -> config_dict.ConfigDict:
 
     config.data = config_dict.ConfigDict()
     config.data.rows = config_dict.placeholder(str)  # folder made by `eelbert prepare`; required
+    config.data.verify = True  # check the shards' checksums at the start, at about 1 GB/s
     config.data.eval_rows = config_dict.placeholder(int)  # held-out rows to evaluate; empty: all
     config.data.eval_batch_size = 256  # rows, over all devices
 

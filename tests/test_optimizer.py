@@ -14,7 +14,7 @@ from eelbert_jax.training.optimizer import (
 
 def test_schedule_at_its_boundaries_for_900k_steps():
     schedule = learning_rate_schedule(OptimizerConfig(), 900_000)
-    # float32: 1 - share of the decay is off by up to 2^-24 of the peak rate, which is all that is left at the end.
+    # float32: 1 - share of the decay is off by up to 2^-24 of the peak, which is all that is left at the end.
     for step, wanted in [
         (0, 0.0),
         (1, 1e-8),

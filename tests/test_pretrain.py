@@ -2,7 +2,9 @@
 
 import io
 import itertools
+import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -10,6 +12,7 @@ import time
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -19,8 +22,11 @@ from eelbert_jax.jobs import command_line
 from eelbert_jax.jobs.models import load_pretrained
 from eelbert_jax.jobs.prepare import prepare_rows
 from eelbert_jax.jobs.pretrain import pretrain
+from eelbert_jax.training import masked_lm
 from eelbert_jax.training.loop import NonFiniteLoss
 from eelbert_jax.training.writer import Writer, read_metrics
+from eelbert_jax.vocabulary import load_vocabulary
+from eelbert_jax.workdir import locked
 
 TEXT = """The {animal} ran over the {place}. It saw a {thing} and stopped.
 
@@ -178,12 +184,84 @@ def test_starts_from_the_parameters_of_another_run(rows_dir, tmp_path, capsys):
 def test_a_non_finite_loss_stops_the_run_and_nothing_of_it_is_saved(rows_dir, tmp_path):
     # A rate at which the parameters overflow within a few steps.
     config = small(rows_dir, **{"opt.learning_rate": 1e38, "opt.max_grad_norm": 0.0})
-    with pytest.raises(NonFiniteLoss, match=r"lower opt\.learning_rate"):
+    with pytest.raises(NonFiniteLoss, match=r"lower --config\.opt\.learning_rate"):
         pretrain(config, tmp_path)
     steps = [int(path.name) for path in (tmp_path / "checkpoints").iterdir() if path.name.isdigit()]
     if steps:
         loaded = load_pretrained(tmp_path)
         assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(loaded.params))
+
+
+def test_an_update_that_overflows_after_a_finite_loss_is_not_saved(rows_dir, tmp_path, monkeypatch):
+    original = masked_lm.make_train_step
+
+    def poisoned(*args):
+        step = original(*args)
+
+        def train_step(state, constants, rows):
+            state, metrics = step(state, constants, rows)
+            poison = jnp.where(state.step == 8, jnp.nan, 1.0)
+            return state.replace(params=jax.tree.map(lambda leaf: leaf * poison, state.params)), metrics
+
+        return train_step
+
+    monkeypatch.setattr(masked_lm, "make_train_step", poisoned)
+    with pytest.raises(NonFiniteLoss, match="not finite after step 8"):
+        pretrain(small(rows_dir), tmp_path)
+    assert load_pretrained(tmp_path).step == 4
+
+
+def test_a_start_from_which_the_end_cannot_be_reached_is_refused(rows_dir, tmp_path):
+    pretrain(small(rows_dir, total_steps=4, eval_every_steps=4), tmp_path)
+    with pytest.raises(UserError, match="beyond total_steps=2"):
+        pretrain(small(rows_dir, total_steps=2), tmp_path)
+    steps = dict(total_steps=24, log_every_steps=8, eval_every_steps=8, checkpoint_every_steps=8)
+    with pytest.raises(UserError, match="no multiple of steps_per_call=8"):
+        pretrain(small(rows_dir, **steps, steps_per_call=8), tmp_path)
+
+
+def test_a_start_cut_before_the_first_checkpoint_leaves_one_record_of_step_0(rows_dir, tmp_path, monkeypatch):
+    config = small(rows_dir, total_steps=4, eval_every_steps=4)
+    with monkeypatch.context() as patch:
+        cut_at(patch, 1)
+        with pytest.raises(Cut):
+            pretrain(config, tmp_path)
+    for path in (tmp_path / "checkpoints").iterdir():
+        shutil.rmtree(path)
+    pretrain(config, tmp_path)
+    records = read_metrics(tmp_path / "metrics.jsonl")
+    assert sum(record["step"] == 0 for record in records) == 1
+
+
+def test_a_second_run_in_a_workdir_is_refused(rows_dir, tmp_path):
+    with locked(tmp_path), pytest.raises(UserError, match="Another process works in"):
+        pretrain(small(rows_dir), tmp_path)
+
+
+def test_a_flipped_bit_in_a_shard_is_found_at_the_start(rows_dir, tmp_path):
+    copy = tmp_path / "rows"
+    shutil.copytree(rows_dir, copy)
+    shard = next(path for path in (copy / "train").iterdir())
+    data = bytearray(shard.read_bytes())
+    data[100] ^= 1
+    shard.write_bytes(data)
+    with pytest.raises(UserError, match=shard.name):
+        pretrain(small(copy), tmp_path / "run")
+
+
+def test_a_checkpoint_of_another_vocabulary_is_refused_and_stays_usable(rows_dir, tmp_path):
+    pretrain(small(rows_dir, total_steps=4, eval_every_steps=4), tmp_path / "run")
+    other = tmp_path / "rows"
+    shutil.copytree(rows_dir, other)
+    words = (other / "vocab.txt").read_text().split("\n")
+    words[-2] = "another"
+    (other / "vocab.txt").write_text("\n".join(words))
+    manifest = json.loads((other / "manifest.json").read_text())
+    manifest["vocabulary"]["fingerprint"] = load_vocabulary(other / "vocab.txt").fingerprint
+    (other / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(UserError, match=r"vocabulary: saved '\w+', wanted '\w+'"):
+        pretrain(small(other), tmp_path / "run")
+    assert load_pretrained(tmp_path / "run").step == 4
 
 
 @pytest.mark.parametrize(
@@ -211,6 +289,10 @@ def test_a_checkpoint_of_another_model_is_refused_with_the_difference(rows_dir, 
         ({"steps_per_call": 3}, "no multiple of steps_per_call=3"),
         ({"rows_per_device": 3}, "no multiple of rows_per_device=3"),
         ({"model.max_position_embeddings": 16}, "do not fit max_position_embeddings=16"),
+        ({"mlm_probability": 0.0}, "config.mlm_probability"),
+        ({"data.eval_batch_size": 0}, "config.data.eval_batch_size"),
+        ({"keep_checkpoints": 0}, "config.keep_checkpoints"),
+        ({"opt.beta2": 1.0}, "opt.beta2"),
         ({"init_params_from": "/nowhere"}, "No checkpoints at /nowhere"),
     ],
 )

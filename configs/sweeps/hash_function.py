@@ -1,6 +1,6 @@
 """Does morphology matter? The n-gram hash against a random hash, a trained table and other hash functions.
 
-Reproduces the question of EELBERT's table 3. Each cell is a run of `eelbert pretrain` with this file as config.
+Reproduces the question of EELBERT's table 3. A cell is a run of `eelbert pretrain` with this file as config.
 """
 
 from collections.abc import Callable

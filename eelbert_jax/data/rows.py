@@ -105,6 +105,11 @@ class Rows:
         self._ends = np.cumsum([shard["num_rows"] for shard in self._shards], dtype=np.int64)
         self._maps: dict[int, np.ndarray] = {}
 
+    @property
+    def lowercase(self) -> bool:
+        """Whether the text was lower-cased and stripped of accents."""
+        return self.manifest["settings"]["lowercase"]
+
     @classmethod
     def open(cls, directory: str | Path, split: str) -> "Rows":
         """Open the prepared rows of `split`, "train" or "heldout".

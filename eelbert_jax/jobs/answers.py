@@ -37,7 +37,7 @@ class Classifier:
     def logits(self, first: Sequence[str], second: Sequence[str] | None) -> np.ndarray:
         """Return the outputs for texts or pairs of texts in their order, float32 [n, max(labels, 1)]."""
         model = self._model
-        encoded = encode_texts(first, second, model.vocabulary, model.max_length)
+        encoded = encode_texts(first, second, model.vocabulary, model.max_length, model.lowercase)
         return predict(
             lambda batch: self._step(model.params, model.constants, batch),
             Split(encoded, None),
@@ -66,7 +66,7 @@ class MaskFiller:
         if not 1 <= count <= model.vocabulary.size:
             raise UserError(f"Asked for {count} tokens a mask; take 1 to {model.vocabulary.size}.")
         self._config, self._vocabulary = model.config, model.vocabulary
-        self._tokenizer = make_tokenizer(model.vocabulary, special_tokens=True)
+        self._tokenizer = make_tokenizer(model.vocabulary, model.lowercase, special_tokens=True)
         self._variables = {"params": model.params, "constants": model.constants}
         self._step = functools.partial(_best_tokens, bert.BertForMaskedLM(model.config), count)
 

@@ -56,7 +56,7 @@ JOBS: Mapping[str, Job] = MappingProxyType(
             "required",
         ),
         "finetune": Job(
-            "fine-tune on a GLUE task or a table of your own: a checkpoint in, a classifier and its scores out",
+            "fine-tune on a GLUE task or a table of your own: a checkpoint in, a classifier out",
             "configs/glue.py",
             "required",
         ),

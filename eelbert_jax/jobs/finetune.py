@@ -210,7 +210,8 @@ def finetune(config: ml_collections.ConfigDict, workdir: str | Path) -> dict[str
     workdir, started = Path(workdir), time.monotonic()
     command_line.write_config(config, workdir)
     model_config, vocabulary, pretrained = starting_model(config)
-    data = load_data(config, vocabulary)
+    lowercase = config.lowercase if pretrained is None else pretrained.lowercase
+    data = load_data(config, vocabulary, lowercase)
     task = data.task
     model_config = dataclasses.replace(model_config, num_labels=task.num_labels)
     model = bert.BertForSequenceClassification(model_config)
@@ -232,7 +233,10 @@ def finetune(config: ml_collections.ConfigDict, workdir: str | Path) -> dict[str
     def fresh() -> TrainState:
         return init_state(_initial_params(model, pretrained), optimizer, jax.random.key(config.seed), sharded)
 
-    meant = {**identity(model_config, vocabulary), "task": {"name": task.name, "labels": list(task.labels)}}
+    meant = {
+        **identity(model_config, vocabulary, lowercase),
+        "task": {"name": task.name, "labels": list(task.labels)},
+    }
     with (
         Checkpoints(workdir / CHECKPOINTS_NAME) as checkpoints,
         Checkpoints(workdir / BEST_NAME) as best_checkpoints,
@@ -244,7 +248,7 @@ def finetune(config: ml_collections.ConfigDict, workdir: str | Path) -> dict[str
         saved_step = checkpoints.latest_step()
         state = fresh() if saved_step is None else checkpoints.restore(like, meant)
         ours = workdir if jax.process_index() == 0 else None
-        with Writer(ours, durations.total_steps, int(state.step), tensorboard=config.tensorboard) as writer:
+        with Writer(ours, durations.total_steps, saved_step, tensorboard=config.tensorboard) as writer:
             records = read_metrics(workdir / "metrics.jsonl") if saved_step is not None else []
             evaluation = Evaluation(data, logits_of, records, config.on_degenerate)
 

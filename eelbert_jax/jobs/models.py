@@ -2,6 +2,7 @@
 
 import dataclasses
 import platform
+import shutil
 import subprocess
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -46,6 +47,7 @@ class Pretrained(NamedTuple):
       params: of `bert.BertForMaskedLM`.
       constants: the collection beside them.
       step: completed updates.
+      lowercase: how its text was read.
     """
 
     config: BertConfig
@@ -53,6 +55,7 @@ class Pretrained(NamedTuple):
     params: Any
     constants: Any
     step: int
+    lowercase: bool
 
 
 class Finetuned(NamedTuple):
@@ -68,6 +71,7 @@ class Finetuned(NamedTuple):
       labels: names of the classes in the order of the outputs; () for a regression.
       reads_pairs: the task is about two texts.
       max_length: tokens that an example had at most.
+      lowercase: how its text was read.
     """
 
     config: BertConfig
@@ -79,6 +83,7 @@ class Finetuned(NamedTuple):
     labels: tuple[str, ...]
     reads_pairs: bool
     max_length: int
+    lowercase: bool
 
 
 def bert_config(model: ml_collections.ConfigDict, vocab_size: int) -> BertConfig:
@@ -94,36 +99,48 @@ def bert_config(model: ml_collections.ConfigDict, vocab_size: int) -> BertConfig
             "tokens; leave it empty, or prepare the rows with the vocabulary you mean."
         )
     fields["vocab_size"] = vocab_size
+    split = fields["hash"]["split"]
+    if split.replace(",", "").isdecimal():
+        fields["hash"]["split"] = [int(width) for width in split.split(",")]
     fields["hash"] = HashSpec.from_dict(fields["hash"])
     return BertConfig(**fields)
 
 
-def identity(config: BertConfig, vocabulary: Vocabulary) -> dict[str, Any]:
-    """Return what a checkpoint is of, as JSON types: sizes, vocabulary and, where one is used, the hash."""
+def identity(config: BertConfig, vocabulary: Vocabulary, lowercase: bool) -> dict[str, Any]:
+    """Return what a checkpoint is of, as JSON types: sizes, how text is read, and the hash, if any."""
     hashed = config.embedding != "table"
     fields = {name: value for name, value in dataclasses.asdict(config).items() if name not in NOT_IDENTITY}
     fields["hash"] = config.hash.to_dict() if hashed else None
     return {
         "model": fields,
         "vocabulary": vocabulary.fingerprint,
+        "lowercase": lowercase,
         "hash": config.hash.fingerprint if hashed else None,
     }
 
 
 def environment() -> dict[str, Any]:
-    """Return versions, devices and commit, for the record of a run."""
-    root = Path(eelbert_jax.__file__).parent
-    commit = subprocess.run(
-        ["git", "-C", str(root), "rev-parse", "HEAD"], capture_output=True, text=True, check=False
-    ).stdout.strip()
+    """Return versions, devices and, of a checkout, the commit, for the record of a run."""
     return {
         "eelbert_jax": eelbert_jax.__version__,
-        "commit": commit or None,
+        "commit": _commit(Path(eelbert_jax.__file__).parents[1]),
         "jax": jax.__version__,
         "python": platform.python_version(),
         "devices": [device.device_kind for device in jax.devices()],
         "processes": jax.process_count(),
     }
+
+
+def _commit(checkout: Path) -> str | None:
+    """Return the commit of the project's own checkout, with "+" if files differ from it; None elsewhere."""
+    if not (checkout / ".git").exists() or shutil.which("git") is None:
+        return None
+    git = ["git", "-C", str(checkout)]
+    head = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=False)
+    changes = subprocess.run(
+        [*git, "status", "--porcelain", "--untracked-files=no"], capture_output=True, text=True, check=False
+    )
+    return head.stdout.strip() + ("+" if changes.stdout.strip() else "") or None
 
 
 def load_pretrained(workdir: str | Path) -> Pretrained:
@@ -143,10 +160,14 @@ def load_pretrained(workdir: str | Path) -> Pretrained:
             )
         vocabulary = load_vocabulary(workdir / VOCABULARY_NAME)
         config = _saved_config(saved)
-        params = _restore(checkpoints, bert.BertForMaskedLM(config), identity(config, vocabulary))
+        params = _restore(
+            checkpoints, bert.BertForMaskedLM(config), identity(config, vocabulary, saved["lowercase"])
+        )
         step = checkpoints.latest_step()
     assert step is not None
-    return Pretrained(config, vocabulary, params, bert.constants(config, vocabulary), step)
+    return Pretrained(
+        config, vocabulary, params, bert.constants(config, vocabulary), step, saved["lowercase"]
+    )
 
 
 def load_finetuned(workdir: str | Path) -> Finetuned:
@@ -167,7 +188,7 @@ def load_finetuned(workdir: str | Path) -> Finetuned:
         vocabulary = load_vocabulary(workdir / VOCABULARY_NAME)
         labels = tuple(saved["task"]["labels"])
         config = dataclasses.replace(_saved_config(saved), num_labels=max(len(labels), 1))
-        meant = {**identity(config, vocabulary), "task": saved["task"]}
+        meant = {**identity(config, vocabulary, saved["lowercase"]), "task": saved["task"]}
         params = _restore(checkpoints, bert.BertForSequenceClassification(config), meant)
         step = checkpoints.latest_step()
     assert step is not None
@@ -187,6 +208,7 @@ def load_finetuned(workdir: str | Path) -> Finetuned:
         labels,
         reads_pairs,
         settings.take("max_length", int),
+        saved["lowercase"],
     )
 
 

@@ -1,5 +1,6 @@
 """`eelbert pretrain`: rows and a config in, checkpoints and a record of the losses out."""
 
+import contextlib
 from pathlib import Path
 
 import jax
@@ -27,6 +28,7 @@ from eelbert_jax.training.optimizer import OptimizerConfig, make_optimizer
 from eelbert_jax.training.state import TrainState, init_state
 from eelbert_jax.training.writer import Writer
 from eelbert_jax.vocabulary import Vocabulary, save_vocabulary
+from eelbert_jax.workdir import locked
 
 STEPS_PER_CALL = {"cpu": 1}
 """Optimizer steps a call by backend where the config leaves it open; 10 elsewhere."""
@@ -88,7 +90,12 @@ def _open_rows(config: ml_collections.ConfigDict) -> tuple[Rows, Rows]:
         raise UserError(
             "No rows to train on: set --config.data.rows=DIR to a folder made by `eelbert prepare`."
         )
-    return Rows.open(config.data.rows, "train"), Rows.open(config.data.rows, "heldout")
+    directory = Path(config.data.rows).expanduser()
+    splits = Rows.open(directory, "train"), Rows.open(directory, "heldout")
+    if config.data.verify:
+        for rows in splits:
+            rows.verify()
+    return splits
 
 
 def _training_rows(config: ml_collections.ConfigDict, rows: Rows, steps_per_call: int, mesh: Mesh):
@@ -138,10 +145,28 @@ def _start(config, workdir: Path, checkpoints: Checkpoints, fresh, sharded, mean
     if config.init_params_from is None:
         print("Starting from scratch: no checkpoint in the workdir, none named.", flush=True)
         return fresh()
-    with Checkpoints(Path(config.init_params_from) / CHECKPOINTS_NAME, create=False) as named:
+    with Checkpoints(Path(config.init_params_from).expanduser() / CHECKPOINTS_NAME, create=False) as named:
         params = named.restore_params(like.params, meant)
     print(f"Starting from the parameters of {config.init_params_from}, step 0.", flush=True)
     return fresh().replace(params=params)
+
+
+def _check(config: ml_collections.ConfigDict) -> None:
+    """Refuse values out of range, by their full names; what `BertConfig` and others check is left to them."""
+    for name in ("batch_size", "data.eval_batch_size", "keep_checkpoints"):
+        _check_positive(config, name)
+    for name in ("rows_per_device", "steps_per_call", "data.eval_rows", "keep_every_steps"):
+        _check_positive(config, name, optional=True)
+    if not 0.0 < config.mlm_probability <= 1.0:
+        raise UserError(f"config.mlm_probability must lie in (0, 1], got {config.mlm_probability}.")
+
+
+def _check_positive(config: ml_collections.ConfigDict, name: str, *, optional: bool = False) -> None:
+    value = config
+    for part in name.split("."):
+        value = value[part]
+    if not (optional and value is None) and value < 1:
+        raise UserError(f"config.{name} must be at least 1{' or empty' if optional else ''}, got {value}.")
 
 
 def pretrain(config: ml_collections.ConfigDict, workdir: str | Path) -> dict[str, float]:
@@ -155,34 +180,40 @@ def pretrain(config: ml_collections.ConfigDict, workdir: str | Path) -> dict[str
       `heldout_loss` (nats a target), `heldout_accuracy`, `heldout_perplexity`.
 
     Raises:
-      UserError: the rows, the config or the checkpoint do not fit.
-      NonFiniteLoss: the loss is NaN or infinite.
+      UserError: the rows, the config or the checkpoint do not fit, or another process works in the workdir.
+      NonFiniteLoss: a loss, gradient or parameter is NaN or infinite.
     """
-    workdir = Path(workdir)
-    train_rows, eval_rows = _open_rows(config)
-    vocabulary = train_rows.vocabulary
+    workdir = Path(workdir).expanduser()
+    _check(config)
+    with locked(workdir) if jax.process_index() == 0 else contextlib.nullcontext():
+        return _pretrain(config, workdir, *_open_rows(config))
+
+
+def _pretrain(
+    config: ml_collections.ConfigDict, workdir: Path, train_rows: Rows, eval_rows: Rows
+) -> dict[str, float]:
+    """Do the work of `pretrain` in a workdir that is this run's alone."""
+    vocabulary, row_length = train_rows.vocabulary, train_rows.row_length
     model_config = bert_config(config.model, vocabulary.size)
     model = bert.BertForMaskedLM(model_config)
     mesh = sharding.make_mesh()
     sharding.check_divisible("batch_size", config.batch_size, mesh)
     sharding.check_divisible("data.eval_batch_size", config.data.eval_batch_size, mesh)
-    durations = _durations(config, train_rows.row_length)
-    task = make_task(config, vocabulary, train_rows.row_length)
+    durations = _durations(config, row_length)
+    task = make_task(config, vocabulary, row_length)
     optimizer = make_optimizer(OptimizerConfig(**config.opt), config.total_steps)
-    meant = identity(model_config, vocabulary)
-    record = ml_collections.ConfigDict({**config.to_dict(), "run": {**environment(), "identity": meant}})
-    command_line.write_config(record, workdir)
-    save_vocabulary(vocabulary, workdir / VOCABULARY_NAME)
+    meant = identity(model_config, vocabulary, train_rows.lowercase)
 
     sharded = sharding.replicated(mesh)
     constants = jax.device_put(bert.constants(model_config, vocabulary), sharded)
-    init = initial_params(model, model_config, vocabulary, train_rows.row_length)
+    init = initial_params(model, model_config, vocabulary, row_length)
     train_step = masked_lm.make_train_step(model, optimizer, task)
     eval_step = masked_lm.make_eval_step(model, task)
     evaluate = _evaluation(config, eval_rows, lambda params, *rows: eval_step(params, constants, *rows), mesh)
     with Checkpoints(
         workdir / CHECKPOINTS_NAME, keep=config.keep_checkpoints, keep_every_steps=config.keep_every_steps
     ) as checkpoints:
+        saved_step = checkpoints.latest_step()
         state = _start(
             config,
             workdir,
@@ -192,7 +223,12 @@ def pretrain(config: ml_collections.ConfigDict, workdir: str | Path) -> dict[str
             meant,
         )
         ours = workdir if jax.process_index() == 0 else None
-        with Writer(ours, config.total_steps, int(state.step), tensorboard=config.tensorboard) as writer:
+        if ours is not None:  # only now: a refused start leaves what the folder holds as it is
+            run = {**environment(), "identity": meant, "row_length": row_length}
+            record = ml_collections.ConfigDict({**config.to_dict(), "run": run})
+            command_line.write_config(record, workdir)
+            save_vocabulary(vocabulary, workdir / VOCABULARY_NAME)
+        with Writer(ours, config.total_steps, saved_step, tensorboard=config.tensorboard) as writer:
             _, figures = loop.run(
                 state,
                 config=durations,
@@ -200,7 +236,7 @@ def pretrain(config: ml_collections.ConfigDict, workdir: str | Path) -> dict[str
                 next_rows=_training_rows(config, train_rows, durations.steps_per_call, mesh),
                 evaluate=lambda state: evaluate(state.params),
                 save=lambda state: checkpoints.save(state, meant),
-                saved_step=checkpoints.latest_step(),
+                saved_step=saved_step,
                 writer=writer,
             )
     return figures

@@ -63,7 +63,7 @@ def configured_task(config: ml_collections.ConfigDict) -> Task:
     )
 
 
-def load_data(config: ml_collections.ConfigDict, vocabulary: Vocabulary) -> Data:
+def load_data(config: ml_collections.ConfigDict, vocabulary: Vocabulary, lowercase: bool) -> Data:
     """Read and encode the task's training and development splits; say what was out of order or cut.
 
     Raises:
@@ -74,7 +74,7 @@ def load_data(config: ml_collections.ConfigDict, vocabulary: Vocabulary) -> Data
     found: dict[str, Split] = {}
     for split in ("train", *task.dev_splits):
         examples = glue.load_examples(task, split, glue_dir=glue_dir, tfds_data_dir=config.data.tfds_data_dir)
-        encoded = encoding.encode(examples, vocabulary, config.max_length)
+        encoded = encoding.encode(examples, vocabulary, config.max_length, lowercase)
         found[split] = Split(encoded, examples.labels)
         print(
             f"{task.name} {split}: {examples.tally.describe()}; {encoded.num_truncated} cut to "

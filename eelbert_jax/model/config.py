@@ -64,7 +64,7 @@ class BertConfig:
     initializer_range: float = 0.02
     embedding: str = "ngram_hash"
     embedding_mode: str = "cached"
-    hash: HashSpec = HashSpec()
+    hash: HashSpec = dataclasses.field(default_factory=HashSpec)
     dtype: str = "float32"
     scan_layers: bool = False
     num_labels: int = 2

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from eelbert_jax.errors import UserError
@@ -17,8 +18,8 @@ from eelbert_jax.training.state import TrainState
 from eelbert_jax.training.writer import Writer
 
 
-class NonFiniteLoss(RuntimeError):
-    """A loss is NaN or infinite: training stops before anything poisoned is saved."""
+class NonFiniteLoss(UserError):
+    """A loss, a gradient or a parameter is NaN or infinite: training stops before it is saved."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,24 +57,28 @@ class LoopConfig:
 class _Meter:
     """Collect the metrics of the steps since the last report."""
 
-    def __init__(self) -> None:
+    def __init__(self, started: float) -> None:
         self.metrics: list[dict[str, jax.Array]] = []
-        self.started = time.monotonic()
+        self.started = started
 
-    def report(self, step: int, tokens_per_step: int) -> dict[str, float]:
-        """Return the means over the steps up to `step`; raise `NonFiniteLoss` unless every loss is finite."""
+    def report(self, step: int, tokens_per_step: int, ended: float) -> dict[str, float]:
+        """Return the means over the steps up to `step`, which took until `ended`; all must be finite."""
         host = jax.device_get(self.metrics)
-        losses = np.concatenate([metrics["loss"] for metrics in host])
-        if not np.all(np.isfinite(losses)):
-            index = int(np.argmin(np.isfinite(losses)))
+        losses, norms = (
+            np.concatenate([metrics[name] for metrics in host]) for name in ("loss", "grad_norm")
+        )
+        sound = np.isfinite(losses) & np.isfinite(norms)
+        if not np.all(sound):
+            index = int(np.argmin(sound))
             raise NonFiniteLoss(
-                f"The loss of step {step - len(losses) + 1 + index} is {losses[index]}; training stopped and "
-                "nothing of it is saved. Resume from the last checkpoint with a lower opt.learning_rate."
+                f"Step {step - len(losses) + 1 + index} has the loss {losses[index]} and the gradient norm "
+                f"{norms[index]}; training stopped and nothing from there on is saved. Resume from the last "
+                "checkpoint with a lower --config.opt.learning_rate."
             )
         return {
             "train_loss": float(np.mean(losses, dtype=np.float64)),
-            "grad_norm": float(np.mean(np.concatenate([metrics["grad_norm"] for metrics in host]))),
-            "tokens_per_second": len(losses) * tokens_per_step / (time.monotonic() - self.started),
+            "grad_norm": float(np.mean(norms, dtype=np.float64)),
+            "tokens_per_second": len(losses) * tokens_per_step / (ended - self.started),
         }
 
 
@@ -91,7 +96,7 @@ def run(
     """Train from `state.step` to `config.total_steps`.
 
     On the CPU backend every call is waited for: dispatching ahead deadlocks virtual devices. Elsewhere one
-    call is in flight while the rows of the next are read.
+    call is in flight while the rows of the next are read and sent.
 
     Args:
       state: donated.
@@ -110,43 +115,75 @@ def run(
       NonFiniteLoss: at the report, or before a save, that follows the step.
     """
     step = int(state.step)
+    _check_start(step, config)
     block = jax.default_backend() == "cpu"
-    meter = _Meter()
+    meter = _Meter(time.monotonic())
     figures: dict[str, float] = {}
+    in_flight: Any = None
 
-    def report() -> None:
+    def report(ended: float) -> None:
         nonlocal meter
         if meter.metrics:
-            values = meter.report(step, config.tokens_per_step)
+            values = meter.report(step, config.tokens_per_step, ended)
             writer.scalars(step, values)
             writer.progress(
                 step, f"loss {values['train_loss']:.4f}  {values['tokens_per_second']:,.0f} tokens/s"
             )
-        meter = _Meter()
+        meter = _Meter(ended)
 
     while True:
         last = step == config.total_steps
         fresh = step != saved_step  # what a resumed run evaluated and saved at its first step stands already
         if last or (fresh and step % config.eval_every_steps == 0):
-            report()
+            report(time.monotonic())
             figures = evaluate(state)
             writer.note(f"step {step}  " + "  ".join(f"{k} {v:.4f}" for k, v in figures.items()))
             if fresh:
                 writer.scalars(step, figures)
         if fresh and (last or step % config.checkpoint_every_steps == 0):
-            report()
+            report(time.monotonic())
+            _check_finite(state, step)
             save(state)
         if last:
             return state, figures
+        called = time.monotonic()
         if not meter.metrics:
-            meter = _Meter()  # evaluation and saving do not count as training time
+            meter = _Meter(called)  # evaluation and saving do not count as training time
         state, metrics = train_step(state, next_rows(step))
-        if block:
-            jax.block_until_ready(state)
+        jax.block_until_ready(metrics if block else in_flight)
+        in_flight = metrics
         if step % config.log_every_steps == 0:
-            report()
+            report(called)
         meter.metrics.append(metrics)
         step += config.steps_per_call
+
+
+def _check_start(step: int, config: LoopConfig) -> None:
+    """Refuse a state from which the loop could not end at `total_steps`."""
+    if step > config.total_steps:
+        raise UserError(
+            f"The checkpoint is at step {step}, beyond total_steps={config.total_steps}: raise "
+            "--config.total_steps, or take another --workdir."
+        )
+    if step % config.steps_per_call:
+        raise UserError(
+            f"The checkpoint's step {step} is no multiple of steps_per_call={config.steps_per_call}: set "
+            "--config.steps_per_call to a divisor of it."
+        )
+
+
+def _check_finite(state: TrainState, step: int) -> None:
+    """Refuse to save a state with a parameter that is no number; an update can overflow after its loss."""
+    if not _all_finite(state.params):
+        raise NonFiniteLoss(
+            f"A parameter is not finite after step {step}; training stopped and this step is not saved. "
+            "Resume from the last checkpoint with a lower --config.opt.learning_rate."
+        )
+
+
+@jax.jit
+def _all_finite(tree: Any) -> jax.Array:
+    return jnp.all(jnp.stack([jnp.all(jnp.isfinite(leaf)) for leaf in jax.tree.leaves(tree)]))
 
 
 def evaluate_rows(

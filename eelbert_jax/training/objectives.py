@@ -152,7 +152,8 @@ def masked_lm_sums(
 ) -> MaskedLMSums:
     """Sum loss, correct predictions and weights over the targets, for evaluation.
 
-    A prediction is correct when no logit exceeds the label's. Source: ours. Args as `masked_lm_loss`.
+    A prediction is correct when the label has the largest logit; of equal ones a single one counts. Source:
+    ours. Args as `masked_lm_loss`.
     """
     chex.assert_rank([features, decoder, bias, labels, weights], [2, 2, 1, 1, 1])
     normalizer, _ = _log_normalizer(features, decoder, bias, vocab_chunk)

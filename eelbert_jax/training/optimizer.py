@@ -40,6 +40,11 @@ class OptimizerConfig:
             raise UserError(f"opt.learning_rate must be positive, got {self.learning_rate}.")
         if self.warmup_steps < 0 or self.weight_decay < 0 or self.max_grad_norm < 0:
             raise UserError("opt.warmup_steps, opt.weight_decay and opt.max_grad_norm must not be negative.")
+        if not (0.0 <= self.beta1 < 1.0 and 0.0 <= self.beta2 < 1.0 and self.epsilon > 0.0):
+            raise UserError(
+                f"opt.beta1={self.beta1} and opt.beta2={self.beta2} must lie in [0, 1), and "
+                f"opt.epsilon={self.epsilon} must be positive."
+            )
 
 
 def learning_rate_schedule(config: OptimizerConfig, total_steps: int) -> optax.Schedule:

@@ -41,26 +41,30 @@ class Writer:
     Args:
       workdir: the run's folder; None writes nothing (processes other than the first).
       total_steps: for progress and the estimate of the time left.
-      start_step: completed updates at the start.
+      start_step: completed updates of the checkpoint that the run resumes; None: it starts anew.
       tensorboard: also write TensorBoard events.
     """
 
-    def __init__(self, workdir: Path | None, total_steps: int, start_step: int, *, tensorboard: bool) -> None:
+    def __init__(
+        self, workdir: Path | None, total_steps: int, start_step: int | None, *, tensorboard: bool
+    ) -> None:
+        first = start_step or 0
         self._total_steps = total_steps
-        self._start = (time.monotonic(), start_step)
+        self._start = (time.monotonic(), first)
         self._file = self._events = None
         self._progress_shown = False
         if workdir is None:
             return
         path = workdir / "metrics.jsonl"
         if path.exists():
-            kept = [record for record in read_metrics(path) if record["step"] <= start_step]
+            found = [] if start_step is None else read_metrics(path)
+            kept = [record for record in found if record["step"] <= first]
             partial = path.with_suffix(".jsonl.partial")
             partial.write_text("".join(json.dumps(record) + "\n" for record in kept))
             os.replace(partial, path)
         self._file = path.open("a")
         if tensorboard:
-            self._events = tensorboardX.SummaryWriter(str(workdir / "tensorboard"), purge_step=start_step + 1)
+            self._events = tensorboardX.SummaryWriter(str(workdir / "tensorboard"), purge_step=first + 1)
 
     def scalars(self, step: int, values: dict[str, float]) -> None:
         """Record `values` of `step`."""

@@ -1,0 +1,148 @@
+"""Fine-tuning on small tables made here: learning, resuming, regression, refusing."""
+
+import itertools
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from eelbert_jax.errors import UserError
+from eelbert_jax.jobs import command_line
+from eelbert_jax.jobs.finetune import Degenerate, finetune, model_name
+from eelbert_jax.jobs.models import bert_config
+from eelbert_jax.training.checkpoint import Checkpoints
+from eelbert_jax.training.writer import Writer, read_metrics
+from eelbert_jax.vocabulary import SPECIAL_TOKENS
+
+GOOD, BAD = ("fine", "lovely", "great", "warm"), ("awful", "dull", "poor", "cold")
+THINGS = ("film", "book", "meal", "song", "day")
+
+
+class Cut(Exception):
+    """Stands for the end of a run at an unforeseen step."""
+
+
+@pytest.fixture(scope="module")
+def tables(tmp_path_factory) -> dict[str, str]:
+    """Write a vocabulary, and reviews whose label one word decides, as classes and as numbers."""
+    folder = tmp_path_factory.mktemp("tables")
+    words = (*SPECIAL_TOKENS, "a", "the", "was", "very", *GOOD, *BAD, *THINGS)
+    (folder / "vocab.txt").write_text("".join(f"{word}\n" for word in words))
+    texts = [
+        (f"the {thing} was {very}{word}", label)
+        for thing, very, (word, label) in itertools.product(
+            THINGS, ("", "very ", "very very "), [(w, "good") for w in GOOD] + [(w, "bad") for w in BAD]
+        )
+    ]
+    order = np.random.default_rng(0).permutation(len(texts))
+    rows = [texts[i] for i in order] * 4
+    for name, label_of in (("classes", str), ("numbers", {"good": 4.5, "bad": 0.5}.get)):
+        lines = "".join(f"{text}\t{label_of(label)}\n" for text, label in rows)
+        (folder / f"{name}.tsv").write_text("sentence\tlabel\n" + lines)
+    return {path.stem: str(path) for path in folder.iterdir()}
+
+
+def small(tables: dict[str, str], kind: str = "classes", **changes):
+    config = command_line.load_config("configs/glue.py:micro,task=custom")
+    config.vocabulary = tables["vocab"]
+    config.custom.train = tables[kind]
+    config.custom.dev_every = 4
+    config.custom.regression = kind == "numbers"
+    config.num_epochs = 4
+    config.batch_size = 16
+    config.log_every_steps = 1
+    config.opt.learning_rate = 5e-3
+    config.update_from_flattened_dict(changes)
+    return config
+
+
+def test_it_learns_what_one_word_decides(tables, tmp_path):
+    result = finetune(small(tables), tmp_path)
+    assert result["metrics"]["accuracy"] > 0.95 > 0.6 > result["majority"]["accuracy"]
+    assert result["model"]["name"] == "EELBERT-micro (scratch)"
+    assert result["num_examples"] == {"train": 360, "dev": 120}
+    assert not result["degenerate"]
+    assert not result["official"]
+    assert json.loads((tmp_path / "result.json").read_text()) == result
+
+
+def test_a_regression_learns_numbers(tables, tmp_path):
+    result = finetune(small(tables, "numbers"), tmp_path)
+    assert result["metrics"]["pearson"] > 0.9
+
+
+def test_resume_is_bitwise_and_keeps_the_best_step(tables, tmp_path, monkeypatch):
+    config = small(tables, num_epochs=3)
+    whole = finetune(config, tmp_path / "whole")
+    original = Writer.scalars
+
+    def cut(self, step, values):
+        if step == 50:
+            raise Cut
+        original(self, step, values)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Writer, "scalars", cut)
+        with pytest.raises(Cut):
+            finetune(config, tmp_path / "parts")
+    parts = finetune(config, tmp_path / "parts")
+    same = ("metrics", "final_metrics", "best_step", "total_steps")
+    assert {name: parts[name] for name in same} == {name: whole[name] for name in same}
+    curves = [
+        [
+            (r["step"], r["train_loss"])
+            for r in read_metrics(tmp_path / name / "metrics.jsonl")
+            if "train_loss" in r
+        ]
+        for name in ("whole", "parts")
+    ]
+    assert curves[0] == curves[1]
+    steps = []
+    for name in ("whole", "parts"):
+        with Checkpoints(tmp_path / name / "best", create=False) as best:
+            steps.append(best.latest_step())
+    assert steps == [whole["best_step"]] * 2
+
+
+def test_a_degenerate_run_is_said_or_stopped(tables, tmp_path, capsys):
+    still = {"opt.learning_rate": 1e-12, "num_epochs": 1}
+    result = finetune(small(tables, **still), tmp_path / "say")
+    assert result["degenerate"]
+    assert "every development example gets the same class" in capsys.readouterr().out
+    with pytest.raises(Degenerate, match=r"config\.on_degenerate=say"):
+        finetune(small(tables, **still, on_degenerate="stop"), tmp_path / "stop")
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"vocabulary": None}, r"--config\.vocabulary=FILE"),
+        ({"pretrained": "/nowhere"}, "/nowhere"),
+        ({"on_degenerate": "ignore"}, "is not one of say, stop"),
+        ({"custom.train": "/nowhere.tsv"}, "/nowhere.tsv"),
+        ({"custom.label_column": "stars"}, "stars"),
+        ({"custom.dev_every": 0}, "dev"),
+    ],
+)
+def test_bad_input_is_one_clear_error(tables, tmp_path, changes, said):
+    with pytest.raises(UserError, match=said):
+        finetune(small(tables, **changes), tmp_path)
+
+
+def test_names_of_models():
+    config = command_line.load_config("configs/glue.py:uno").model
+    assert model_name(bert_config(config, 30522), "uno", scratch=False) == "UNO-EELBERT"
+    config.embedding = "table"
+    assert model_name(bert_config(config, 30522), "tiny", scratch=True) == "BERT-tiny (scratch)"
+
+
+def test_real_task_from_the_folder(data_dir: Path, vocabulary_file: Path, tmp_path, monkeypatch):
+    monkeypatch.setenv("EELBERT_DATA", str(data_dir))
+    config = command_line.load_config("configs/glue.py:micro,task=wnli")
+    config.vocabulary = str(vocabulary_file)
+    config.num_epochs = 1
+    result = finetune(config, tmp_path)
+    assert result["num_examples"] == {"train": 635, "dev": 71}
+    assert result["official"]
+    assert 0.0 <= result["metrics"]["accuracy"] <= 1.0
