@@ -49,7 +49,7 @@ def save_finetuned(workdir, task, labels, max_length=48, custom=None):
         attention_probs_dropout_prob=0.0,
     )
     params = params_of(bert.BertForSequenceClassification(config))
-    identity = {**models.identity(config, VOCABULARY), "task": {"name": task, "labels": labels}}
+    identity = {**models.identity(config, VOCABULARY, True), "task": {"name": task, "labels": labels}}
     save(workdir, "best", params, identity, {"max_length": max_length, "custom": custom})
     save(workdir, "checkpoints", params, identity, {"max_length": max_length, "custom": custom})
     return config, params
@@ -81,7 +81,7 @@ def stsb(folder):
 @pytest.fixture(scope="module")
 def pretrained(folder):
     params = params_of(bert.BertForMaskedLM(CONFIG))
-    save(folder / "pretrained", "checkpoints", params, models.identity(CONFIG, VOCABULARY), {})
+    save(folder / "pretrained", "checkpoints", params, models.identity(CONFIG, VOCABULARY, True), {})
     return folder / "pretrained"
 
 

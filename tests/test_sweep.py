@@ -19,6 +19,7 @@ import pytest
 from eelbert_jax.__main__ import main
 from eelbert_jax.errors import UserError
 from eelbert_jax.jobs import cells, command_line, processes, samplers, sweep
+from eelbert_jax.vocabulary import SPECIAL_TOKENS
 
 GRID = """
 from ml_collections import config_dict
@@ -322,7 +323,7 @@ def test_interrupted_sweep_stops_its_cells_and_continues(grid_file, tmp_path, st
     workdir = tmp_path / "out"
 
     def stop_when_two_run():
-        while len(starts(workdir)) < 2:
+        while sum(starts(workdir).values()) < 2:
             time.sleep(0.02)
         os.kill(os.getpid(), signal.SIGTERM)
 
@@ -417,3 +418,54 @@ def test_seeds_of_every_task_with_files(tmp_path, capsys):
 def test_unknown_grid():
     with pytest.raises(UserError, match="'grid=wide'; known: grid=rates, grid=seeds"):
         command_line.load_config("configs/sweeps/glue.py:tiny,grid=wide")
+
+
+@pytest.mark.slow
+def test_a_killed_sweep_of_real_fine_tunings_continues(tmp_path, capsys):
+    """Kill -9 of the sweep leaves its cells behind: they are left alone, then counted, then can be asked."""
+    words = [*SPECIAL_TOKENS, "the", "film", "was", "good", "bad", "fine", "poor", "and", "long", "."]
+    (tmp_path / "vocab.txt").write_text("".join(f"{word}\n" for word in words))
+    rows = [
+        f"the film was {first} and {second} .\t{label}"
+        for label, tones in (("up", ("good", "fine")), ("down", ("bad", "poor")))
+        for first, second in itertools.product(tones, (*tones, "long"))
+    ]
+    (tmp_path / "train.tsv").write_text("\n".join(["sentence\tlabel", *rows * 20]) + "\n")
+    workdir = tmp_path / "out"
+    argv = [
+        "sweep",
+        "--config=configs/sweeps/glue.py:micro,task=custom,grid=seeds",
+        f"--config.custom.train={tmp_path / 'train.tsv'}",
+        "--config.custom.dev_every=7",
+        f"--config.vocabulary={tmp_path / 'vocab.txt'}",
+        "--config.num_epochs=8",
+        "--config.batch_size=8",
+        "--config.opt.learning_rate=2e-3",
+        "--config.max_length=16",
+        "--config.sweep.num_seeds=2",
+        "--processes=2",
+        f"--workdir={workdir}",
+    ]
+    env = {**os.environ, "PYTHONPATH": str(command_line.PACKAGE.parent)}
+    killed = subprocess.Popen([sys.executable, "-m", "eelbert_jax", *argv], env=env, cwd=tmp_path)
+    found = [workdir / f"task=custom,seed={seed}" for seed in (0, 1)]
+    wait_for(lambda: all((folder / "log.txt").is_file() for folder in found))
+    killed.kill()
+    killed.wait()
+    assert main(argv) == 2
+    assert "another process works in its folder" in capsys.readouterr().out
+    wait_for(lambda: all((folder / "result.json").is_file() for folder in found))
+    wait_for(lambda: main(argv) == 0)
+    said = capsys.readouterr().out
+    assert said.count("finished before") >= 2
+    assert "| custom | accuracy | 1 | 0 | 1 | 2 |" in said
+    for text, label in (("The film was good.", "up"), ("the film was long and poor", "down")):
+        assert main(["predict", f"--checkpoint={found[0]}", f"--text={text}"]) == 0
+        assert capsys.readouterr().out.startswith(f"{label}\t")
+
+
+def wait_for(condition):
+    deadline = time.monotonic() + 600
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.2)

@@ -5,7 +5,8 @@
 
 The recipe is that of configs/glue.py with one word more: `grid=rates` (the default), the 20 cells that Google
 searched for its miniatures (batch 8-128 x rate, 4 epochs each), or `grid=seeds`, every task whose files are
-there with seeds 0, 1, ... at one setting, which `--config.opt.learning_rate=...` and its like change.
+there, or a task=custom, with seeds 0, 1, ... at one setting, which `--config.opt.learning_rate=...`
+and its like change.
 """
 
 import sys
@@ -49,11 +50,16 @@ def sweep(add: Callable[..., Any], config: config_dict.ConfigDict) -> None:
             for learning_rate in LEARNING_RATES:
                 add(**{"config.batch_size": batch_size, "config.opt.learning_rate": learning_rate})
         return
-    named = config.sweep.tasks
-    tasks = tasks_with_files(config) if named is None else [find_task(name).name for name in named.split(",")]
-    for task in tasks:
+    for task in chosen_tasks(config):
         for seed in range(config.sweep.num_seeds):
             add(**{"config.task": task, "config.seed": seed})
+
+
+def chosen_tasks(config: config_dict.ConfigDict) -> list[str]:
+    """Return the tasks that the config names, or the task=custom of the recipe, or those with files."""
+    if config.sweep.tasks is not None:
+        return [find_task(name).name for name in config.sweep.tasks.split(",")]
+    return ["custom"] if config.task == "custom" else tasks_with_files(config)
 
 
 def tasks_with_files(config: config_dict.ConfigDict) -> list[str]:

@@ -22,6 +22,7 @@ from eelbert_jax.jobs.samplers import GridSampler, OptunaSampler, Sampler
 from eelbert_jax.reporting import text
 from eelbert_jax.reporting.scores import summarize
 from eelbert_jax.training.writer import duration
+from eelbert_jax.workdir import write_whole
 
 SEED_KEY = "seed"
 CONTINUE = "The same command continues: finished cells stay, the others take up their checkpoint."
@@ -94,8 +95,8 @@ def sweep(
         raise
     chosen = [outcomes[cell.name] for cell in cells if cell.name in outcomes]
     markdown = "\n".join(text.markdown(table) for table in tables(chosen))
-    _write(Path(workdir) / "results.md", markdown)
-    _write(Path(workdir) / "results.csv", text.csv_text(cell_records(chosen)))
+    write_whole(Path(workdir) / "results.md", markdown)
+    write_whole(Path(workdir) / "results.csv", text.csv_text(cell_records(chosen)))
     print("\n" + markdown, end="", flush=True)
     return chosen
 
@@ -214,12 +215,6 @@ def _cell_text(value: Any) -> str:
     if value is None:
         return text.NONE
     return f"{value:.6g}" if isinstance(value, float) else str(value)
-
-
-def _write(path: Path, content: str) -> None:
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(content, encoding="utf-8")
-    partial.replace(path)
 
 
 def _num_finished(outcomes: dict[str, Outcome]) -> int:
