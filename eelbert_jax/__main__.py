@@ -5,10 +5,16 @@ logic. Help is answered without importing a job, and so without JAX.
 """
 
 import importlib
+import os
 import sys
+from pathlib import Path
 
+from eelbert_jax import memory
 from eelbert_jax.errors import UserError
 from eelbert_jax.jobs import command_line
+
+COMPILED = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "eelbert_jax" / "compiled"
+"""Where compiled programs are kept for the next process, unless JAX_COMPILATION_CACHE_DIR names a place."""
 
 HELP_FLAGS = ("--help", "-h", "-help", "--helpfull", "--helpshort")
 
@@ -33,6 +39,8 @@ def main(argv: list[str] | None = None) -> int:
         if any(word in HELP_FLAGS for word in rest):
             print(command_line.job_help(name))
             return 0
+        os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(COMPILED))
+        memory.keep_freed_memory()
         importlib.import_module(f"eelbert_jax.jobs.{name}").main(rest)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
