@@ -24,10 +24,10 @@ quickstart: $(VENV)/.runtime
 	$(BIN)/eelbert quickstart --workdir=$(WORKDIR)
 
 test: $(VENV)/.test
-	$(BIN)/python -m pytest -q
+	$(BIN)/python -m pytest -q -n 2
 
 test-slow: $(VENV)/.test
-	$(BIN)/python -m pytest -q -m slow
+	$(BIN)/python -m pytest -q -n 2 -m slow
 
 lint: $(VENV)/.test
 	$(BIN)/ruff check .

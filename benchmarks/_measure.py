@@ -19,6 +19,11 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
 
+from eelbert_jax import memory
+
+HUGE_PAGES = {memory.TUNABLES: memory.HUGE_PAGES}
+"""Environment of every worker, ours and the others': what `eelbert` starts itself with."""
+
 UNITS = {
     "tokens/s": "tokens/s (larger is better)",
     "MB/s": "MB/s (larger is better)",
@@ -140,7 +145,9 @@ class Worker:
         """Start `script --worker CASE OPTIONS` and wait until its case is ready (imported, compiled)."""
         self.case = case
         command = [sys.executable, script, "--worker", case, *options]
-        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        self.process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=HUGE_PAGES | os.environ
+        )
         self._answer()
 
     def turn(self) -> dict[str, float]:

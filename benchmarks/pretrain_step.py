@@ -11,7 +11,8 @@ sizes, batch, rows, dropout 0.1, float32, all cores.
     masked_only        the same model in a loop as PyTorch users write it by hand for speed: encoder, gather
                        of the masked positions, head
 
-PyTorch gets its faster options: fused AdamW, scaled-dot-product attention. The rows are drawn from a Zipf
+PyTorch gets its faster options: fused AdamW, scaled-dot-product attention; and all four processes get the
+huge pages that `eelbert` starts itself with (`eelbert_jax.memory`). The rows are drawn from a Zipf
 distribution, so that the loss has something to learn; it has to fall, or the case fails.
 """
 
@@ -200,6 +201,7 @@ STEPS: dict[str, Callable[[str], Callable[[np.ndarray], float]]] = {
 def measure(options: argparse.Namespace) -> dict[str, dict[str, float]]:
     """Let all cases take turns; return the median tokens/s and the peak memory in MiB of each."""
     passed = [f"--size={options.size}", f"--batch={options.batch}", f"--steps={options.steps}"]
+    passed.append(f"--warmup={options.warmup}")
     answers: dict[str, list[dict[str, float]]] = {case: [] for case in STEPS}
     with contextlib.ExitStack() as stack:
         workers = [stack.enter_context(_measure.Worker(__file__, case, passed)) for case in STEPS]

@@ -17,7 +17,7 @@ from ml_collections import config_dict
 
 from eelbert_jax.errors import UserError
 from eelbert_jax.hashing import HashSpec
-from eelbert_jax.model.config import EMBEDDINGS, SIZES, BertConfig
+from eelbert_jax.model.config import EMBEDDINGS, SIZES, sized
 
 SETTINGS = ("paper", "small")
 
@@ -44,7 +44,7 @@ def parse_recipe(recipe: str) -> tuple[str, dict[str, str]]:
 
 def model_config(size: str, embedding: str) -> config_dict.ConfigDict:
     """Return every field of `BertConfig` as a config; see its docstring for units and legal values."""
-    defaults = dataclasses.asdict(BertConfig(**SIZES[size], embedding=embedding))
+    defaults = dataclasses.asdict(sized(size, embedding=embedding))
     # `split`: "proportional", or the widths d_1..d_N as "21,43,64".
     defaults["hash"] = HashSpec().to_dict()
     defaults["hash"]["scale"] = config_dict.placeholder(float)

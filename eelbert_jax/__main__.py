@@ -40,11 +40,15 @@ def main(argv: list[str] | None = None) -> int:
             print(command_line.job_help(name))
             return 0
         os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(COMPILED))
-        memory.keep_freed_memory()
+        if argv is None:
+            memory.restart_with_huge_pages()
         importlib.import_module(f"eelbert_jax.jobs.{name}").main(rest)
+        sys.stdout.flush()
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except BrokenPipeError:  # the reader, `head` perhaps, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130

@@ -14,6 +14,7 @@ from eelbert_jax.data import encoding, glue, tasks
 from eelbert_jax.data.custom import custom_task
 from eelbert_jax.data.tasks import Task
 from eelbert_jax.training import sharding
+from eelbert_jax.training.baselines import majority
 from eelbert_jax.training.finetuning import Batch
 from eelbert_jax.training.metrics import METRICS, Predictions
 from eelbert_jax.vocabulary import Vocabulary
@@ -119,9 +120,6 @@ def majority_scores(data: Data) -> dict[str, float]:
     What a model has to beat before a score means anything. Source: ours.
     """
     split = next(iter(data.dev.values()))
-    if data.task.is_regression:
-        guess: np.generic = np.mean(data.train.labels)
-    else:
-        guess = np.argmax(np.bincount(data.train.labels))
-    predictions = np.full(len(split.encoded), guess)
+    assert data.train.labels is not None
+    predictions = majority(data.train.labels, len(split.encoded))
     return {name: METRICS[name](predictions, split.labels) for name in data.task.metrics}

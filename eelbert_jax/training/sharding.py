@@ -4,6 +4,7 @@ One code path for one CPU, eight GPUs and a pod: `jit` over arrays with a `Named
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import numpy as np
@@ -28,7 +29,7 @@ def rows_sharding(mesh: Mesh, row_axis: int) -> NamedSharding:
 
 
 def global_array(
-    read: Callable[[tuple[slice, ...]], np.ndarray], shape: tuple[int, ...], sharding: NamedSharding
+    read: Callable[[Any], np.ndarray], shape: tuple[int, ...], sharding: NamedSharding
 ) -> jax.Array:
     """Build a global array of which each host reads only what its own devices hold.
 
