@@ -3,7 +3,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 WORKDIR ?= runs/quickstart
-BENCHMARKS ?= embedding pretrain_step prepare
+BENCHMARKS ?= embedding pretrain_step prepare hash_statistics
 BENCHMARK_FLAGS ?=
 
 BIN := $(VENV)/bin

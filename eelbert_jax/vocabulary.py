@@ -8,6 +8,7 @@ import collections
 import dataclasses
 import functools
 import hashlib
+import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -154,13 +155,15 @@ def load_vocabulary(path: str | Path) -> Vocabulary:
 
 
 def save_vocabulary(vocabulary: Vocabulary, path: str | Path) -> None:
-    """Write a `vocab.txt` that `load_vocabulary` and Hugging Face's tokenizers read.
+    """Write a `vocab.txt` that `load_vocabulary` and Hugging Face's tokenizers read, whole or not at all.
 
     Raises:
       UserError: the file cannot be written.
     """
     try:
-        Path(path).write_bytes("".join(f"{token}\n" for token in vocabulary.tokens).encode("utf-8"))
+        temporary = Path(f"{path}.{os.getpid()}.tmp")
+        temporary.write_bytes("".join(f"{token}\n" for token in vocabulary.tokens).encode("utf-8"))
+        temporary.replace(path)
     except OSError as error:
         raise UserError(
             f"Cannot write the vocabulary {path}: {error.strerror}; choose a directory that exists and "

@@ -1,4 +1,4 @@
-"""What every job does with its folder: keep others out, and write a file whole or not at all."""
+"""What jobs ask of their folder: that it can be written, and that nobody else works in it."""
 
 import contextlib
 import fcntl
@@ -38,20 +38,10 @@ def locked(workdir: Path) -> Iterator[None]:
         yield
 
 
-def write_whole(path: Path, text: str) -> None:
-    """Write `text` so that a kill leaves the old file or the new one, never a torn one.
-
-    Raises:
-      UserError: the file cannot be written.
-    """
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+def is_writable(workdir: Path) -> bool:
+    """Whether `workdir`, made where it is missing, can be written: to know before long work, not after."""
     try:
-        with temporary.open("w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except OSError as error:
-        raise UserError(
-            f"Cannot write {path}: {error.strerror or error}. Free space, or give another --workdir=DIR."
-        ) from error
+        workdir.mkdir(parents=True, exist_ok=True)
+    except OSError:
+        return False
+    return os.access(workdir, os.W_OK)

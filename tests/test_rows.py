@@ -17,7 +17,6 @@ from eelbert_jax.data.rows import (
     RowPacker,
     Rows,
     id_dtype,
-    process_slice,
     row_indices,
 )
 from eelbert_jax.errors import UserError
@@ -273,16 +272,3 @@ def test_order_is_golden():
 def test_impossible_reading_is_refused(step, batch_size, num_rows):
     with pytest.raises(UserError, match="row_indices needs"):
         row_indices(0, step, batch_size, num_rows)
-
-
-@pytest.mark.parametrize("process_count", [1, 2, 3, 8])
-def test_hosts_read_disjoint_parts_of_the_batch(process_count):
-    batch = row_indices(5, 17, 24, 1000)
-    parts = [batch[process_slice(24, index, process_count)] for index in range(process_count)]
-    np.testing.assert_array_equal(np.concatenate(parts), batch)
-    assert len({len(part) for part in parts}) == 1
-
-
-def test_uneven_hosts_are_refused():
-    with pytest.raises(UserError, match="24 rows does not divide among 5 processes"):
-        process_slice(24, 0, 5)

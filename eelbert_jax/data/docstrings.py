@@ -108,7 +108,8 @@ def _installed_files() -> Iterator[tuple[str, str, int]]:
     paths = sysconfig.get_paths()
     for root in dict.fromkeys([paths["stdlib"], paths["purelib"], paths["platlib"]]):
         for path in sorted(_documented_files(Path(root))):
-            size = Path(root, path).stat().st_size
+            file = Path(root, path)
+            size = file.stat().st_size if file.is_file() else 0  # a broken link is no file
             if 0 < size <= MODULE_BYTES:
                 yield root, path, size
 

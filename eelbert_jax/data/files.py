@@ -88,7 +88,12 @@ def find_file_units(
     group: list[FilePart] = []
     for path in paths:
         kind = file_format(path, options)
-        size = os.path.getsize(path)
+        try:
+            size = os.path.getsize(path)
+        except OSError as error:
+            raise UserError(
+                f"{path} cannot be read ({error.strerror}). Restore it or leave it out."
+            ) from error
         if not size:
             raise UserError(f"{path} is empty. Fetch it again, or leave it out of the glob.")
         step = size if kind == "parquet" or is_compressed(path) else max_bytes

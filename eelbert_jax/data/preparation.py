@@ -243,8 +243,9 @@ def prepare(
             (directory / name).mkdir(parents=True, exist_ok=True)
         with open(directory / LOCK_NAME, "w") as lock:
             _lock(lock, directory)
+            if not (directory / PLAN_NAME).exists():  # once there, the plan vouches for the vocabulary
+                save_vocabulary(vocabulary, directory / VOCABULARY_NAME)
             _check_plan(directory / PLAN_NAME, _plan(units, settings, vocabulary, source))
-            save_vocabulary(vocabulary, directory / VOCABULARY_NAME)
             _prepare_missing(_PrepareOne(units, settings, vocabulary, directory), workers, report)
             manifest = _manifest(len(units), settings, vocabulary, source, directory)
             _write_json(directory / MANIFEST_NAME, manifest)

@@ -298,18 +298,3 @@ def _mix(values: np.ndarray) -> np.ndarray:
     values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return values ^ (values >> np.uint64(31))
-
-
-def process_slice(batch_size: int, process_index: int, process_count: int) -> slice:
-    """Return the part of a global batch that one host reads; the hosts' parts are disjoint and cover it.
-
-    Raises:
-      UserError: the batch does not divide evenly.
-    """
-    if batch_size % process_count:
-        raise UserError(
-            f"A global batch of {batch_size} rows does not divide among {process_count} processes. "
-            "Change the batch size to a multiple."
-        )
-    share = batch_size // process_count
-    return slice(process_index * share, (process_index + 1) * share)

@@ -23,6 +23,7 @@ from eelbert_jax.data.workers import usable_cores
 from eelbert_jax.errors import UserError
 from eelbert_jax.jobs import command_line
 from eelbert_jax.vocabulary import Vocabulary, load_vocabulary, train_vocabulary
+from eelbert_jax.workdir import is_writable
 
 MIB = 1 << 20
 TERMINAL_SECONDS, LOG_SECONDS = 0.5, 15.0
@@ -116,13 +117,15 @@ def _vocabulary(
         return load_vocabulary(Path(config.vocabulary))
     if (workdir / PLAN_NAME).exists():
         return load_vocabulary(workdir / VOCABULARY_NAME)
+    if not is_writable(workdir):
+        raise UserError(f"Cannot write to the workdir '{workdir}'. Give a folder that you may write to.")
     stream.write(f"Training a vocabulary of {config.train_vocabulary.size} tokens on the source.\n")
     stream.flush()
     texts = _training_texts(units, settings, round(config.train_vocabulary.max_mib * MIB))
     return train_vocabulary(texts, config.train_vocabulary.size, lowercase=config.lowercase)
 
 
-def _training_texts(units: Sequence[Unit], settings: Settings, max_characters: int) -> Iterator[str]:
+def _training_texts(units: Sequence[Unit], settings: Settings, max_bytes: int) -> Iterator[str]:
     """Yield the text that is not held out, from the beginning of the source up to a limit."""
     held_out, total = False, 0
     for chunk in itertools.chain.from_iterable(unit.read(settings.read, ReadTally()) for unit in units):
@@ -130,8 +133,8 @@ def _training_texts(units: Sequence[Unit], settings: Settings, max_characters: i
             held_out = is_held_out(chunk.text, settings.held_out_fraction, settings.held_out_seed)
         if not held_out:
             yield chunk.text
-            total += len(chunk.text)
-        if total >= max_characters:
+            total += len(chunk.text.encode())
+        if total >= max_bytes:
             return
 
 

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import ml_collections
 import numpy as np
 
-from eelbert_jax.data.rows import Rows
+from eelbert_jax.data.rows import MANIFEST_NAME, Rows
 from eelbert_jax.data.statistics import unigram_entropy
 from eelbert_jax.hash_report import nearest_neighbours
 from eelbert_jax.jobs import command_line
@@ -59,7 +59,11 @@ def quickstart(config: ml_collections.ConfigDict, workdir: str | Path) -> Outcom
     command_line.write_config(config, workdir)
 
     _heading("Preparing the documentation installed on this machine")
-    print(summary(prepare_rows(config.prepare, rows_dir, sys.stdout)))
+    if (rows_dir / MANIFEST_NAME).exists():
+        # What is installed may have changed since, and with it the corpus; the rows stay what they are.
+        print(f"Taking the rows that are finished in {rows_dir}.")
+    else:
+        print(summary(prepare_rows(config.prepare, rows_dir, sys.stdout)))
     held_out = Rows.open(rows_dir, "heldout")
     entropy = unigram_entropy(held_out[np.arange(len(held_out))], held_out.vocabulary.special_ids)
 
