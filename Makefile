@@ -5,14 +5,16 @@ VENV ?= .venv
 WORKDIR ?= runs/quickstart
 BENCHMARKS ?= embedding pretrain_step prepare hash_statistics
 BENCHMARK_FLAGS ?=
+RUNS ?= runs
 
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 
-.PHONY: help quickstart test test-slow lint format bench clean
+.PHONY: help quickstart checkpoints test test-slow lint format bench clean
 
 help:
 	@echo "make quickstart  prepare, pre-train and question a small model in five minutes; no data needed"
+	@echo "make checkpoints pre-train BERT-tiny, EELBERT-tiny and UNO on EELBERT_DATA at one budget, and report"
 	@echo "make test        the tests, first stage"
 	@echo "make test-slow   the second stage: parity with PyTorch, killed processes"
 	@echo "make lint        ruff (rules and format) and mypy"
@@ -22,6 +24,16 @@ help:
 
 quickstart: $(VENV)/.runtime
 	$(BIN)/eelbert quickstart --workdir=$(WORKDIR)
+
+# The three encoders of docs/results.md, about an hour and a half of two cores; interrupted, it continues.
+checkpoints: $(VENV)/.runtime
+	@test -n "$(EELBERT_DATA)" || { echo "error: set EELBERT_DATA to a folder with corpus/ and vocab/" >&2; exit 1; }
+	$(BIN)/eelbert prepare --config.source='$(EELBERT_DATA)/corpus/*.txt.xz' \
+	  --config.vocabulary=$(EELBERT_DATA)/vocab/vocab.txt --workdir=$(RUNS)/rows
+	@for recipe in tiny,embedding=table tiny,embedding=ngram_hash uno,embedding=ngram_hash; do \
+	  $(BIN)/eelbert pretrain --config=configs/pretrain.py:$$recipe,setting=small --config.data.rows=$(RUNS)/rows \
+	    --workdir=$(RUNS)/$$(echo $$recipe | sed 's/,embedding=/-/') || exit 1; done
+	$(BIN)/eelbert report --runs=$(RUNS) --workdir=$(RUNS)/report
 
 test: $(VENV)/.test
 	$(BIN)/python -m pytest -q -n 2

@@ -5,10 +5,11 @@
     eelbert pretrain --config=configs/pretrain.py:base,embedding=table --config.data.rows=... --workdir=...
 
 The recipe is a size (micro, uno, tiny, mini, base), optionally followed by `embedding=KIND` (table,
-ngram_hash, random_hash, hash_initialized) and `setting=NAME`. The setting `paper` is the default: 900k steps,
-batch 256, length 128. The setting `small` is for a budget of about 20M tokens (20-40 minutes of two cores for
-tiny): many small steps at a high rate, without which nothing beyond word frequencies is learned. Its scores,
-time and machine stand in docs/results.md; of the paper's setting nothing has been run here.
+ngram_hash, random_hash, hash_initialized), `hash=PRESET` (default, reference) and `setting=NAME`. The setting
+`paper` is the default: 900k steps, batch 256, length 128. The setting `small` is for a budget of about 20M
+tokens (20 minutes of two cores for tiny): many small steps at a high rate, without which nothing beyond word
+frequencies is learned. Its scores, time and machine stand in docs/results.md; of the paper's setting nothing
+has been run here.
 """
 
 import dataclasses
@@ -16,7 +17,7 @@ import dataclasses
 from ml_collections import config_dict
 
 from eelbert_jax.errors import UserError
-from eelbert_jax.hashing import HashSpec
+from eelbert_jax.hash_spec import PRESETS
 from eelbert_jax.model.config import EMBEDDINGS, SIZES, sized
 
 SETTINGS = ("paper", "small")
@@ -31,8 +32,8 @@ def parse_recipe(recipe: str) -> tuple[str, dict[str, str]]:
     size, *words = recipe.split(",")
     if size not in SIZES:
         raise UserError(f"Unknown recipe word {size!r}; the first word is a size: {', '.join(SIZES)}.")
-    options = {"embedding": "ngram_hash", "setting": "paper"}
-    legal = {"embedding": EMBEDDINGS, "setting": SETTINGS}
+    options = {"embedding": "ngram_hash", "hash": "default", "setting": "paper"}
+    legal = {"embedding": EMBEDDINGS, "hash": tuple(PRESETS), "setting": SETTINGS}
     for word in words:
         name, _, value = word.partition("=")
         if name not in legal or value not in legal[name]:
@@ -42,11 +43,11 @@ def parse_recipe(recipe: str) -> tuple[str, dict[str, str]]:
     return size, options
 
 
-def model_config(size: str, embedding: str) -> config_dict.ConfigDict:
+def model_config(size: str, embedding: str, preset: str) -> config_dict.ConfigDict:
     """Return every field of `BertConfig` as a config; see its docstring for units and legal values."""
     defaults = dataclasses.asdict(sized(size, embedding=embedding))
     # `split`: "proportional", or the widths d_1..d_N as "21,43,64".
-    defaults["hash"] = HashSpec().to_dict()
+    defaults["hash"] = PRESETS[preset].to_dict()
     defaults["hash"]["scale"] = config_dict.placeholder(float)
     # Empty: that of the rows' vocabulary. A number has to agree with it.
     defaults["vocab_size"] = config_dict.placeholder(int)
@@ -72,7 +73,7 @@ def get_config(recipe: str = "tiny") -> config_dict.ConfigDict:
     # checkpoint in the workdir itself always comes first.
     config.init_params_from = config_dict.placeholder(str)
 
-    config.model = model_config(size, options["embedding"])
+    config.model = model_config(size, options["embedding"], options["hash"])
 
     config.data = config_dict.ConfigDict()
     config.data.rows = config_dict.placeholder(str)  # folder made by `eelbert prepare`; required

@@ -6,6 +6,7 @@ import pytest
 from ml_collections import config_dict
 
 from eelbert_jax.errors import UserError
+from eelbert_jax.hash_spec import PRESETS
 from eelbert_jax.jobs import cells, command_line, models
 from eelbert_jax.model.config import EMBEDDINGS, SIZES
 from eelbert_jax.training.optimizer import OptimizerConfig
@@ -34,6 +35,17 @@ def test_the_papers_setting_is_the_default():
         0.01,
     )
     assert (config.model.embedding, config.model.hash.max_gram) == ("ngram_hash", 3)
+
+
+def test_a_preset_names_a_hash_function():
+    config = command_line.load_config("configs/pretrain.py:tiny,hash=reference")
+    assert models.bert_config(config.model, 30522).hash == PRESETS["reference"]
+
+
+def test_the_split_can_be_given_as_widths():
+    words = ["--config=configs/pretrain.py:tiny", "--workdir=x", "--config.model.hash.split=21,43,64"]
+    model = command_line.parse("pretrain", words).config.model
+    assert models.bert_config(model, 30522).hash.widths(128) == (21, 43, 64)
 
 
 @pytest.mark.parametrize("recipe", ["huge", "tiny,embedding=hash", "tiny,bf16", "tiny,setting="])
