@@ -105,8 +105,8 @@ def cut_at(monkeypatch, step: int) -> None:
 
 @pytest.mark.parametrize("embedding", ["ngram_hash", "table", "hash_initialized"])
 def test_it_learns_beyond_word_frequencies(rows_dir, tmp_path, embedding):
-    durations = dict.fromkeys(("total_steps", "eval_every_steps", "checkpoint_every_steps"), 800)
-    config = small(rows_dir, f"micro,embedding={embedding}", batch_size=32, log_every_steps=200, **durations)
+    durations = dict.fromkeys(("total_steps", "eval_every_steps", "checkpoint_every_steps"), 1200)
+    config = small(rows_dir, f"micro,embedding={embedding}", batch_size=32, log_every_steps=400, **durations)
     config.opt.learning_rate = 5e-3
     figures = pretrain(config, tmp_path)
     heldout = Rows.open(rows_dir, "heldout")

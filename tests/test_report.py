@@ -196,7 +196,7 @@ def test_counts_without_jax_are_those_of_the_model():
     vocabulary = Vocabulary((*SPECIAL_TOKENS, "a", "b"))
     for embedding in ("table", "random_hash", "hash_initialized"):
         config = sized("micro", vocab_size=vocabulary.size, embedding=embedding, max_position_embeddings=9)
-        counted = models.parameter_counts(identity(config, vocabulary)["model"])
+        counted = models.parameter_counts(identity(config, vocabulary, lowercase=True)["model"])
         built = count_parameters(config)
         assert counted == {name: built[name] for name in ("MLM", "2-class")}
 
