@@ -1,4 +1,4 @@
-"""What jobs ask of their folder: that it can be written, and that nobody else works in it."""
+"""What jobs ask of their folder: that it can be written, that nobody else works in it, that files are whole."""
 
 import contextlib
 import fcntl
@@ -45,3 +45,22 @@ def is_writable(workdir: Path) -> bool:
     except OSError:
         return False
     return os.access(workdir, os.W_OK)
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write `text` so that a kill leaves the old file or the new one, never a torn one.
+
+    Raises:
+      UserError: the file cannot be written.
+    """
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    try:
+        with temporary.open("w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError as error:
+        raise UserError(
+            f"Cannot write {path}: {error.strerror or error}. Free space, or give another --workdir=DIR."
+        ) from error
