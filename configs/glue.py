@@ -3,10 +3,14 @@
     eelbert finetune --config=configs/glue.py:tiny,task=sst2 --config.pretrained=runs/tiny --workdir=runs/sst2
     eelbert finetune --config=configs/glue.py:tiny,task=rte --config.vocabulary=vocab.txt --workdir=runs/rte
     eelbert finetune --config=configs/glue.py:tiny,task=custom --config.custom.train=reviews.tsv ...
+    eelbert finetune --config=configs/glue.py:tiny,task=rte --config.pretrained=bert-folder --workdir=runs/rte
 
 The recipe is a size, optionally followed by `embedding=KIND` (for a model from scratch; a checkpoint brings
-its own) and `task=NAME`. The defaults are a cell of Google's grid for the miniatures (4 epochs, batch 8-128,
-rate {3e-4, 1e-4, 5e-5, 3e-5}); `configs/sweeps/glue.py` is the grid.
+its own) and `task=NAME`. A checkpoint is the workdir of `eelbert pretrain`, or a BERT in a folder as
+transformers saves it (`config.json`, `model.safetensors`, `vocab.txt`, `tokenizer_config.json`).
+
+The defaults are a cell of Google's grid for the miniatures (4 epochs, batch 8-128, rate {3e-4, 1e-4, 5e-5,
+3e-5}); `configs/sweeps/glue.py` is the grid.
 """
 
 from ml_collections import config_dict
@@ -50,7 +54,8 @@ def get_config(recipe: str = "tiny") -> config_dict.ConfigDict:
     config.pretrained = config_dict.placeholder(str)
     config.vocabulary = config_dict.placeholder(str)  # vocabulary file; for a model from scratch alone
     config.lowercase = True  # of a model from scratch: how its vocabulary was made
-    config.size = size  # has to be the checkpoint's
+    # Has to be the checkpoint's; a folder in the Hugging Face layout brings its own sizes.
+    config.size = size
     # Of a model from scratch; a checkpoint brings its own, but for the dropout and the computation type.
     config.model = load_config(f"configs/pretrain.py:{size},embedding={options['embedding']}").model
 

@@ -24,6 +24,8 @@ ALIASES = {DECODER_BIAS: BIAS, DECODER: WORD_EMBEDDINGS}
 # Of the first published checkpoints: TensorFlow's LayerNorm names, and a buffer that is no parameter.
 OLD_ENDINGS = {"LayerNorm.gamma": "LayerNorm.weight", "LayerNorm.beta": "LayerNorm.bias"}
 BUFFERS = ("bert.embeddings.position_ids",)
+# A model without a head, as sentence encoders are published, is saved without the name of its encoder.
+PARTS = ("embeddings.", "encoder.", "pooler.")
 SHARED_FIELDS = (
     "vocab_size",
     "hidden_size",
@@ -93,7 +95,7 @@ def from_hf(
     """Return the parameters that a Hugging Face state dict holds; both sides must match exactly.
 
     Args:
-      state: arrays by name. Names of the first published checkpoints are understood.
+      state: arrays by name, understood as `full_names` does.
       config: of the model to fill.
       like: its parameters or their shapes, as `jax.eval_shape(model.init, key, input_ids)["params"]` gives.
       ignore: regular expressions; names of `state` that one of them matches in full are left out.
@@ -106,13 +108,23 @@ def from_hf(
     """
     expected = jax.eval_shape(lambda tree: _flatten(tree, config), like)
     patterns = [re.compile(pattern) for pattern in ignore]
-    given = {_new_name(name): np.asarray(array) for name, array in state.items() if name not in BUFFERS}
+    given = {name: np.asarray(array) for name, array in full_names(state).items()}
     given = {name: array for name, array in given.items() if not any(p.fullmatch(name) for p in patterns)}
     names = {_hf_name(path): path for path in expected}
     given = _without_aliases(given, names)
     _require_match(given, {name: _hf_shape(path, expected[path].shape) for name, path in names.items()})
     flat = {path: _orient(path, given[name].astype(np.float32)) for name, path in names.items()}
     return _unflatten(flat, config)
+
+
+def full_names(state: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Return a state dict under the names of a model with a head, without buffers.
+
+    Understood are the first published checkpoints' names of LayerNorm, and those of an encoder saved alone,
+    which lack `bert.`. Source: ours.
+    """
+    renamed = {_new_name(name): array for name, array in state.items()}
+    return {name: array for name, array in renamed.items() if name not in BUFFERS}
 
 
 def _flatten(params: Mapping[str, Any], config: BertConfig) -> dict[str, Any]:
@@ -157,7 +169,7 @@ def _hf_shape(path: str, shape: tuple[int, ...]) -> tuple[int, ...]:
 def _new_name(name: str) -> str:
     for old, new in OLD_ENDINGS.items():
         name = name.replace(old, new)
-    return name
+    return f"bert.{name}" if name.startswith(PARTS) else name
 
 
 def _without_aliases(given: dict[str, np.ndarray], names: Mapping[str, str]) -> dict[str, np.ndarray]:

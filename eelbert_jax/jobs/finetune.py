@@ -39,6 +39,7 @@ from eelbert_jax.jobs.task_data import (
 )
 from eelbert_jax.model import bert
 from eelbert_jax.model.config import SIZES, BertConfig
+from eelbert_jax.reporting.models import size_of
 from eelbert_jax.training import finetuning, loop, metrics, sharding
 from eelbert_jax.training.checkpoint import Checkpoints
 from eelbert_jax.training.optimizer import OptimizerConfig, make_optimizer
@@ -57,8 +58,11 @@ class Degenerate(UserError):
 def starting_model(config: ml_collections.ConfigDict) -> tuple[BertConfig, Vocabulary, Pretrained | None]:
     """Return the model to fine-tune, its vocabulary, and the checkpoint it starts from, if any.
 
+    The recipe names the size of our own checkpoints, which have a published one; an imported model's sizes
+    are its folder's, whatever the recipe says.
+
     Raises:
-      UserError: the checkpoint is of another size, or a model from scratch has no vocabulary.
+      UserError: a checkpoint of ours is of another size, or a model from scratch has no vocabulary.
     """
     if config.pretrained is None:
         if config.vocabulary is None:
@@ -68,10 +72,10 @@ def starting_model(config: ml_collections.ConfigDict) -> tuple[BertConfig, Vocab
             )
         vocabulary = load_vocabulary(config.vocabulary)
         return bert_config(config.model, vocabulary.size), vocabulary, None
-    pretrained = load_pretrained(config.pretrained)
+    pretrained = load_pretrained(config.pretrained, needs_head=False)
     wanted = SIZES[config.size]
     found = {name: getattr(pretrained.config, name) for name in wanted}
-    if found != wanted:
+    if found != wanted and not pretrained.is_imported:
         raise UserError(
             f"{config.pretrained} is of another size than {config.size!r}: {found}, wanted {wanted}; "
             "put it into the recipe."
@@ -81,8 +85,12 @@ def starting_model(config: ml_collections.ConfigDict) -> tuple[BertConfig, Vocab
     return dataclasses.replace(pretrained.config, **changes), pretrained.vocabulary, pretrained
 
 
-def model_name(config: BertConfig, size: str, scratch: bool) -> str:
-    """Return the name that tables use: BERT-tiny, EELBERT-mini, UNO-EELBERT, ... (scratch)."""
+def model_name(config: BertConfig, size: str | None, scratch: bool) -> str:
+    """Return the name that tables use: BERT-tiny, EELBERT-mini, UNO-EELBERT, ... (scratch).
+
+    A model of no published size is called by its layers and width: BERT-L6-H384.
+    """
+    size = size or f"L{config.num_hidden_layers}-H{config.hidden_size}"
     if config.embedding != "ngram_hash":
         name = f"BERT-{size}" + ("" if config.embedding == "table" else f" ({config.embedding})")
     else:
@@ -91,7 +99,7 @@ def model_name(config: BertConfig, size: str, scratch: bool) -> str:
 
 
 def _initial_params(model: nn.Module, pretrained: Pretrained | None) -> Callable[[jax.Array], Any]:
-    """Return key -> parameters: the checkpoint's encoder under a new pooler and head."""
+    """Return key -> parameters: the checkpoint's encoder, a new head, and a pooler where it has none."""
 
     def init(key: jax.Array):
         params = dict(model.init(key, jnp.zeros((1, 1), jnp.int32))["params"])
@@ -280,13 +288,15 @@ def _result(config, data: Data, model_config, pretrained, evaluation, figures, d
     plain = lambda values: {k.removeprefix("dev_"): v for k, v in values.items() if k.startswith("dev_")}  # noqa: E731
     where = environment()
     splits = {"train": data.train, **data.dev}
+    imported = pretrained is not None and pretrained.is_imported
+    size = size_of(dataclasses.asdict(model_config)) if imported else config.size
     return {
         "task": task.name,
         "official": task.official,
         "split": first_dev,
         "model": {
-            "name": model_name(model_config, config.size, pretrained is None),
-            "size": config.size,
+            "name": model_name(model_config, size, pretrained is None),
+            "size": size,
             "embedding": model_config.embedding,
             "parameters": count_parameters(model_config)["2-class"],
         },

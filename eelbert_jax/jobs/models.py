@@ -16,6 +16,7 @@ import eelbert_jax
 from eelbert_jax.data.tasks import find_task
 from eelbert_jax.errors import UserError
 from eelbert_jax.hashing import HashSpec
+from eelbert_jax.interchange.folder import is_folder, read_folder
 from eelbert_jax.model import bert
 from eelbert_jax.model.config import BertConfig
 from eelbert_jax.reporting.json_fields import Fields, read_json
@@ -39,14 +40,14 @@ NOT_IDENTITY = (
 
 
 class Pretrained(NamedTuple):
-    """A pre-trained model as a run's folder holds it.
+    """A pre-trained model as a run's folder, or a folder in the Hugging Face layout, holds it.
 
     Attributes:
       config: sizes, embedder, hash; without dropout, float32.
       vocabulary: of the rows it was trained on.
-      params: of `bert.BertForMaskedLM`.
+      params: of `bert.BertForMaskedLM`; of an imported model its pooler too, and no "cls" where it has none.
       constants: the collection beside them.
-      step: completed updates.
+      step: completed updates; None of an imported model, which does not say.
       lowercase: how its text was read.
     """
 
@@ -54,8 +55,13 @@ class Pretrained(NamedTuple):
     vocabulary: Vocabulary
     params: Any
     constants: Any
-    step: int
+    step: int | None
     lowercase: bool
+
+    @property
+    def is_imported(self) -> bool:
+        """Whether it is of a folder in the Hugging Face layout and not of a run."""
+        return self.step is None
 
 
 class Finetuned(NamedTuple):
@@ -143,14 +149,21 @@ def _commit(checkout: Path) -> str | None:
     return head.stdout.strip() + ("+" if changes.stdout.strip() else "") or None
 
 
-def load_pretrained(workdir: str | Path) -> Pretrained:
-    """Load the newest checkpoint of `eelbert pretrain` in `workdir`.
+def load_pretrained(workdir: str | Path, *, needs_head: bool = True) -> Pretrained:
+    """Load the newest checkpoint of `eelbert pretrain` in `workdir`, or a folder in the Hugging Face layout.
+
+    Args:
+      workdir: either folder.
+      needs_head: the MLM head is wanted. False reads of an imported model the encoder alone, so that a
+        sentence encoder or a classifier will do.
 
     Raises:
-      UserError: there is none, it is of a fine-tuned model, or its vocabulary or hash are not what this
-        version computes.
+      UserError: there is none, it is of a fine-tuned model, it lacks the head, or its vocabulary or hash are
+        not what this version computes.
     """
     workdir = Path(workdir)
+    if is_folder(workdir):
+        return _import_pretrained(workdir, needs_head)
     with Checkpoints(workdir / CHECKPOINTS_NAME, create=False) as checkpoints:
         saved = checkpoints.identity()
         if "task" in saved:
@@ -168,6 +181,18 @@ def load_pretrained(workdir: str | Path) -> Pretrained:
     return Pretrained(
         config, vocabulary, params, bert.constants(config, vocabulary), step, saved["lowercase"]
     )
+
+
+def _import_pretrained(folder: Path, needs_head: bool) -> Pretrained:
+    """Return the model of a folder in the Hugging Face layout."""
+    config, vocabulary, params, lowercase = read_folder(folder, heads=needs_head)
+    if needs_head and "cls" not in params:
+        raise UserError(
+            f"{folder} holds no head to predict tokens with; name a model that was saved as BertForMaskedLM."
+        )
+    config = dataclasses.replace(config, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0)
+    on_device = jax.tree.map(jnp.asarray, params)
+    return Pretrained(config, vocabulary, on_device, bert.constants(config, vocabulary), None, lowercase)
 
 
 def load_finetuned(workdir: str | Path) -> Finetuned:
