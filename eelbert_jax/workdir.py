@@ -1,4 +1,4 @@
-"""What jobs ask of their folder: that it can be written, that nobody else works in it, that files are whole."""
+"""What jobs ask of their folder: it can be written, nobody else works in it, its files are whole."""
 
 import contextlib
 import fcntl

@@ -151,6 +151,13 @@ def test_accumulated_passes_are_the_whole_batch(rows_dir, tmp_path):
     np.testing.assert_allclose(whole, passes, rtol=1e-5)
 
 
+@pytest.mark.parametrize(
+    ("rows", "row_length", "passes"), [(16, 128, 1), (64, 128, 4), (12, 1024, 6), (7, 512, 7), (3, 4096, 3)]
+)
+def test_a_cpu_takes_a_batch_in_passes_that_fit_its_caches(rows, row_length, passes):
+    assert masked_lm.default_accumulation(rows, row_length) == passes
+
+
 def test_several_steps_a_call_are_the_same_steps(rows_dir, tmp_path):
     changes = dict(total_steps=8, eval_every_steps=4, log_every_steps=4)
     one = pretrain(small(rows_dir, **changes), tmp_path / "one")

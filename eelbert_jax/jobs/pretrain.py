@@ -48,10 +48,10 @@ def initial_params(model: bert.BertForMaskedLM, config: BertConfig, vocabulary: 
     return init
 
 
-def _accumulation(config: ml_collections.ConfigDict, devices: int) -> int:
+def _accumulation(config: ml_collections.ConfigDict, devices: int, row_length: int) -> int:
     """Return the number of passes that a batch takes on these devices."""
     if config.rows_per_device is None:
-        return 1
+        return masked_lm.default_accumulation(config.batch_size // devices, row_length)
     rows = config.rows_per_device * devices
     if config.rows_per_device < 1 or config.batch_size % rows:
         raise UserError(
@@ -70,7 +70,7 @@ def make_task(
         mask_id=vocabulary.mask_id,
         vocab_size=vocabulary.size,
         special_ids=vocabulary.special_ids,
-        accumulation=_accumulation(config, jax.device_count()),
+        accumulation=_accumulation(config, jax.device_count(), row_length),
         seed=config.seed,
     )
 
