@@ -63,8 +63,8 @@ def get_config(recipe: str = "tiny") -> config_dict.ConfigDict:
     config.seed = 0  # of initialization, masking, dropout and the order of rows
     config.total_steps = 900_000  # optimizer updates
     config.batch_size = 256  # rows an update, over all devices
-    # Largest number of rows that one device takes in a pass; empty: the whole of its share, on a CPU as many as
-    # have 2,048 tokens. Gradients of the passes are added up, so that any machine reaches the batch.
+    # Largest number of rows that one device takes in a pass; empty: the whole of its share, on a CPU as many
+    # as have 2,048 tokens. Gradients of the passes are added up, so that any machine reaches the batch.
     config.rows_per_device = config_dict.placeholder(int)
     # Optimizer steps in one call; empty: 1 on a CPU, else 10. The `_every_steps` must be multiples of it.
     config.steps_per_call = config_dict.placeholder(int)
