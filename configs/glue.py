@@ -16,36 +16,17 @@ The defaults are a cell of Google's grid for the miniatures (4 epochs, batch 8-1
 from ml_collections import config_dict
 
 from eelbert_jax.data.tasks import GLUE_TASKS
-from eelbert_jax.errors import UserError
-from eelbert_jax.jobs.command_line import load_config
-from eelbert_jax.model.config import EMBEDDINGS, SIZES
+from eelbert_jax.jobs.command_line import load_config, parse_recipe
+from eelbert_jax.model.config import SIZES
 
-TASKS = (*GLUE_TASKS, "custom")
-
-
-def parse_recipe(recipe: str) -> tuple[str, dict[str, str]]:
-    """Split "tiny,task=sst2" into the size and the options.
-
-    Raises:
-      UserError: an unknown word, with the legal ones.
-    """
-    size, *words = recipe.split(",")
-    if size not in SIZES:
-        raise UserError(f"Unknown recipe word {size!r}; the first word is a size: {', '.join(SIZES)}.")
-    options = {"embedding": "ngram_hash", "task": "sst2"}
-    legal = {"embedding": EMBEDDINGS, "task": TASKS}
-    for word in words:
-        name, _, value = word.partition("=")
-        if name not in legal or value not in legal[name]:
-            known = [f"{key}={choice}" for key, choices in legal.items() for choice in choices]
-            raise UserError(f"Unknown recipe word {word!r}; known words: {', '.join(known)}.")
-        options[name] = value
-    return size, options
+# Legal recipe words, the default first.
+EMBEDDINGS = ("ngram_hash", "table", "random_hash", "hash_initialized")
+TASKS = ("sst2", *(task for task in GLUE_TASKS if task != "sst2"), "custom")
 
 
 def get_config(recipe: str = "tiny") -> config_dict.ConfigDict:
     """Return the configuration of `recipe`."""
-    size, options = parse_recipe(recipe)
+    size, options = parse_recipe(recipe, SIZES, {"embedding": EMBEDDINGS, "task": TASKS})
     config = config_dict.ConfigDict()
     config.recipe = recipe  # a label
     config.task = options["task"]  # a GLUE task, or custom

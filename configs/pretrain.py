@@ -16,31 +16,13 @@ import dataclasses
 
 from ml_collections import config_dict
 
-from eelbert_jax.errors import UserError
 from eelbert_jax.hash_spec import PRESETS
-from eelbert_jax.model.config import EMBEDDINGS, SIZES, sized
+from eelbert_jax.jobs.command_line import parse_recipe
+from eelbert_jax.model.config import SIZES, sized
 
+# Legal recipe words, the default first.
+EMBEDDINGS = ("ngram_hash", "table", "random_hash", "hash_initialized")
 SETTINGS = ("paper", "small")
-
-
-def parse_recipe(recipe: str) -> tuple[str, dict[str, str]]:
-    """Split "tiny,embedding=table" into the size and the options.
-
-    Raises:
-      UserError: an unknown word, with the legal ones.
-    """
-    size, *words = recipe.split(",")
-    if size not in SIZES:
-        raise UserError(f"Unknown recipe word {size!r}; the first word is a size: {', '.join(SIZES)}.")
-    options = {"embedding": "ngram_hash", "hash": "default", "setting": "paper"}
-    legal = {"embedding": EMBEDDINGS, "hash": tuple(PRESETS), "setting": SETTINGS}
-    for word in words:
-        name, _, value = word.partition("=")
-        if name not in legal or value not in legal[name]:
-            known = [f"{key}={choice}" for key, choices in legal.items() for choice in choices]
-            raise UserError(f"Unknown recipe word {word!r}; known words: {', '.join(known)}.")
-        options[name] = value
-    return size, options
 
 
 def model_config(size: str, embedding: str, preset: str) -> config_dict.ConfigDict:
@@ -57,7 +39,9 @@ def model_config(size: str, embedding: str, preset: str) -> config_dict.ConfigDi
 
 def get_config(recipe: str = "tiny") -> config_dict.ConfigDict:
     """Return the configuration of `recipe`."""
-    size, options = parse_recipe(recipe)
+    size, options = parse_recipe(
+        recipe, SIZES, {"embedding": EMBEDDINGS, "hash": tuple(PRESETS), "setting": SETTINGS}
+    )
     config = config_dict.ConfigDict()
     config.recipe = recipe  # a label; change sizes under `model`
     config.seed = 0  # of initialization, masking, dropout and the order of rows

@@ -25,12 +25,12 @@ def get_config() -> config_dict.ConfigDict:
     config.prepare.held_out.fraction = 0.02
 
     config.pretrain = load_config("configs/pretrain.py:uno,setting=small")
-    config.pretrain.total_steps = 2500
+    config.pretrain.total_steps = 4000
     config.pretrain.batch_size = 64
     config.pretrain.opt.learning_rate = 2e-3
     config.pretrain.opt.warmup_steps = 100
     config.pretrain.eval_every_steps = 500
-    config.pretrain.checkpoint_every_steps = 500
+    config.pretrain.checkpoint_every_steps = 1000
     config.pretrain.log_every_steps = 50
     config.pretrain.tensorboard = False
 

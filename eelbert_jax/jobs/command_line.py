@@ -11,7 +11,7 @@ import importlib.util
 import inspect
 import json
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType, ModuleType
 from typing import Any, NamedTuple
@@ -236,6 +236,35 @@ def config_keys(config: config_dict.ConfigDict, prefix: str = "") -> dict[str, t
         if issubclass(kind, config_dict.ConfigDict):
             found |= config_keys(config[name], f"{prefix}{name}.")
     return found
+
+
+def parse_recipe(
+    recipe: str, sizes: Iterable[str], options: Mapping[str, Sequence[str]]
+) -> tuple[str, dict[str, str]]:
+    """Split a recipe such as "tiny,embedding=table" into its size and its options.
+
+    Args:
+      recipe: a size, then NAME=VALUE words, separated by commas.
+      sizes: legal sizes.
+      options: legal values by name, the default first.
+
+    Returns:
+      The size, and a value for every option.
+
+    Raises:
+      UserError: an unknown word; names the legal ones.
+    """
+    size, *words = recipe.split(",")
+    if size not in sizes:
+        raise UserError(f"Unknown recipe word {size!r}; the first word is a size: {', '.join(sizes)}.")
+    chosen = {name: values[0] for name, values in options.items()}
+    for word in words:
+        name, _, value = word.partition("=")
+        if name not in options or value not in options[name]:
+            known = [f"{key}={choice}" for key, choices in options.items() for choice in choices]
+            raise UserError(f"Unknown recipe word {word!r}; known words: {', '.join(known)}.")
+        chosen[name] = value
+    return size, chosen
 
 
 def write_config(
