@@ -22,7 +22,7 @@ CPU_VOCAB_CHUNK = 4096
 
 CPU_TOKENS_A_PASS = 2048
 """Tokens that a CPU takes in one pass: activations of 16 x 128 stay near the caches. A batch of 64 x 128 of
-BERT-tiny in four passes is a fifth faster than in one on two cores (measured: 25.4k against 20.8k tokens/s)."""
+BERT-tiny in four passes is a fifth faster than in one on two cores (25.4k against 20.8k tokens/s)."""
 
 
 def default_accumulation(rows_per_device: int, row_length: int) -> int:
