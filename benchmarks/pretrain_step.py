@@ -157,7 +157,7 @@ def our_step(size: str, batch: int, embedding: str) -> Callable[[np.ndarray], fl
     from eelbert_jax.model.config import sized
     from eelbert_jax.training import masked_lm, sharding
     from eelbert_jax.training.optimizer import OptimizerConfig, make_optimizer
-    from eelbert_jax.training.state import init_state
+    from eelbert_jax.training.state import initializer
     from eelbert_jax.vocabulary import Vocabulary
 
     special = {0: "[PAD]", 100: "[UNK]", 101: "[CLS]", 102: "[SEP]", 103: "[MASK]"}
@@ -169,22 +169,20 @@ def our_step(size: str, batch: int, embedding: str) -> Callable[[np.ndarray], fl
     optimizer = make_optimizer(
         OptimizerConfig(LEARNING_RATE, 0, WEIGHT_DECAY, max_grad_norm=MAX_GRAD_NORM), total_steps=10**6
     )
-    mesh = sharding.make_mesh()
-    everywhere = sharding.replicated(mesh)
+    layout = sharding.Layout(sharding.make_mesh())
+    everywhere = layout.replicated
 
     def init(key: jax.Array) -> Any:
         return model.init(key, jnp.zeros((1, ROW_LENGTH), jnp.int32))["params"]
 
-    state = init_state(init, optimizer, jax.random.key(0), everywhere)
+    state = jax.jit(initializer(init, optimizer), out_shardings=everywhere)(jax.random.key(0))
     constants = jax.device_put(bert.constants(config, vocabulary), everywhere)
-    train_step = masked_lm.make_train_step(model, optimizer, task)
+    train_step = masked_lm.make_train_step(model, optimizer, task, layout)
 
     def step(rows: np.ndarray) -> float:
         nonlocal state
         rows = rows[None].astype(np.uint16)
-        placed = sharding.global_array(
-            lambda index: rows[index], rows.shape, sharding.rows_sharding(mesh, row_axis=1)
-        )
+        placed = sharding.global_array(lambda index: rows[index], rows.shape, layout.rows(row_axis=1))
         state, metrics = train_step(state, constants, placed)
         return float(jax.block_until_ready(metrics["loss"])[0])
 

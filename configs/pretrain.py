@@ -52,6 +52,9 @@ def get_config(recipe: str = "tiny") -> config_dict.ConfigDict:
     config.rows_per_device = config_dict.placeholder(int)
     # Optimizer steps in one call; empty: 1 on a CPU, else 10. The `_every_steps` must be multiples of it.
     config.steps_per_call = config_dict.placeholder(int)
+    config.mesh = config_dict.ConfigDict()
+    config.mesh.fsdp = 1  # devices that share one copy of the parameters; divides the devices and the width
+    config.mesh.zero1 = False  # split the optimizer's slots over the other devices (ZeRO-1)
     config.mlm_probability = 0.15  # of L, rounded up: masked positions a row
     # A run's folder whose newest parameters to start from (fresh optimizer, step 0); empty: from scratch. A
     # checkpoint in the workdir itself always comes first.
@@ -74,6 +77,10 @@ def get_config(recipe: str = "tiny") -> config_dict.ConfigDict:
     config.opt.epsilon = 1e-6
     config.opt.max_grad_norm = 1.0  # clip the global norm here; 0: no clipping
 
+    # So many steps in a row with a loss or gradient that is not finite end the run; fewer are skipped.
+    config.max_skipped_steps = 10
+    # End with the stacks of all threads when no step ends for so many seconds; 0: wait for ever.
+    config.watchdog_seconds = 1800.0
     config.log_every_steps = 100
     config.eval_every_steps = 10_000
     config.checkpoint_every_steps = 10_000

@@ -156,6 +156,7 @@ def test_accumulated_passes_are_the_whole_batch(rows_dir, tmp_path):
 )
 def test_a_cpu_takes_a_batch_in_passes_that_fit_its_caches(rows, row_length, passes):
     assert masked_lm.default_accumulation(rows, row_length) == passes
+    assert masked_lm.default_accumulation(rows, row_length, platform="tpu") == 1
 
 
 def test_several_steps_a_call_are_the_same_steps(rows_dir, tmp_path):

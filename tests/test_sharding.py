@@ -13,7 +13,7 @@ read = []
 def part(index):
     read.append(values[index])
     return values[index]
-array = sharding.global_array(part, values.shape, sharding.rows_sharding(mesh, row_axis=1))
+array = sharding.global_array(part, values.shape, sharding.Layout(mesh).rows(row_axis=1))
 assert np.array_equal(array, values)
 assert sorted(block.shape for block in read) == [(2, 2, 3)] * 4, "each device reads its own rows"
 assert np.array_equal(np.sort(np.concatenate([block.ravel() for block in read])), values.ravel())

@@ -42,9 +42,11 @@ from eelbert_jax.model.config import SIZES, BertConfig
 from eelbert_jax.reporting.models import size_of
 from eelbert_jax.training import finetuning, loop, metrics, sharding
 from eelbert_jax.training.checkpoint import Checkpoints
+from eelbert_jax.training.goodput import Goodput
 from eelbert_jax.training.optimizer import OptimizerConfig, make_optimizer
-from eelbert_jax.training.state import TrainState, init_state
-from eelbert_jax.training.writer import Writer, read_metrics
+from eelbert_jax.training.state import TrainState, initializer
+from eelbert_jax.training.supervision import supervise
+from eelbert_jax.training.writer import METRICS_NAME, Writer, read_metrics
 from eelbert_jax.vocabulary import Vocabulary, load_vocabulary, save_vocabulary
 
 BEST_NAME = "best"
@@ -178,6 +180,7 @@ def _durations(config: ml_collections.ConfigDict, train: encoding.Encoded) -> lo
         eval_every_steps=between,
         checkpoint_every_steps=between,
         tokens_per_step=config.batch_size * max(round(float(np.mean(train.lengths))), 1),
+        max_skipped_steps=config.max_skipped_steps,
     )
 
 
@@ -226,7 +229,7 @@ def finetune(config: ml_collections.ConfigDict, workdir: str | Path) -> dict[str
     save_vocabulary(vocabulary, workdir / VOCABULARY_NAME)
     mesh = sharding.make_mesh()
     sharding.check_divisible("batch_size", config.batch_size, mesh)
-    sharded = sharding.replicated(mesh)
+    sharded = sharding.Layout(mesh).replicated
     durations = _durations(config, data.train.encoded)
     optimizer = make_optimizer(_optimizer_config(config, durations.total_steps), durations.total_steps)
     constants = jax.device_put(bert.constants(model_config, vocabulary), sharded)
@@ -239,7 +242,8 @@ def finetune(config: ml_collections.ConfigDict, workdir: str | Path) -> dict[str
         )
 
     def fresh() -> TrainState:
-        return init_state(_initial_params(model, pretrained), optimizer, jax.random.key(config.seed), sharded)
+        init = initializer(_initial_params(model, pretrained), optimizer)
+        return jax.jit(init, out_shardings=sharded)(jax.random.key(config.seed))
 
     meant = {
         **identity(model_config, vocabulary, lowercase),
@@ -256,8 +260,12 @@ def finetune(config: ml_collections.ConfigDict, workdir: str | Path) -> dict[str
         saved_step = checkpoints.latest_step()
         state = fresh() if saved_step is None else checkpoints.restore(like, meant)
         ours = workdir if jax.process_index() == 0 else None
-        with Writer(ours, durations.total_steps, saved_step, tensorboard=config.tensorboard) as writer:
-            records = read_metrics(workdir / "metrics.jsonl") if saved_step is not None else []
+        records = read_metrics(workdir / METRICS_NAME) if saved_step is not None else []
+        goodput = Goodput(started, records, saved_step)
+        with (
+            supervise(goodput, config.watchdog_seconds) as supervision,
+            Writer(ours, durations.total_steps, saved_step, tensorboard=config.tensorboard) as writer,
+        ):
             evaluation = Evaluation(data, logits_of, records, config.on_degenerate)
 
             def save(state: TrainState) -> None:
@@ -274,6 +282,7 @@ def finetune(config: ml_collections.ConfigDict, workdir: str | Path) -> dict[str
                 save=save,
                 saved_step=saved_step,
                 writer=writer,
+                supervision=supervision,
             )
     result = _result(config, data, model_config, pretrained, evaluation, figures, durations)
     result["seconds"] = round(time.monotonic() - started, 1)

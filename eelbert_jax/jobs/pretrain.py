@@ -1,84 +1,36 @@
 """`eelbert pretrain`: rows and a config in, checkpoints and a record of the losses out."""
 
 import contextlib
+import time
 from pathlib import Path
 
 import jax
-import jax.numpy as jnp
 import ml_collections
 import numpy as np
-from jax.sharding import Mesh
 
-from eelbert_jax.data import masking
 from eelbert_jax.data.rows import Rows, row_indices
-from eelbert_jax.errors import UserError
+from eelbert_jax.errors import Preempted, UserError
 from eelbert_jax.jobs import command_line
-from eelbert_jax.jobs.models import (
-    CHECKPOINTS_NAME,
-    VOCABULARY_NAME,
-    bert_config,
-    environment,
-    identity,
-)
-from eelbert_jax.model import bert, embeddings
-from eelbert_jax.model.config import BertConfig
-from eelbert_jax.training import loop, masked_lm, sharding
+from eelbert_jax.jobs.models import CHECKPOINTS_NAME, VOCABULARY_NAME, environment, identity
+from eelbert_jax.jobs.trainer import Trainer, make_trainer
+from eelbert_jax.model import bert
+from eelbert_jax.training import loop, sharding
 from eelbert_jax.training.checkpoint import Checkpoints
-from eelbert_jax.training.optimizer import OptimizerConfig, make_optimizer
-from eelbert_jax.training.state import TrainState, init_state
-from eelbert_jax.training.writer import Writer
-from eelbert_jax.vocabulary import Vocabulary, save_vocabulary
+from eelbert_jax.training.goodput import Goodput
+from eelbert_jax.training.sharding import Layout
+from eelbert_jax.training.state import TrainState
+from eelbert_jax.training.supervision import supervise
+from eelbert_jax.training.writer import METRICS_NAME, Writer, read_metrics
+from eelbert_jax.vocabulary import save_vocabulary
 from eelbert_jax.workdir import locked
 
 STEPS_PER_CALL = {"cpu": 1}
 """Optimizer steps a call by backend where the config leaves it open; 10 elsewhere."""
 
 
-def initial_params(model: bert.BertForMaskedLM, config: BertConfig, vocabulary: Vocabulary, row_length: int):
-    """Return key -> parameters, for `init_state`; a hash-initialized table starts from the hash's vectors."""
-    ids = jnp.zeros((1, row_length), jnp.int32)
-    table = embeddings.initial_table(config, vocabulary) if config.embedding == "hash_initialized" else None
-
-    def init(key: jax.Array):
-        params = model.init(key, ids)["params"]
-        if table is not None:
-            params["bert"]["embeddings"]["word_embeddings"]["embedding"] = jnp.asarray(table)
-        return params
-
-    return init
-
-
-def _accumulation(config: ml_collections.ConfigDict, devices: int, row_length: int) -> int:
-    """Return the number of passes that a batch takes on these devices."""
-    if config.rows_per_device is None:
-        return masked_lm.default_accumulation(config.batch_size // devices, row_length)
-    rows = config.rows_per_device * devices
-    if config.rows_per_device < 1 or config.batch_size % rows:
-        raise UserError(
-            f"batch_size={config.batch_size} is no multiple of rows_per_device={config.rows_per_device} x "
-            f"{devices} devices; change one of them."
-        )
-    return config.batch_size // rows
-
-
-def make_task(
-    config: ml_collections.ConfigDict, vocabulary: Vocabulary, row_length: int
-) -> masked_lm.MaskedLMTask:
-    """Return what the training and evaluation steps need to know besides the model."""
-    return masked_lm.MaskedLMTask(
-        num_masked=masking.num_masked(row_length, config.mlm_probability),
-        mask_id=vocabulary.mask_id,
-        vocab_size=vocabulary.size,
-        special_ids=vocabulary.special_ids,
-        accumulation=_accumulation(config, jax.device_count(), row_length),
-        seed=config.seed,
-    )
-
-
 def _durations(config: ml_collections.ConfigDict, row_length: int) -> loop.LoopConfig:
-    names = ("total_steps", "log_every_steps", "eval_every_steps", "checkpoint_every_steps")
     return loop.LoopConfig(
-        **{name: config[name] for name in names},
+        **{name: config[name] for name in (*loop.DURATIONS, "max_skipped_steps")},
         steps_per_call=config.steps_per_call or STEPS_PER_CALL.get(jax.default_backend(), 10),
         tokens_per_step=config.batch_size * row_length,
     )
@@ -98,7 +50,7 @@ def _open_rows(config: ml_collections.ConfigDict) -> tuple[Rows, Rows]:
     return splits
 
 
-def _training_rows(config: ml_collections.ConfigDict, rows: Rows, steps_per_call: int, mesh: Mesh):
+def _training_rows(config: ml_collections.ConfigDict, rows: Rows, steps_per_call: int, layout: Layout):
     """Return step -> the device rows [K, B, L] of the K steps that follow it, a pure function."""
 
     def next_rows(step: int) -> jax.Array:
@@ -111,49 +63,57 @@ def _training_rows(config: ml_collections.ConfigDict, rows: Rows, steps_per_call
             wanted = indices[index[:2]]
             return rows[wanted.ravel()].reshape(*wanted.shape, -1)
 
-        return sharding.global_array(read, shape, sharding.rows_sharding(mesh, row_axis=1))
+        return sharding.global_array(read, shape, layout.rows(row_axis=1))
 
     return next_rows
 
 
-def _evaluation(config: ml_collections.ConfigDict, rows: Rows, eval_step, mesh: Mesh):
-    """Return parameters -> held-out figures over all rows, or the first `data.eval_rows`."""
+def _evaluation(config: ml_collections.ConfigDict, rows: Rows, trainer: Trainer, constants, beat):
+    """Return state -> held-out figures over all rows, or the first `data.eval_rows`."""
     num_rows = min(len(rows), config.data.eval_rows or len(rows))
 
     def put(values: np.ndarray) -> jax.Array:
-        over_rows = sharding.rows_sharding(mesh, row_axis=0)
-        return sharding.global_array(lambda index: values[index], values.shape, over_rows)
+        return sharding.global_array(
+            lambda index: values[index], values.shape, trainer.layout.rows(row_axis=0)
+        )
 
-    def evaluate(params) -> dict[str, float]:
+    def evaluate(state: TrainState) -> dict[str, float]:
         def eval_batch(indices: np.ndarray, weights: np.ndarray):
-            return eval_step(params, put(rows[indices]), put(indices.astype(np.int32)), put(weights))
+            placed = put(rows[indices]), put(indices.astype(np.int32)), put(weights)
+            return trainer.eval_step(state.params, constants, *placed)
 
-        return loop.evaluate_rows(num_rows, config.data.eval_batch_size, eval_batch)
+        return loop.evaluate_rows(num_rows, config.data.eval_batch_size, eval_batch, beat)
 
     return evaluate
 
 
-def _start(config, workdir: Path, checkpoints: Checkpoints, fresh, sharded, meant) -> TrainState:
+def _start(config, workdir: Path, checkpoints: Checkpoints, trainer: Trainer, meant) -> TrainState:
     """Return the state to start from: own workdir > parameters of a named run > scratch; say which."""
-    like = jax.tree.map(
-        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharded), jax.eval_shape(fresh)
-    )
+    like = trainer.state_like()
     if checkpoints.latest_step() is not None:
         state = checkpoints.restore(like, meant)
-        print(f"Resuming from step {int(state.step)} of {workdir}.", flush=True)
+        _say(f"Resuming from step {int(state.step)} of {workdir}.")
         return state
+    placed = jax.tree.map(lambda leaf: leaf.sharding, like)
+    state = jax.jit(trainer.init, out_shardings=placed)(jax.random.key(config.seed))
     if config.init_params_from is None:
-        print("Starting from scratch: no checkpoint in the workdir, none named.", flush=True)
-        return fresh()
+        _say("Starting from scratch: no checkpoint in the workdir, none named.")
+        return state
     with Checkpoints(Path(config.init_params_from).expanduser() / CHECKPOINTS_NAME, create=False) as named:
         params = named.restore_params(like.params, meant)
-    print(f"Starting from the parameters of {config.init_params_from}, step 0.", flush=True)
-    return fresh().replace(params=params)
+    _say(f"Starting from the parameters of {config.init_params_from}, step 0.")
+    return state.replace(params=params)
+
+
+def _say(text: str) -> None:
+    """Print once a run, whatever the number of its processes."""
+    if jax.process_index() == 0:
+        print(text, flush=True)
 
 
 def _check(config: ml_collections.ConfigDict) -> None:
     """Refuse values out of range, by their full names; what `BertConfig` and others check is left to them."""
-    for name in ("batch_size", "data.eval_batch_size", "keep_checkpoints"):
+    for name in ("batch_size", "data.eval_batch_size", "keep_checkpoints", "mesh.fsdp"):
         _check_positive(config, name)
     for name in ("rows_per_device", "steps_per_call", "data.eval_rows", "keep_every_steps"):
         _check_positive(config, name, optional=True)
@@ -181,64 +141,61 @@ def pretrain(config: ml_collections.ConfigDict, workdir: str | Path) -> dict[str
 
     Raises:
       UserError: the rows, the config or the checkpoint do not fit, or another process works in the workdir.
-      NonFiniteLoss: a loss, gradient or parameter is NaN or infinite.
+      NonFiniteLoss: too many losses or gradients in a row, or a parameter, are NaN or infinite.
+      Preempted: the machine asked for the end; the step reached is saved.
     """
+    began = time.monotonic()
     workdir = Path(workdir).expanduser()
     _check(config)
     with locked(workdir) if jax.process_index() == 0 else contextlib.nullcontext():
-        return _pretrain(config, workdir, *_open_rows(config))
+        return _pretrain(config, workdir, *_open_rows(config), began)
 
 
 def _pretrain(
-    config: ml_collections.ConfigDict, workdir: Path, train_rows: Rows, eval_rows: Rows
+    config: ml_collections.ConfigDict, workdir: Path, train_rows: Rows, eval_rows: Rows, began: float
 ) -> dict[str, float]:
     """Do the work of `pretrain` in a workdir that is this run's alone."""
-    vocabulary, row_length = train_rows.vocabulary, train_rows.row_length
-    model_config = bert_config(config.model, vocabulary.size)
-    model = bert.BertForMaskedLM(model_config)
-    mesh = sharding.make_mesh()
-    sharding.check_divisible("batch_size", config.batch_size, mesh)
-    sharding.check_divisible("data.eval_batch_size", config.data.eval_batch_size, mesh)
-    durations = _durations(config, row_length)
-    task = make_task(config, vocabulary, row_length)
-    optimizer = make_optimizer(OptimizerConfig(**config.opt), config.total_steps)
-    meant = identity(model_config, vocabulary, train_rows.lowercase)
-
-    sharded = sharding.replicated(mesh)
-    constants = jax.device_put(bert.constants(model_config, vocabulary), sharded)
-    init = initial_params(model, model_config, vocabulary, row_length)
-    train_step = masked_lm.make_train_step(model, optimizer, task)
-    eval_step = masked_lm.make_eval_step(model, task)
-    evaluate = _evaluation(config, eval_rows, lambda params, *rows: eval_step(params, constants, *rows), mesh)
+    vocabulary = train_rows.vocabulary
+    layout = Layout(sharding.make_mesh(config.mesh.fsdp), config.mesh.zero1)
+    durations = _durations(config, train_rows.row_length)
+    trainer = make_trainer(config, vocabulary, train_rows.row_length, layout)
+    meant = identity(trainer.model_config, vocabulary, train_rows.lowercase)
+    constants = jax.device_put(bert.constants(trainer.model_config, vocabulary), layout.replicated)
     with Checkpoints(
         workdir / CHECKPOINTS_NAME, keep=config.keep_checkpoints, keep_every_steps=config.keep_every_steps
     ) as checkpoints:
         saved_step = checkpoints.latest_step()
-        state = _start(
-            config,
-            workdir,
-            checkpoints,
-            lambda: init_state(init, optimizer, jax.random.key(config.seed), sharded),
-            sharded,
-            meant,
-        )
+        state = _start(config, workdir, checkpoints, trainer, meant)
         ours = workdir if jax.process_index() == 0 else None
         if ours is not None:  # only now: a refused start leaves what the folder holds as it is
-            run = {**environment(), "identity": meant, "row_length": row_length}
+            run = {**environment(), "identity": meant, "row_length": train_rows.row_length}
             record = ml_collections.ConfigDict({**config.to_dict(), "run": run})
             command_line.write_config(record, workdir)
             save_vocabulary(vocabulary, workdir / VOCABULARY_NAME)
-        with Writer(ours, config.total_steps, saved_step, tensorboard=config.tensorboard) as writer:
-            _, figures = loop.run(
-                state,
-                config=durations,
-                train_step=lambda state, rows: train_step(state, constants, rows),
-                next_rows=_training_rows(config, train_rows, durations.steps_per_call, mesh),
-                evaluate=lambda state: evaluate(state.params),
-                save=lambda state: checkpoints.save(state, meant),
-                saved_step=saved_step,
-                writer=writer,
-            )
+        goodput = Goodput(began, read_metrics(workdir / METRICS_NAME), saved_step)
+        with (
+            supervise(goodput, config.watchdog_seconds) as supervision,
+            Writer(ours, config.total_steps, saved_step, tensorboard=config.tensorboard) as writer,
+        ):
+            try:
+                _, figures = loop.run(
+                    state,
+                    config=durations,
+                    train_step=lambda state, rows: trainer.train_step(state, constants, rows),
+                    next_rows=_training_rows(config, train_rows, durations.steps_per_call, layout),
+                    evaluate=_evaluation(config, eval_rows, trainer, constants, supervision.watchdog.beat),
+                    save=lambda state: checkpoints.save(state, meant),
+                    saved_step=saved_step,
+                    writer=writer,
+                    supervision=supervision,
+                )
+            except Preempted:
+                checkpoints.wait()
+                raise
+            finally:
+                writer.note(goodput.summary())
+            with goodput.during("checkpoint"):
+                checkpoints.wait()
     return figures
 
 

@@ -87,7 +87,7 @@ def load_data(config: ml_collections.ConfigDict, vocabulary: Vocabulary, lowerca
 
 def put(batch: Batch, mesh: Mesh) -> Batch:
     """Return the batch as global arrays, rows split over the devices."""
-    over_rows = sharding.rows_sharding(mesh, row_axis=0)
+    over_rows = sharding.Layout(mesh).rows(row_axis=0)
     return jax.tree.map(
         lambda values: sharding.global_array(lambda index: values[index], values.shape, over_rows), batch
     )

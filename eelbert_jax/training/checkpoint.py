@@ -82,6 +82,10 @@ class Checkpoints:
         self._manager.save(step, args=items, force=True)
         self._manager.wait_until_finished()
 
+    def wait(self) -> None:
+        """Wait until what was saved is committed."""
+        self._manager.wait_until_finished()
+
     def _step_or_error(self) -> int:
         step = self.latest_step()
         if step is None:

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import optax
 
 from eelbert_jax.training.objectives import classification_loss, regression_loss
-from eelbert_jax.training.state import TrainState, named_key
+from eelbert_jax.training.state import TrainState, apply_gradients, named_key
 
 
 class Batch(NamedTuple):
@@ -60,10 +60,8 @@ def make_train_step(
     def train_step(state: TrainState, constants, batch: Batch):
         key = jax.random.fold_in(dropout_key, state.step)
         loss, grads = jax.value_and_grad(loss_of)(state.params, constants, batch, key)
-        changes, opt_state = optimizer.update(grads, state.opt_state, state.params)
-        params = optax.apply_updates(state.params, changes)
-        metrics = {"loss": loss[None], "grad_norm": optax.tree.norm(grads)[None]}
-        return TrainState(state.step + 1, params, opt_state), metrics
+        state, metrics = apply_gradients(state, loss, grads, optimizer)
+        return state, jax.tree.map(lambda leaf: leaf[None], metrics)
 
     return jax.jit(train_step, donate_argnums=0)
 

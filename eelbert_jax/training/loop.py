@@ -13,13 +13,18 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from eelbert_jax.errors import UserError
+from eelbert_jax.errors import Preempted, UserError
 from eelbert_jax.training.state import TrainState
+from eelbert_jax.training.supervision import Supervision
 from eelbert_jax.training.writer import Writer
 
 
 class NonFiniteLoss(UserError):
-    """A loss, a gradient or a parameter is NaN or infinite: training stops before it is saved."""
+    """Too many losses or gradients in a row, or a parameter, are NaN or infinite: training stops unsaved."""
+
+
+DURATIONS = ("total_steps", "log_every_steps", "eval_every_steps", "checkpoint_every_steps")
+"""Fields of `LoopConfig` that have to be multiples of `steps_per_call`."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,6 +38,8 @@ class LoopConfig:
       eval_every_steps: evaluate; the first and the last step always are.
       checkpoint_every_steps: save; the last step always is.
       tokens_per_step: tokens that a step reads, for the throughput.
+      max_skipped_steps: so many steps in a row with a loss or gradient that is not finite end the run; fewer
+        are skipped and counted.
     """
 
     total_steps: int
@@ -41,13 +48,14 @@ class LoopConfig:
     eval_every_steps: int
     checkpoint_every_steps: int
     tokens_per_step: int
+    max_skipped_steps: int
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
             if value < 1:
                 raise UserError(f"{field.name} must be at least 1, got {value}.")
-            if field.name.endswith("_steps") and value % self.steps_per_call:
+            if field.name in DURATIONS and value % self.steps_per_call:
                 raise UserError(
                     f"{field.name}={value} is no multiple of steps_per_call={self.steps_per_call}; "
                     "change one of them."
@@ -55,31 +63,45 @@ class LoopConfig:
 
 
 class _Meter:
-    """Collect the metrics of the steps since the last report."""
+    """Collect the metrics of the steps since the last report, and count skipped steps in a row."""
 
-    def __init__(self, started: float) -> None:
+    def __init__(self, config: LoopConfig) -> None:
+        self._config = config
         self.metrics: list[dict[str, jax.Array]] = []
+        self.started = time.monotonic()
+        self._in_a_row = 0
+
+    def restart(self, started: float) -> None:
+        """Begin a new report at the time `started`."""
+        self.metrics = []
         self.started = started
 
-    def report(self, step: int, tokens_per_step: int, ended: float) -> dict[str, float]:
-        """Return the means over the steps up to `step`, which took until `ended`; all must be finite."""
+    def report(self, step: int, ended: float) -> dict[str, float]:
+        """Return the means over the sound steps up to `step`, which took until `ended`.
+
+        Raises:
+          NonFiniteLoss: too many steps in a row were skipped.
+        """
         host = jax.device_get(self.metrics)
-        losses, norms = (
-            np.concatenate([metrics[name] for metrics in host]) for name in ("loss", "grad_norm")
+        losses, norms, skipped = (
+            np.concatenate([metrics[name] for metrics in host]) for name in ("loss", "grad_norm", "skipped")
         )
-        sound = np.isfinite(losses) & np.isfinite(norms)
-        if not np.all(sound):
-            index = int(np.argmin(sound))
-            raise NonFiniteLoss(
-                f"Step {step - len(losses) + 1 + index} has the loss {losses[index]} and the gradient norm "
-                f"{norms[index]}; training stopped and nothing from there on is saved. Resume from the last "
-                "checkpoint with a lower --config.opt.learning_rate."
-            )
-        return {
-            "train_loss": float(np.mean(losses, dtype=np.float64)),
-            "grad_norm": float(np.mean(norms, dtype=np.float64)),
-            "tokens_per_second": len(losses) * tokens_per_step / (ended - self.started),
-        }
+        for index in range(len(losses)):
+            self._in_a_row = self._in_a_row + 1 if skipped[index] else 0
+            if self._in_a_row >= self._config.max_skipped_steps:
+                raise NonFiniteLoss(
+                    f"Step {step - len(losses) + 1 + index} has the loss {losses[index]} and the gradient "
+                    f"norm {norms[index]}, as the {self._in_a_row - 1} before it; training stopped, and none "
+                    "of these steps changed a parameter. Resume from the last checkpoint with a lower "
+                    "--config.opt.learning_rate."
+                )
+        sound = skipped == 0
+        figures = {"skipped_steps": float(np.sum(skipped))}
+        if np.any(sound):
+            figures["train_loss"] = float(np.mean(losses[sound], dtype=np.float64))
+            figures["grad_norm"] = float(np.mean(norms[sound], dtype=np.float64))
+        figures["tokens_per_second"] = len(losses) * self._config.tokens_per_step / (ended - self.started)
+        return figures
 
 
 def run(
@@ -92,6 +114,7 @@ def run(
     save: Callable[[TrainState], None],
     saved_step: int | None,
     writer: Writer,
+    supervision: Supervision,
 ) -> tuple[TrainState, dict[str, float]]:
     """Train from `state.step` to `config.total_steps`.
 
@@ -104,53 +127,66 @@ def run(
       train_step: (state, rows of K steps) -> (state, metrics, each [K]).
       next_rows: step -> the device rows of the K steps after it; a pure function.
       evaluate: state -> held-out figures.
-      save: writes a checkpoint.
+      save: begins to write a checkpoint.
       saved_step: step of the newest checkpoint, None if there is none.
       writer: where figures go.
+      supervision: who may end the run early, and the account of its time.
 
     Returns:
       The last state and the last held-out figures.
 
     Raises:
       NonFiniteLoss: at the report, or before a save, that follows the step.
+      Preempted: the machine asked for the end; the state is handed to `save`.
     """
     step = int(state.step)
     _check_start(step, config)
     block = jax.default_backend() == "cpu"
-    meter = _Meter(time.monotonic())
+    meter = _Meter(config)
     figures: dict[str, float] = {}
     in_flight: Any = None
+    clock, watchdog = supervision.goodput, supervision.watchdog
 
     def report(ended: float) -> None:
-        nonlocal meter
         if meter.metrics:
-            values = meter.report(step, config.tokens_per_step, ended)
-            writer.scalars(step, values)
-            writer.progress(
-                step, f"loss {values['train_loss']:.4f}  {values['tokens_per_second']:,.0f} tokens/s"
-            )
-        meter = _Meter(ended)
+            values = meter.report(step, ended)
+            writer.scalars(step, values | clock.seconds())
+            loss = f"loss {values['train_loss']:.4f}  " if "train_loss" in values else ""
+            writer.progress(step, f"{loss}{values['tokens_per_second']:,.0f} tokens/s")
+            if values["skipped_steps"]:
+                writer.note(f"step {step}  {values['skipped_steps']:.0f} steps skipped: not finite")
+        meter.restart(ended)
 
     while True:
         last = step == config.total_steps
         fresh = step != saved_step  # what a resumed run evaluated and saved at its first step stands already
+        preempted = not last and supervision.preemption.reached(step)
         if last or (fresh and step % config.eval_every_steps == 0):
             report(time.monotonic())
-            figures = evaluate(state)
+            with clock.during("evaluation"):
+                figures = evaluate(state)
             writer.note(f"step {step}  " + "  ".join(f"{k} {v:.4f}" for k, v in figures.items()))
             if fresh:
                 writer.scalars(step, figures)
-        if fresh and (last or step % config.checkpoint_every_steps == 0):
+        if fresh and (last or preempted or step % config.checkpoint_every_steps == 0):
             report(time.monotonic())
-            _check_finite(state, step)
-            save(state)
+            with clock.during("checkpoint"):
+                _check_finite(state, step)
+                save(state)
         if last:
             return state, figures
+        if preempted:
+            raise Preempted(f"Asked to end (SIGTERM): saved step {step}; the same command continues from it.")
         called = time.monotonic()
         if not meter.metrics:
-            meter = _Meter(called)  # evaluation and saving do not count as training time
-        state, metrics = train_step(state, next_rows(step))
+            meter.restart(called)  # evaluation and saving do not count as training time
+        with clock.during("data"):
+            rows = next_rows(step)
+        clock.enter("compile" if in_flight is None else "step")
+        state, metrics = train_step(state, rows)
         jax.block_until_ready(metrics if block else in_flight)
+        clock.enter("step")
+        watchdog.beat()
         in_flight = metrics
         if step % config.log_every_steps == 0:
             report(called)
@@ -190,6 +226,7 @@ def evaluate_rows(
     num_rows: int,
     batch_size: int,
     eval_batch: Callable[[np.ndarray, np.ndarray], tuple[jax.Array, ...]],
+    beat: Callable[[], None] = lambda: None,
 ) -> dict[str, float]:
     """Evaluate rows 0..num_rows-1, every one counted: the last batch is padded with rows of weight 0.
 
@@ -197,6 +234,7 @@ def evaluate_rows(
       num_rows: rows to evaluate.
       batch_size: rows a batch.
       eval_batch: (row indices int64 [B], weights float32 [B]) -> (loss sum, correct sum, weight sum).
+      beat: called after every batch.
 
     Returns:
       `heldout_loss` in nats a target, `heldout_accuracy`, `heldout_perplexity`.
@@ -207,6 +245,7 @@ def evaluate_rows(
         weights = (indices < num_rows).astype(np.float32)
         sums = jax.device_get(eval_batch(np.minimum(indices, num_rows - 1), weights))
         totals += np.asarray(sums, np.float64)
+        beat()
     loss, correct, weight = totals
     return {
         "heldout_loss": loss / weight,

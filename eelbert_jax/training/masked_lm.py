@@ -14,7 +14,8 @@ import optax
 
 from eelbert_jax.data import masking
 from eelbert_jax.training.objectives import MaskedLMSums, masked_lm_loss, masked_lm_sums
-from eelbert_jax.training.state import TrainState, named_key
+from eelbert_jax.training.sharding import Layout, constrain
+from eelbert_jax.training.state import TrainState, apply_gradients, named_key
 
 CPU_VOCAB_CHUNK = 4096
 """Columns of the softmax at a time on a CPU: M x 4096 float32 stay near the caches (measured fastest of
@@ -25,12 +26,17 @@ CPU_TOKENS_A_PASS = 2048
 BERT-tiny in four passes is a fifth faster than in one on two cores (25.4k against 20.8k tokens/s)."""
 
 
-def default_accumulation(rows_per_device: int, row_length: int) -> int:
+def default_accumulation(rows_per_device: int, row_length: int, platform: str | None = None) -> int:
     """Return the number of passes that a device's share of a batch takes where the user leaves it open.
 
     One on an accelerator; on a CPU as few as keep a pass within `CPU_TOKENS_A_PASS`, or single rows.
+
+    Args:
+      rows_per_device: a device's share of the batch.
+      row_length: L.
+      platform: "cpu", "gpu" or "tpu"; None: that of the default backend.
     """
-    if jax.default_backend() != "cpu":
+    if (platform or jax.default_backend()) != "cpu":
         return 1
     fitting = max(CPU_TOKENS_A_PASS // row_length, 1)
     rows = max(n for n in range(1, min(fitting, rows_per_device) + 1) if rows_per_device % n == 0)
@@ -48,6 +54,8 @@ class MaskedLMTask:
       special_ids: ids that are never masked.
       accumulation: passes that a batch is split into.
       seed: root of masking and dropout.
+      platform: "cpu", "gpu" or "tpu", which the steps are compiled for. That of the default backend, unless
+        the devices are not here.
     """
 
     num_masked: int
@@ -56,11 +64,12 @@ class MaskedLMTask:
     special_ids: tuple[int, ...]
     accumulation: int = 1
     seed: int = 0
+    platform: str = dataclasses.field(default_factory=jax.default_backend)
 
     @property
     def vocab_chunk(self) -> int:
-        """Columns of the softmax at a time on this backend."""
-        return min(self.vocab_size, CPU_VOCAB_CHUNK) if jax.default_backend() == "cpu" else self.vocab_size
+        """Columns of the softmax at a time on this platform."""
+        return min(self.vocab_size, CPU_VOCAB_CHUNK) if self.platform == "cpu" else self.vocab_size
 
     @property
     def mask_options(self) -> dict[str, Any]:
@@ -82,11 +91,15 @@ def _decoder_inputs(model, params, constants, masked: masking.MaskedRows, dropou
     return features.reshape(-1, features.shape[-1]), decoder, bias, masked.labels.reshape(-1)
 
 
-def make_update(model, optimizer: optax.GradientTransformation, task: MaskedLMTask) -> Callable:
+def make_update(
+    model, optimizer: optax.GradientTransformation, task: MaskedLMTask, layout: Layout
+) -> Callable:
     """Return one optimizer step: (state, constants, rows [B, L]) -> (state, metrics).
 
     The masks and the dropout of a step are functions of (seed, step), so that a resumed run repeats them.
     Gradients are summed over `accumulation` passes and are those of the mean over all targets of the batch.
+    Split parameters are gathered once, before the passes; gradients are reduced once, after them, to where
+    the optimizer's slots lie.
     """
     mask_key, dropout_key = named_key(task.seed, "mask"), named_key(task.seed, "drop")
 
@@ -116,21 +129,24 @@ def make_update(model, optimizer: optax.GradientTransformation, task: MaskedLMTa
         masked = masking.mask_rows(rows.astype(jnp.int32), key, **task.mask_options)
         num_targets = jnp.sum(masked.weights)
         masked = masked._replace(weights=masked.weights / jnp.maximum(num_targets, 1.0))
-        loss, grads = gradients(state.params, constants, masked, jax.random.fold_in(dropout_key, state.step))
-        changes, opt_state = optimizer.update(grads, state.opt_state, state.params)
-        params = optax.apply_updates(state.params, changes)
-        metrics = {"loss": loss, "num_targets": num_targets, "grad_norm": optax.tree.norm(grads)}
-        return TrainState(state.step + 1, params, opt_state), metrics
+        whole = constrain(state.params, jax.tree.map(lambda _: layout.replicated, state.params))
+        loss, grads = gradients(whole, constants, masked, jax.random.fold_in(dropout_key, state.step))
+        grads = constrain(grads, layout.slots(grads))
+        pin = lambda new: constrain(new, layout.state(new))  # noqa: E731
+        state, metrics = apply_gradients(state, loss, grads, optimizer, pin)
+        return state, {**metrics, "num_targets": num_targets}
 
     return update
 
 
-def make_train_step(model, optimizer: optax.GradientTransformation, task: MaskedLMTask) -> Callable:
+def make_train_step(
+    model, optimizer: optax.GradientTransformation, task: MaskedLMTask, layout: Layout
+) -> Callable:
     """Return the jitted (state, constants, rows [K, B, L]) -> (state, metrics of [K]); donates the state.
 
     K optimizer steps run in one call: for small models a call's dispatch costs as much as its arithmetic.
     """
-    update = make_update(model, optimizer, task)
+    update = make_update(model, optimizer, task, layout)
 
     def train_step(state, constants, rows):
         if rows.shape[0] == 1:

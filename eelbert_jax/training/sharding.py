@@ -1,9 +1,13 @@
-"""The device mesh, and how host rows become global arrays.
+"""Where every array lies: the device mesh, rules for parameters and slots, host rows as global arrays.
 
-One code path for one CPU, eight GPUs and a pod: `jit` over arrays with a `NamedSharding`.
+One code path for one CPU, eight GPUs and a pod: `jit` over arrays with a `NamedSharding`. The mesh has two
+axes. Rows are split over both. Over "fsdp" the parameters are split too; over "data" they are copied, and
+with ZeRO-1 the optimizer's slots are split.
 """
 
-from collections.abc import Callable
+import dataclasses
+import re
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -11,21 +15,126 @@ import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from eelbert_jax.errors import UserError
+from eelbert_jax.training.state import TrainState
+
+DATA, FSDP = "data", "fsdp"
+ROW_AXES = (DATA, FSDP)
+
+RULES: tuple[tuple[str, tuple[str | None, ...]], ...] = (
+    (r"embeddings/\w+/embedding$", (None, FSDP)),  # [V, D], [positions, D], [types, D]: by width
+    (r"decoder/kernel$", (None, FSDP)),  # [V, D]: by width, as V = 30,522 = 2 x 3 x 5087 splits badly
+    (r"kernel$", (FSDP, None)),  # [in, out]: by input
+    (r"", ()),  # biases, LayerNorm: a copy everywhere
+)
+"""The first pattern found in a parameter's path says how its last axes are split. Leading axes (of layers
+under `scan_layers`) are not."""
+
+MIN_SPLIT_SIZE = 1 << 14
+"""Smaller slots are not worth a collective of their own and stay whole under ZeRO-1."""
 
 
-def make_mesh() -> Mesh:
-    """Return the mesh of all devices with the one axis "data"."""
-    return jax.make_mesh((jax.device_count(),), ("data",), axis_types=(AxisType.Auto,))
+def make_mesh(fsdp: int = 1, devices: Sequence[jax.Device] | None = None) -> Mesh:
+    """Return the mesh ("data", "fsdp") of all devices.
+
+    Args:
+      fsdp: devices that share one copy of the parameters.
+      devices: those of another machine's topology; None takes those of this run.
+
+    Raises:
+      UserError: the devices do not split into groups of `fsdp`.
+    """
+    count = jax.device_count() if devices is None else len(devices)
+    if fsdp < 1 or count % fsdp:
+        raise UserError(f"mesh.fsdp={fsdp} does not divide the {count} devices; choose a divisor of {count}.")
+    return jax.make_mesh((count // fsdp, fsdp), ROW_AXES, axis_types=(AxisType.Auto,) * 2, devices=devices)
 
 
-def replicated(mesh: Mesh) -> NamedSharding:
-    """Return the sharding of parameters and optimizer slots: a copy on every device."""
-    return NamedSharding(mesh, PartitionSpec())
+@dataclasses.dataclass(frozen=True)
+class Layout:
+    """Say where the arrays of a training step lie.
+
+    Attributes:
+      mesh: of `make_mesh`.
+      zero1: split the optimizer's slots over "data" too, and with them the update's work (Rajbhandari et al.
+        2020, stage 1).
+    """
+
+    mesh: Mesh
+    zero1: bool = False
+
+    @property
+    def replicated(self) -> NamedSharding:
+        """A copy on every device."""
+        return NamedSharding(self.mesh, PartitionSpec())
+
+    def rows(self, row_axis: int) -> NamedSharding:
+        """Return the sharding that splits axis `row_axis` over all devices."""
+        return NamedSharding(self.mesh, PartitionSpec(*[None] * row_axis, ROW_AXES))
+
+    def params(self, params: Any) -> Any:
+        """Return the tree of shardings of parameters (arrays or shape structs), by `RULES`.
+
+        Raises:
+          UserError: an axis to be split is no multiple of the devices on "fsdp".
+        """
+        return self._by_leaf(params, self._param_spec)
+
+    def slots(self, tree: Any) -> Any:
+        """Return the shardings of gradients, or of slots in the parameters' shapes."""
+        return self._by_leaf(tree, self._slot_spec)
+
+    def state(self, state: TrainState) -> Any:
+        """Return the shardings of a state (arrays or shape structs).
+
+        A slot is found by its path, which ends in its parameter's; other leaves (counts) are scalars.
+        """
+        fields: dict[str, Any] = {
+            "step": self.replicated,
+            "params": self.params(state.params),
+            "opt_state": self.slots(state.opt_state),
+        }
+        return TrainState(**fields)
+
+    def _by_leaf(self, tree: Any, spec: Callable[[str, tuple[int, ...]], PartitionSpec]) -> Any:
+        def sharding(path: Any, leaf: Any) -> NamedSharding:
+            return NamedSharding(self.mesh, spec(_name(path), leaf.shape))
+
+        return jax.tree_util.tree_map_with_path(sharding, tree)
+
+    def _param_spec(self, name: str, shape: tuple[int, ...]) -> PartitionSpec:
+        axes = next(axes for pattern, axes in RULES if re.search(pattern, name))
+        fsdp = self.mesh.shape[FSDP]
+        if fsdp == 1 or len(axes) > len(shape):
+            return PartitionSpec()
+        padded = (None,) * (len(shape) - len(axes)) + axes
+        if any(axis and size % fsdp for axis, size in zip(padded, shape, strict=True)):
+            raise UserError(
+                f"{name} of shape {shape} does not split over mesh.fsdp={fsdp} devices; choose a divisor of "
+                "its width."
+            )
+        return PartitionSpec(*padded)
+
+    def _slot_spec(self, name: str, shape: tuple[int, ...]) -> PartitionSpec:
+        spec = self._param_spec(name, shape)
+        data = self.mesh.shape[DATA]
+        if not self.zero1 or data == 1 or np.prod(shape, dtype=np.int64) < MIN_SPLIT_SIZE:
+            return spec
+        axes = list(spec) + [None] * (len(shape) - len(spec))
+        for number, (axis, size) in enumerate(zip(axes, shape, strict=True)):
+            if axis is None and size % data == 0:
+                axes[number] = DATA
+                return PartitionSpec(*axes)
+        return spec  # no axis divides: a copy
 
 
-def rows_sharding(mesh: Mesh, row_axis: int) -> NamedSharding:
-    """Return the sharding that splits axis `row_axis` over "data"."""
-    return NamedSharding(mesh, PartitionSpec(*[None] * row_axis, "data"))
+def _name(path: Any) -> str:
+    """Return a leaf's path as a/b/c; of an optimizer's slot only the keys of the parameters' dicts."""
+    return "/".join(str(key.key) for key in path if isinstance(key, jax.tree_util.DictKey))
+
+
+def constrain(tree: Any, shardings: Any) -> Any:
+    """Pin the leaves of `tree`, inside `jit`, to where `shardings` says."""
+    return jax.tree.map(jax.lax.with_sharding_constraint, tree, shardings)
 
 
 def global_array(

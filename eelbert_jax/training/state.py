@@ -7,7 +7,6 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 import optax
-from jax.sharding import Sharding
 
 
 @flax.struct.dataclass
@@ -35,23 +34,51 @@ def named_key(seed: int, name: str) -> jax.Array:
     return jax.random.fold_in(jax.random.key(seed), int.from_bytes(name.encode()[:4], "big"))
 
 
-def init_state(
-    init_params: Callable[[jax.Array], Any],
-    optimizer: optax.GradientTransformation,
-    key: jax.Array,
-    sharding: Sharding,
-) -> TrainState:
-    """Initialize the state under `jit`, so that each device makes only the part it holds.
+def initializer(
+    init_params: Callable[[jax.Array], Any], optimizer: optax.GradientTransformation
+) -> Callable[[jax.Array], TrainState]:
+    """Return key -> the state at step 0.
 
     Args:
       init_params: key -> parameters.
       optimizer: makes the slots.
-      key: a JAX key.
-      sharding: where every leaf lies.
     """
 
     def init(key: jax.Array) -> TrainState:
         params = init_params(key)
         return TrainState(jnp.zeros((), jnp.int32), params, optimizer.init(params))
 
-    return jax.jit(init, out_shardings=sharding)(key)
+    return init
+
+
+def apply_gradients(
+    state: TrainState,
+    loss: jax.Array,
+    grads: Any,
+    optimizer: optax.GradientTransformation,
+    pin: Callable[[TrainState], TrainState] = lambda state: state,
+) -> tuple[TrainState, dict[str, jax.Array]]:
+    """Take one optimizer step, unless the loss or the gradient is not finite.
+
+    Then the step is counted and nothing else changes: neither parameters nor slots nor the schedule see it.
+    Whoever reads `skipped` decides when enough is enough. Source: ours; `optax.apply_if_finite` applies the
+    bad update in the end.
+
+    Args:
+      state: before.
+      loss: float32 scalar.
+      grads: in the shape of the parameters.
+      optimizer: made the slots.
+      pin: puts the leaves of the new state where they belong.
+
+    Returns:
+      The new state, and the metrics `loss`, `grad_norm` (before clipping) and `skipped` (0 or 1).
+    """
+    changes, opt_state = optimizer.update(grads, state.opt_state, state.params)
+    params = optax.apply_updates(state.params, changes)
+    updated = pin(TrainState(state.step + 1, params, opt_state))
+    norm = optax.tree.norm(grads)
+    finite = jnp.isfinite(loss) & jnp.isfinite(norm)
+    kept = jax.tree.map(lambda new, old: jnp.where(finite, new, old), updated, state)
+    skipped = 1 - finite.astype(jnp.int32)
+    return kept.replace(step=state.step + 1), {"loss": loss, "grad_norm": norm, "skipped": skipped}

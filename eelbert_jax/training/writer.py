@@ -21,8 +21,16 @@ def duration(seconds: float) -> str:
     return f"{whole // 60}m{whole % 60:02d}s" if whole >= 60 else f"{whole}s"
 
 
+METRICS_NAME = "metrics.jsonl"
+
+
 def read_metrics(path: Path) -> list[dict]:
-    """Return the records of a `metrics.jsonl`; a torn last line, left by a kill, is passed over."""
+    """Return the records of a `metrics.jsonl`, none where there is no file.
+
+    A torn last line, left by a kill, is passed over.
+    """
+    if not path.exists():
+        return []
     records = []
     for line in path.read_text().splitlines():
         try:
@@ -55,7 +63,7 @@ class Writer:
         self._progress_shown = False
         if workdir is None:
             return
-        path = workdir / "metrics.jsonl"
+        path = workdir / METRICS_NAME
         if path.exists():
             found = [] if start_step is None else read_metrics(path)
             kept = [record for record in found if record["step"] <= first]

@@ -1,0 +1,67 @@
+"""Where a run's time goes: seconds by phase, over all starts of the run. Knows nothing of ours."""
+
+import contextlib
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+PHASES = ("init", "compile", "step", "data", "checkpoint", "evaluation", "lost")
+"""`init`: from the job's call to the first step; `compile`: first calls; `step`: training, the wait for the
+device included; `data`: waiting for rows; `lost`: work of an earlier start that was done again."""
+
+PREFIX = "seconds_"
+
+
+class Goodput:
+    """Attribute every second of a run to one phase.
+
+    The clock begins in "init". Source: ours; the terms are ML Goodput's.
+
+    Args:
+      began: `time.monotonic()` at the beginning of the job.
+      records: of `metrics.jsonl`, by earlier starts of the run.
+      saved_step: step of the checkpoint that this start resumes; what was recorded after it is lost. None:
+        all of it is.
+    """
+
+    def __init__(
+        self, began: float, records: Sequence[Mapping[str, Any]] = (), saved_step: int | None = None
+    ) -> None:
+        self._seconds = dict.fromkeys(PHASES, 0.0)
+        timed = [record for record in records if PREFIX + PHASES[0] in record]
+        kept = [record for record in timed if saved_step is not None and record["step"] <= saved_step]
+        if kept:
+            self._seconds = {phase: kept[-1][PREFIX + phase] for phase in PHASES}
+        if timed:
+            self._seconds["lost"] += sum(timed[-1][PREFIX + p] for p in PHASES) - sum(self._seconds.values())
+        self._phase = PHASES[0]
+        self._since = began
+
+    def enter(self, phase: str) -> None:
+        """End the present phase and begin `phase`."""
+        now = time.monotonic()
+        self._seconds[self._phase] += now - self._since
+        self._phase, self._since = phase, now
+
+    @contextlib.contextmanager
+    def during(self, phase: str) -> Iterator[None]:
+        """Be in `phase` for the block, then again in the phase before."""
+        before = self._phase
+        self.enter(phase)
+        try:
+            yield
+        finally:
+            self.enter(before)
+
+    def seconds(self) -> dict[str, float]:
+        """Return the seconds of every phase so far as `seconds_PHASE`."""
+        self.enter(self._phase)
+        return {PREFIX + phase: round(self._seconds[phase], 3) for phase in PHASES}
+
+    def summary(self) -> str:
+        """Return one line: the share of the time that went into steps, and into what the rest went."""
+        self.enter(self._phase)
+        total = sum(self._seconds.values()) or 1.0
+        shares = ((phase, seconds / total) for phase, seconds in self._seconds.items() if seconds)
+        parts = ", ".join(f"{phase} {share:.1%}" for phase, share in shares)
+        return f"goodput {self._seconds['step'] / total:.1%} of {total:.0f} s ({parts})"

@@ -1,0 +1,103 @@
+"""What watches over a run from outside of its arithmetic: preemption, stuck steps, the use of time."""
+
+import contextlib
+import faulthandler
+import signal
+import threading
+from collections.abc import Iterator
+from types import FrameType
+
+import jax
+from jax.experimental import multihost_utils
+
+from eelbert_jax.errors import UserError
+from eelbert_jax.training.goodput import Goodput
+
+STDERR = 2
+"""The file descriptor: the timer writes past Python's streams."""
+
+
+class Preemption:
+    """Tell whether the machine asked this run to end (SIGTERM), at a step on which all processes agree.
+
+    With one process the first SIGTERM is remembered and the second kills as ever. With several,
+    `jax.distributed` has a handler of its own: whichever process got the signal, its coordination service
+    names a step that none has passed yet.
+    """
+
+    def __init__(self) -> None:
+        self._asked = False
+        self._several = jax.process_count() > 1
+        self._before = None
+        if not self._several and threading.current_thread() is threading.main_thread():
+            self._before = signal.signal(signal.SIGTERM, self._remember)
+
+    def _remember(self, number: int, frame: FrameType | None) -> None:
+        self._asked = True
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+    def reached(self, step: int) -> bool:
+        """Whether to save at `step` and end; every process has to ask at every step."""
+        return multihost_utils.reached_preemption_sync_point(step) if self._several else self._asked
+
+    def close(self) -> None:
+        """Put the former handler back."""
+        if self._before is not None:
+            signal.signal(signal.SIGTERM, self._before)
+
+
+class Watchdog:
+    """End the process with the stacks of all threads on standard error when it makes no progress.
+
+    A process that waits for a stuck peer waits for ever otherwise. The standard library's timer runs outside
+    of the interpreter, so that neither a held lock nor a call into XLA holds it up; the exit status is 1.
+
+    Args:
+      seconds: longest time between two calls of `beat`; 0 never ends anything.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        if seconds < 0:
+            raise UserError(f"watchdog_seconds must not be negative, got {seconds}.")
+        self._seconds = seconds
+        self.beat()
+
+    def beat(self) -> None:
+        """Report progress."""
+        if self._seconds:
+            faulthandler.dump_traceback_later(self._seconds, exit=True, file=STDERR)
+
+    def close(self) -> None:
+        """Stop watching."""
+        if self._seconds:
+            faulthandler.cancel_dump_traceback_later()
+
+
+class Supervision:
+    """The three watchers of a run.
+
+    Attributes:
+      preemption: asked before every call of the training step.
+      watchdog: told of every call that ended.
+      goodput: told what the run is doing.
+    """
+
+    def __init__(self, goodput: Goodput, watchdog_seconds: float) -> None:
+        self.goodput = goodput
+        self.watchdog = Watchdog(watchdog_seconds)
+        self.preemption = Preemption()
+
+    def close(self) -> None:
+        """Stop watching and put signal handlers back."""
+        self.watchdog.close()
+        self.preemption.close()
+
+
+@contextlib.contextmanager
+def supervise(goodput: Goodput, watchdog_seconds: float) -> Iterator[Supervision]:
+    """Watch over the block; see `Watchdog` for `watchdog_seconds`."""
+    supervision = Supervision(goodput, watchdog_seconds)
+    try:
+        yield supervision
+    finally:
+        supervision.close()
