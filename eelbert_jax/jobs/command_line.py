@@ -43,6 +43,20 @@ class Job:
     flags: tuple[tuple[str, bool | int | str, str], ...] = ()
 
 
+DISTRIBUTED_FLAGS = (
+    ("coordinator", "", "HOST:PORT of process 0 of a job of several (default: JAX_COORDINATOR_ADDRESS)"),
+    ("num_processes", 0, "processes of the job (default: JAX_NUM_PROCESSES)"),
+    ("process_id", -1, "which of them this is, from 0 (default: JAX_PROCESS_ID)"),
+    (
+        "distributed",
+        False,
+        "detect the other hosts; Slurm and GKE are detected without, Cloud TPU VMs are not",
+    ),
+    ("connect_seconds", 300, "how long to wait for the other processes"),
+    ("heartbeat_seconds", 100, "end the job when a process was not heard of for so long"),
+)
+"""The flags of a job that may run as several processes: the arguments of `training.distributed.joined`."""
+
 JOBS: Mapping[str, Job] = MappingProxyType(
     {
         "prepare": Job(
@@ -54,6 +68,7 @@ JOBS: Mapping[str, Job] = MappingProxyType(
             "train a BERT or EELBERT as a masked language model on prepared rows",
             "configs/pretrain.py",
             "required",
+            DISTRIBUTED_FLAGS,
         ),
         "finetune": Job(
             "fine-tune on a GLUE task or a table of your own: a checkpoint in, a classifier out",

@@ -14,7 +14,7 @@ from eelbert_jax.jobs import command_line
 from eelbert_jax.jobs.models import CHECKPOINTS_NAME, VOCABULARY_NAME, environment, identity
 from eelbert_jax.jobs.trainer import Trainer, make_trainer
 from eelbert_jax.model import bert
-from eelbert_jax.training import loop, sharding
+from eelbert_jax.training import distributed, loop, sharding
 from eelbert_jax.training.checkpoint import Checkpoints
 from eelbert_jax.training.goodput import Goodput
 from eelbert_jax.training.sharding import Layout
@@ -202,4 +202,5 @@ def _pretrain(
 def main(argv: list[str]) -> None:
     """Run the job from the command line."""
     invocation = command_line.parse("pretrain", argv)
-    pretrain(invocation.config, invocation.workdir)
+    with distributed.joined(**{name: invocation.flags[name] for name, *_ in command_line.DISTRIBUTED_FLAGS}):
+        pretrain(invocation.config, invocation.workdir)
