@@ -16,7 +16,7 @@ from collections.abc import Iterator, Mapping
 
 import jax
 
-from eelbert_jax.errors import UserError
+from eelbert_jax.errors import Preempted, UserError
 
 COORDINATOR = "JAX_COORDINATOR_ADDRESS"
 NUM_PROCESSES = "JAX_NUM_PROCESSES"
@@ -131,6 +131,8 @@ def joined(
     try:
         _connect(membership, connect_seconds, heartbeat_seconds)
         yield
+    except Preempted:  # all processes end here, at one step
+        raise
     except Exception as error:
         atexit.register(_leave, 2 if isinstance(error, UserError) else 1)
         raise
