@@ -1,5 +1,7 @@
 """What every test stands on: the CPU, no silent broadcasting between ranks, and where the real data lies."""
 
+import io
+import itertools
 import os
 import tempfile
 from pathlib import Path
@@ -8,6 +10,9 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
 import jax
 import pytest
+
+from eelbert_jax.jobs import command_line
+from eelbert_jax.jobs.prepare import prepare_rows
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 # Tests compile the same small programs many times over: keep them for the session.
@@ -29,3 +34,33 @@ def data_dir() -> Path:
 def vocabulary_file(data_dir: Path) -> Path:
     """Return the bert-base-uncased vocabulary file."""
     return data_dir / "vocab" / "vocab.txt"
+
+
+SENTENCES = """The {animal} ran over the {place}. It saw a {thing} and stopped.
+
+A {thing} lay in the {place}, and the {animal} took it home.
+
+"""
+
+
+@pytest.fixture(scope="session")
+def rows_dir(tmp_path_factory) -> Path:
+    """Prepare a few hundred rows of sentences with something to learn in them."""
+    folder = tmp_path_factory.mktemp("corpus")
+    words = {
+        "animal": ["dog", "fox", "cat", "bear", "running horse"],
+        "place": ["field", "wood", "garden", "river bank"],
+        "thing": ["stone", "bone", "nut", "golden ring"],
+    }
+    texts = [
+        SENTENCES.format(animal=animal, place=place, thing=thing)
+        for animal, place, thing in itertools.product(*words.values())
+    ]
+    (folder / "text.txt").write_text("".join(texts) * 20)
+    config = command_line.load_config("configs/prepare.py")
+    config.source = str(folder / "text.txt")
+    config.row_length = 32
+    config.train_vocabulary.size = 300
+    config.held_out.fraction = 0.2
+    prepare_rows(config, folder / "rows", io.StringIO())
+    return folder / "rows"

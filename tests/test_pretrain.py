@@ -1,7 +1,5 @@
 """The whole job on small rows: learning, resuming, refusing."""
 
-import io
-import itertools
 import json
 import os
 import shutil
@@ -20,7 +18,6 @@ from eelbert_jax.data.rows import Rows
 from eelbert_jax.errors import UserError
 from eelbert_jax.jobs import command_line
 from eelbert_jax.jobs.models import load_pretrained
-from eelbert_jax.jobs.prepare import prepare_rows
 from eelbert_jax.jobs.pretrain import pretrain
 from eelbert_jax.training import masked_lm
 from eelbert_jax.training.loop import NonFiniteLoss
@@ -28,38 +25,9 @@ from eelbert_jax.training.writer import Writer, read_metrics
 from eelbert_jax.vocabulary import load_vocabulary
 from eelbert_jax.workdir import locked
 
-TEXT = """The {animal} ran over the {place}. It saw a {thing} and stopped.
-
-A {thing} lay in the {place}, and the {animal} took it home.
-
-"""
-
 
 class Cut(Exception):
     """Stands for the end of a run at an unforeseen step."""
-
-
-@pytest.fixture(scope="module")
-def rows_dir(tmp_path_factory) -> Path:
-    """Prepare a few hundred rows of sentences with something to learn in them."""
-    folder = tmp_path_factory.mktemp("corpus")
-    words = {
-        "animal": ["dog", "fox", "cat", "bear", "running horse"],
-        "place": ["field", "wood", "garden", "river bank"],
-        "thing": ["stone", "bone", "nut", "golden ring"],
-    }
-    texts = [
-        TEXT.format(animal=animal, place=place, thing=thing)
-        for animal, place, thing in itertools.product(*words.values())
-    ]
-    (folder / "text.txt").write_text("".join(texts) * 20)
-    config = command_line.load_config("configs/prepare.py")
-    config.source = str(folder / "text.txt")
-    config.row_length = 32
-    config.train_vocabulary.size = 300
-    config.held_out.fraction = 0.2
-    prepare_rows(config, folder / "rows", io.StringIO())
-    return folder / "rows"
 
 
 def small(rows_dir: Path, recipe: str = "micro", **changes):

@@ -68,7 +68,10 @@ JOBS: Mapping[str, Job] = MappingProxyType(
             "train a BERT or EELBERT as a masked language model on prepared rows",
             "configs/pretrain.py",
             "required",
-            DISTRIBUTED_FLAGS,
+            (
+                ("show_batch", 0, "print the rows of this update, as training saw them, and train nothing"),
+                *DISTRIBUTED_FLAGS,
+            ),
         ),
         "finetune": Job(
             "fine-tune on a GLUE task or a table of your own: a checkpoint in, a classifier out",

@@ -93,7 +93,7 @@ class _Meter:
                     f"Step {step - len(losses) + 1 + index} has the loss {losses[index]} and the gradient "
                     f"norm {norms[index]}, as the {self._in_a_row - 1} before it; training stopped, and none "
                     "of these steps changed a parameter. Resume from the last checkpoint with a lower "
-                    "--config.opt.learning_rate."
+                    "--config.opt.learning_rate; --show_batch=STEP shows a step's rows."
                 )
         sound = skipped == 0
         figures = {"skipped_steps": float(np.sum(skipped))}
