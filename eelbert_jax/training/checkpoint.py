@@ -1,17 +1,29 @@
 """Save and restore a `TrainState`; the only importer of Orbax.
 
 Beside the state lies its identity (sizes, vocabulary, hash), so that a checkpoint of something else is
-refused with the difference instead of restored into nonsense.
+refused with the difference instead of restored into nonsense; and a manifest (`manifest.py`), so that a
+damaged one is noticed and the newest good one taken instead.
 """
 
-from pathlib import Path
+import contextlib
+import sys
+from collections.abc import Iterator
 from types import TracebackType
 from typing import Any
 
+import jax
+import numpy as np
 import orbax.checkpoint as ocp
+from etils import epath
+from jax.experimental import multihost_utils
 
 from eelbert_jax.errors import UserError
+from eelbert_jax.training import manifest
 from eelbert_jax.training.state import TrainState
+
+ITEMS = ("state", "identity")
+"""The folders of a checkpoint."""
+_NONE, _ALL_BAD = -1, -2
 
 
 def differences(saved: dict[str, Any], wanted: dict[str, Any], prefix: str = "") -> list[str]:
@@ -26,7 +38,7 @@ def differences(saved: dict[str, Any], wanted: dict[str, Any], prefix: str = "")
     return lines
 
 
-def check_identity(saved: dict[str, Any], wanted: dict[str, Any], directory: Path) -> None:
+def check_identity(saved: dict[str, Any], wanted: dict[str, Any], directory: epath.PathLike) -> None:
     """Raise a `UserError` listing the differences unless both identities are equal."""
     lines = differences(saved, wanted)
     if lines:
@@ -38,24 +50,37 @@ def check_identity(saved: dict[str, Any], wanted: dict[str, Any], directory: Pat
 
 
 class Checkpoints:
-    """The checkpoints of one run: `directory/STEP/`.
+    """The checkpoints of one run: `directory/STEP/`. Use it as a context manager.
 
-    Saving blocks until the checkpoint is committed, so that what `latest_step` names can be restored.
+    Opening reads the newest checkpoint whole and holds it against its manifest. One that is damaged is named
+    on stderr and passed over for the newest good one; a process that may write renames it to `STEP.corrupt`
+    and removes what killed saves have left. With several processes, process 0 does this and tells the others.
+
+    Saving returns once the state is copied off the devices and writes in the background: the manifest, then
+    the commit (a rename), then the deletion of what `keep` lets go. So a kill at any moment leaves the newest
+    committed checkpoint with its manifest. A save that failed is raised by the next call here.
 
     Args:
-      directory: where the checkpoints lie.
+      directory: where the checkpoints lie; a path of an object store such as `gs://` will do.
       create: make the directory where it is missing, to save into it; False only reads.
       keep: newest checkpoints that stay.
       keep_every_steps: also keep every checkpoint whose step is a multiple of it; None keeps no others.
 
     Raises:
-      UserError: the directory cannot be made, or is missing though only to be read.
+      UserError: the directory cannot be made, or is missing though only to be read, or holds checkpoints of
+        which none is good.
     """
 
     def __init__(
-        self, directory: Path, *, create: bool = True, keep: int = 1, keep_every_steps: int | None = None
+        self,
+        directory: epath.PathLike,
+        *,
+        create: bool = True,
+        keep: int = 1,
+        keep_every_steps: int | None = None,
     ) -> None:
-        self.directory = directory.absolute()
+        path = epath.Path(directory)
+        self.directory = path if path.is_absolute() else path.absolute()  # gs:// is absolute as it is
         if not create and not self.directory.is_dir():
             raise UserError(f"No checkpoints at {directory}; name the workdir of a run that has saved one.")
         try:
@@ -64,23 +89,87 @@ class Checkpoints:
             raise UserError(
                 f"Cannot write checkpoints to {directory} ({error.strerror}); choose a workdir you may write."
             ) from error
+        self._newest = _agree_on_newest_good(self.directory, create)
+        self._saving: int | None = None
+        self._manager = self._open_manager(keep, keep_every_steps) if create else None
+
+    def _open_manager(self, keep: int, keep_every_steps: int | None) -> ocp.CheckpointManager:
         options = ocp.CheckpointManagerOptions(
-            max_to_keep=keep, keep_period=keep_every_steps, enable_async_checkpointing=False
+            max_to_keep=keep,
+            keep_period=keep_every_steps,
+            cleanup_tmp_directories=True,
+            enable_async_checkpointing=True,
+            async_options=ocp.AsyncOptions(post_finalization_callback=self._write_manifest),
         )
-        self._manager = ocp.CheckpointManager(
-            self.directory, options=options, item_names=("state", "identity")
-        )
+        return ocp.CheckpointManager(self.directory, options=options, item_names=ITEMS)
+
+    def _write_manifest(self) -> None:
+        """Complete the checkpoint being saved: Orbax calls this on process 0, before it commits."""
+        step = str(self._saving)
+        temporary = [
+            path
+            for path in self.directory.iterdir()
+            if path.name.startswith(f"{step}{ocp.utils.TMP_DIR_SUFFIX}")
+        ]
+        # An object store knows no rename: there the folder has its name from the start.
+        manifest.write_manifest(temporary[0] if temporary else self.directory / step, ITEMS)
 
     def latest_step(self) -> int | None:
-        """Return the step of the newest checkpoint, or None."""
-        return self._manager.latest_step()
+        """Return the step of the newest good checkpoint, or None; wait for a save under way."""
+        self.wait()
+        return self._newest
 
     def save(self, state: TrainState, identity: dict[str, Any]) -> None:
-        """Write the state and its identity as one checkpoint and wait for the commit."""
+        """Copy the state and its identity off the devices and begin to write them as one checkpoint.
+
+        The state may be donated at once (on a CPU, where nothing is copied, XLA then leaves the buffers to
+        the writer). Checkpoints of this step and later ones are of a course that the run has left, since it
+        resumed before them: they are deleted.
+
+        Raises:
+          UserError: the save before this one failed, or this one cannot begin.
+        """
+        if self._manager is None:
+            raise RuntimeError(f"{self.directory} was opened to read: open it with create=True to save.")
+        self.wait()
         step = int(state.step)
         items = ocp.args.Composite(state=ocp.args.StandardSave(state), identity=ocp.args.JsonSave(identity))
-        self._manager.save(step, args=items, force=True)
-        self._manager.wait_until_finished()
+        self._saving = step
+        with self._explained(self._manager, OSError):
+            for left in [left for left in self._manager.all_steps() if left >= step]:
+                self._manager.delete(left)
+            self._manager.save(step, args=items, force=True)
+
+    def wait(self) -> None:
+        """Wait until the last save is committed.
+
+        Raises:
+          UserError: it failed; what was committed before stands.
+        """
+        if self._manager is None or self._saving is None:
+            return
+        # TensorStore reports a full disk as a ValueError, JAX a lost peer as a RuntimeError.
+        with self._explained(self._manager, OSError, ValueError, RuntimeError):
+            self._manager.wait_until_finished()
+        self._newest, self._saving = self._saving, None
+
+    @contextlib.contextmanager
+    def _explained(self, manager: ocp.CheckpointManager, *kinds: type[Exception]) -> Iterator[None]:
+        """Turn errors of these kinds into a `UserError` that names the newest good step."""
+        try:
+            yield
+        except kinds as error:
+            step, self._saving = self._saving, None
+            manager.reload()  # it has forgotten already what the save was to replace
+            stands = (
+                "No checkpoint was saved before it."
+                if self._newest is None
+                else f"The checkpoint of step {self._newest} stands; the same command resumes from it."
+            )
+            raise UserError(
+                f"Saving step {step} to {self.directory} failed: {_first_line(error)}. {stands} "
+                "Free space or get leave to write there first."
+            ) from error
 
     def wait(self) -> None:
         """Wait until what was saved is committed."""
@@ -92,13 +181,31 @@ class Checkpoints:
             raise UserError(f"No checkpoint in {self.directory}; train one first or correct the path.")
         return step
 
+    def _read(self, item: str, handler: ocp.CheckpointHandler, arguments: Any) -> Any:
+        """Return an item of the newest good checkpoint.
+
+        Raises:
+          UserError: there is none, or it has no manifest and Orbax cannot read it.
+        """
+        folder = self.directory / str(self._step_or_error())
+        with ocp.Checkpointer(handler) as reader:
+            try:
+                return reader.restore(folder / item, args=arguments)
+            except Exception as error:  # Orbax raises plain ones too
+                if (folder / manifest.MANIFEST_NAME).exists():
+                    raise  # the files are as they were written: a defect
+                raise UserError(
+                    f"The checkpoint of step {folder.name} in {self.directory} cannot be restored "
+                    f"({_first_line(error.__cause__ or error)}), and no {manifest.MANIFEST_NAME} tells which "
+                    f"file is damaged: move {folder} away to take the one before it."
+                ) from error
+
     def identity(self) -> dict[str, Any]:
-        """Return the identity saved with the newest checkpoint."""
-        items = ocp.args.Composite(identity=ocp.args.JsonRestore())
-        return self._manager.restore(self._step_or_error(), args=items)["identity"]
+        """Return the identity saved with the newest good checkpoint."""
+        return self._read("identity", ocp.JsonCheckpointHandler(), ocp.args.JsonRestore())
 
     def restore(self, like: TrainState, identity: dict[str, Any]) -> TrainState:
-        """Return the newest state.
+        """Return the newest good state.
 
         Args:
           like: a state of the wanted shapes, types and shardings (arrays or shape structs).
@@ -107,19 +214,16 @@ class Checkpoints:
         Raises:
           UserError: there is no checkpoint, or it is of another model.
         """
-        step = self._step_or_error()
         check_identity(self.identity(), identity, self.directory)
-        items = ocp.args.Composite(state=ocp.args.StandardRestore(like))
-        return self._manager.restore(step, args=items)["state"]
+        return self._read("state", ocp.StandardCheckpointHandler(), ocp.args.StandardRestore(like))
 
     def restore_params(self, like: Any, identity: dict[str, Any] | None = None) -> Any:
-        """Return the newest parameters alone, without the optimizer's slots.
+        """Return the newest good parameters alone, without the optimizer's slots.
 
         Args:
           like: parameters of the wanted shapes and shardings (arrays or shape structs).
           identity: what the checkpoint has to be of; None takes it as it is.
         """
-        step = self._step_or_error()
         if identity is not None:
             check_identity(self.identity(), identity, self.directory)
         wanted = {"params": like}
@@ -128,8 +232,7 @@ class Checkpoints:
             restore_args=ocp.checkpoint_utils.construct_restore_args(wanted),
             partial_restore=True,
         )
-        with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as reader:
-            return reader.restore(self.directory / str(step) / "state", args=arguments)["params"]
+        return self._read("state", ocp.PyTreeCheckpointHandler(), arguments)["params"]
 
     def __enter__(self) -> "Checkpoints":
         return self
@@ -137,4 +240,61 @@ class Checkpoints:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._manager.close()
+        """Wait for the last save; where another exception passes through, its failure is only printed."""
+        if self._manager is None:
+            return
+        try:
+            try:
+                self.wait()
+            finally:
+                self._manager.close()
+        except Exception as failure:
+            if error is None:
+                raise
+            print(f"eelbert: {failure}", file=sys.stderr, flush=True)
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
+def _agree_on_newest_good(directory: epath.Path, may_rename: bool) -> int | None:
+    """Return the step of the newest good checkpoint, or None; the same on all processes.
+
+    Process 0 alone reads and renames; the others wait for what it found.
+
+    Raises:
+      UserError: there are checkpoints, but none is good.
+    """
+    code, message = _NONE, "process 0 says what is wrong with them"
+    if jax.process_index() == 0:
+        choice = manifest.newest_good(directory, ITEMS)
+        if choice.step is not None:
+            code = choice.step
+            _pass_over(directory, choice, may_rename)
+        elif choice.bad:
+            code = _ALL_BAD
+            message = "; ".join(f"{step}: {damage}" for step, damage in choice.bad.items())
+    code = int(multihost_utils.broadcast_one_to_all(np.int32(code)))
+    if code == _ALL_BAD:
+        raise UserError(
+            f"No checkpoint in {directory} is good ({message}). Bring one back from a copy, or move them "
+            "away to start anew."
+        )
+    return None if code == _NONE else code
+
+
+def _pass_over(directory: epath.Path, choice: manifest.Choice, may_rename: bool) -> None:
+    """Say on stderr which checkpoints are damaged, and set them aside where that is this process's to do."""
+    for step, damage in choice.bad.items():
+        line = f"Checkpoint {step} in {directory} is damaged: {damage}."
+        if may_rename:
+            line += f" It is now {manifest.set_aside(directory / str(step)).name}."
+        print(f"WARNING: {line} Taking step {choice.step} instead.", file=sys.stderr, flush=True)
+    if not choice.is_verified:
+        print(
+            f"WARNING: Checkpoint {choice.step} in {directory} has no {manifest.MANIFEST_NAME}: an older "
+            "version wrote it, and its files cannot be verified.",
+            file=sys.stderr,
+            flush=True,
+        )
