@@ -271,6 +271,7 @@ def finetune(config: ml_collections.ConfigDict, workdir: str | Path) -> dict[str
             def save(state: TrainState) -> None:
                 if evaluation.best is not None and evaluation.best["step"] == int(state.step):
                     best_checkpoints.save(state, meant)
+                    best_checkpoints.wait()  # a run that resumes from this step finds its best one
                 checkpoints.save(state, meant)
 
             state, figures = loop.run(

@@ -171,10 +171,6 @@ class Checkpoints:
                 "Free space or get leave to write there first."
             ) from error
 
-    def wait(self) -> None:
-        """Wait until what was saved is committed."""
-        self._manager.wait_until_finished()
-
     def _step_or_error(self) -> int:
         step = self.latest_step()
         if step is None:
