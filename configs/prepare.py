@@ -16,8 +16,9 @@ def get_config() -> ml_collections.ConfigDict:
     config = ml_collections.ConfigDict()
 
     # Where the text is: a glob in quotes (txt, jsonl or parquet; plain, .gz, .xz or .zst; `**` crosses
-    # folders), the name of a TFDS dataset (lm1b, wiki40b/en, wikipedia/20230601.en, c4/en, ...), or docs, the
-    # documentation installed on this machine.
+    # folders), here or in an object store (gs://BUCKET/DIR/*.txt.gz; docs/prepare.md); the name of a TFDS
+    # dataset (lm1b, wiki40b/en, wikipedia/20230601.en, c4/en, ...); or docs, the documentation installed on
+    # this machine.
     config.source = "docs"
 
     # WordPiece vocabulary, one token a line; empty: train one of `train_vocabulary.size` on the source.
@@ -55,6 +56,13 @@ def get_config() -> ml_collections.ConfigDict:
     config.unit_mib.min = 4.0
     config.unit_mib.max = 64.0
 
-    config.workers = 0  # processes; 0: one a core. Does not change the result.
+    # What works on the units: local, processes of this machine; beam, a pipeline of Apache Beam, on one
+    # machine or many (docs/prepare.md). Does not change the result.
+    config.engine = "local"
+    config.workers = 0  # processes of the engine local; 0: one a core
+    config.beam = ml_collections.ConfigDict()
+    # Pipeline options of Beam, as in a shell. By default its direct runner, in this process; called
+    # DirectRunner, it would first try to fetch another one from the network.
+    config.beam.args = "--runner=apache_beam.runners.portability.fn_api_runner.FnApiRunner"
     config.show_rows = 0  # print this many rows of each split as text when all is done; also of finished work
     return config

@@ -30,6 +30,7 @@ from eelbert_jax.data.documents import (
 )
 from eelbert_jax.data.files import find_file_units
 from eelbert_jax.data.rows import Rows
+from eelbert_jax.data.storage import find_files
 from eelbert_jax.errors import UserError
 from eelbert_jax.jobs import prepare
 
@@ -200,7 +201,7 @@ def test_a_document_without_end_is_cut_so_that_the_work_can_be_shared(tmp_path, 
 def test_compressed_files_are_not_cut(tmp_path):
     path = tmp_path / "a.txt.gz"
     path.write_bytes(gzip.compress(random.Random(0).randbytes(5000).hex().encode()))
-    assert len(list(find_file_units([str(path)], 1, 100, ReadOptions()))) == 1
+    assert len(list(find_file_units(find_files(str(path)), 1, 100, ReadOptions()))) == 1
 
 
 # Bad input

@@ -1,22 +1,22 @@
 """From the name of a text source to units of input.
 
-A source is a TFDS dataset by name, files by glob, or "docs", the documentation installed on this machine.
+A source is files by glob, here or in an object store, a TFDS dataset by name, or "docs", the documentation
+installed on this machine.
 The only importer of `tensorflow_datasets` for text. Leaves the reading of files to `files`, of documentation
 to `docstrings`.
 """
 
 import dataclasses
 import functools
-import glob
 import importlib
 import importlib.util
-import os
 import re
 from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 
+from eelbert_jax.data import storage
 from eelbert_jax.data.docstrings import find_documentation
 from eelbert_jax.data.documents import Chunk, ReadOptions, ReadTally, Unit, chunk_document, decode_utf8
 from eelbert_jax.data.files import find_file_units
@@ -64,7 +64,8 @@ def find_units(source: str, options: SourceOptions, read: ReadOptions) -> list[U
     """Return the units of a source in their order, without reading it.
 
     Args:
-      source: "docs", a glob (`**` crosses folders), or a TFDS name such as `lm1b` or `wiki40b/en`.
+      source: "docs", a glob of paths or of a URL (`**` crosses folders), or a TFDS name such as `lm1b` or
+        `wiki40b/en`.
       options: how to divide it.
       read: how text will be found in it; what can be checked now is.
 
@@ -73,11 +74,14 @@ def find_units(source: str, options: SourceOptions, read: ReadOptions) -> list[U
     """
     if source == DOCUMENTATION:
         return list(find_documentation(options.docs_bytes, options.min_unit_bytes))
-    pattern = os.path.expanduser(source)
-    paths = sorted(path for path in glob.glob(pattern, recursive=True) if not os.path.isdir(path))
-    if paths:
-        return list(find_file_units(paths, options.min_unit_bytes, options.max_unit_bytes, read))
-    if os.path.isdir(pattern):
+    pattern = storage.canonical(source)
+    try:
+        if files := storage.find_files(pattern):
+            return list(find_file_units(files, options.min_unit_bytes, options.max_unit_bytes, read))
+        is_folder = storage.is_folder(pattern)
+    except OSError as error:
+        raise UserError(f"Cannot read {error.filename or source}: {error.strerror or error}.") from error
+    if is_folder:
         raise UserError(f"{source} is a folder. Name its files by a glob, for example '{source}/*.txt'.")
     if TFDS_NAME.fullmatch(source):
         return list(_tfds_units(source, options, read))

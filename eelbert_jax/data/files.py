@@ -1,4 +1,4 @@
-"""Read documents from files: txt, jsonl and parquet; plain, gz, xz and zst.
+"""Read documents from files, here or in an object store: txt, jsonl and parquet; plain, gz, xz and zst.
 
 Leaves bytes, decompression and lines to `streams`, and which files to read to `corpus`.
 """
@@ -6,12 +6,12 @@ Leaves bytes, decompression and lines to `streams`, and which files to read to `
 import dataclasses
 import functools
 import json
-import os
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+from eelbert_jax.data import storage
 from eelbert_jax.data.documents import (
     Chunk,
     ReadOptions,
@@ -72,12 +72,12 @@ class FileUnit:
 
 
 def find_file_units(
-    paths: Sequence[str], min_bytes: int, max_bytes: int, options: ReadOptions
+    files: Iterable[storage.FoundFile], min_bytes: int, max_bytes: int, options: ReadOptions
 ) -> Iterator[FileUnit]:
     """Divide files, in the order given, into units that are worth a process and can be worked on at once.
 
     Args:
-      paths: the files.
+      files: paths or URLs and sizes, from `storage.find_files`.
       min_bytes: consecutive files are grouped up to at least this size.
       max_bytes: txt and jsonl that are not compressed are cut into parts of this size.
       options: has the format.
@@ -86,14 +86,8 @@ def find_file_units(
       UserError: a file is empty or its format cannot be told.
     """
     group: list[FilePart] = []
-    for path in paths:
+    for path, size in files:
         kind = file_format(path, options)
-        try:
-            size = os.path.getsize(path)
-        except OSError as error:
-            raise UserError(
-                f"{path} cannot be read ({error.strerror}). Restore it or leave it out."
-            ) from error
         if not size:
             raise UserError(f"{path} is empty. Fetch it again, or leave it out of the glob.")
         step = size if kind == "parquet" or is_compressed(path) else max_bytes
@@ -202,7 +196,7 @@ def _read_parquet(part: FilePart, options: ReadOptions, tally: ReadTally) -> Ite
     path, consumed_before = part.path, tally.num_bytes
     row = 0
     try:
-        with pq.ParquetFile(path) as table:
+        with storage.open_file(path) as file, pq.ParquetFile(file) as table:
             if field not in table.schema_arrow.names:
                 raise UserError(
                     f"{path}: no column {field!r}; it has {', '.join(table.schema_arrow.names)}. "

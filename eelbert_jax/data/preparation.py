@@ -2,24 +2,24 @@
 
 The shards of a unit are a pure function of the unit, the settings and the vocabulary: rows do not cross
 units, and nothing depends on the run, the order of work or the number of workers. So resuming is skipping
-finished units, parallel work is units over processes, and another driver (a pipeline over many machines) may
-call `prepare_unit` alone. Leaves reading to `corpus` and what a row is to `rows`.
+finished units, and parallel work is units over processes (`run_here`) or over machines (`beam_pipeline`).
+Leaves reading to `corpus`, what a row is to `rows` and what lies beside the shards to `records`.
 """
 
+import contextlib
 import dataclasses
 import fcntl
 import functools
 import hashlib
 import importlib.metadata
-import json
-import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, BinaryIO, TextIO
+from typing import Any, BinaryIO
 
 import numpy as np
 
 import eelbert_jax
+from eelbert_jax.data import records, storage
 from eelbert_jax.data.documents import ReadOptions, ReadTally, Unit
 from eelbert_jax.data.rows import (
     FORMAT_VERSION,
@@ -38,8 +38,6 @@ HEAD_CHARACTERS = 4096
 """What decides whether a document is held out; no more than the least first chunk of a longer document."""
 FLUSH_TOKENS = 1 << 18
 """Tokens that gather before they are written as rows."""
-PLAN_NAME = "plan.json"
-UNIT_FOLDER = "units"
 LOCK_NAME = ".lock"
 
 
@@ -91,12 +89,12 @@ def is_held_out(head: str, fraction: float, seed: int) -> bool:
 
 
 class ShardWriter:
-    """Write the rows of one split of one unit to a temporary file, hashing on the way."""
+    """Write the rows of one split of one unit to a temporary file here, hashing on the way."""
 
-    def __init__(self, path: Path):
-        """Start an empty shard that `finish` will put at `path`."""
+    def __init__(self, path: str):
+        """Start an empty shard that `finish` will put at `path`, which may be a URL."""
         self._path = path
-        self._temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+        self._temporary = storage.temporary_for(path)
         self._file: BinaryIO = open(self._temporary, "wb")  # noqa: SIM115, closed by finish or discard
         self._digest = hashlib.sha256()
         self.num_rows = 0
@@ -110,10 +108,8 @@ class ShardWriter:
 
     def finish(self) -> str:
         """Put the shard in its place, durably, and return its SHA-256."""
-        self._file.flush()
-        os.fsync(self._file.fileno())
         self._file.close()
-        os.replace(self._temporary, self._path)
+        storage.put(self._temporary, self._path)
         return self._digest.hexdigest()
 
     def discard(self) -> None:
@@ -127,7 +123,7 @@ def prepare_unit(
     number: int,
     settings: Settings,
     encoder: WordEncoder,
-    directory: Path,
+    directory: str,
     advance: Callable[[int], None],
 ) -> dict[str, Any]:
     """Write the shards of one unit and return the record of them.
@@ -137,7 +133,7 @@ def prepare_unit(
       number: its place in the list of units; names the shards.
       settings: what rows to make.
       encoder: of the vocabulary and the case that `settings` says.
-      directory: where the shards go, in a folder a split.
+      directory: path or URL where the shards go, in a folder a split.
       advance: called with the input bytes consumed since the last call.
 
     Returns:
@@ -149,7 +145,7 @@ def prepare_unit(
     writers: dict[str, ShardWriter] = {}
     try:
         for split in SPLITS:
-            writers[split] = ShardWriter(directory / split / f"{number:06d}.bin")
+            writers[split] = ShardWriter(f"{directory}/{split}/{number:06d}.bin")
         packers = {split: RowPacker(settings.row_length, encoder.vocabulary) for split in SPLITS}
         num_unknown = dict.fromkeys(SPLITS, 0)
         tally = ReadTally()
@@ -207,11 +203,50 @@ def _finish(writer: ShardWriter, name: str) -> dict[str, Any] | None:
     return {"file": name, "num_rows": writer.num_rows, "sha256": writer.finish()}
 
 
-def _write_error(directory: Path, error: OSError) -> UserError:
+def _write_error(directory: str, error: OSError) -> UserError:
     return UserError(
         f"Cannot write to {directory}: {error.strerror or error}. Make room or choose another --workdir; the "
         "same command again keeps all finished units."
     )
+
+
+@dataclasses.dataclass(frozen=True)
+class UnitTask:
+    """Prepare a unit by number and record it: what an engine does for every missing unit; picklable.
+
+    Attributes:
+      units: all units of the input.
+      settings: what rows to make.
+      vocabulary: of the ids.
+      directory: path or URL of the prepared rows.
+    """
+
+    units: Sequence[Unit]
+    settings: Settings
+    vocabulary: Vocabulary
+    directory: str
+
+    @functools.cached_property
+    def _encoder(self) -> WordEncoder:
+        return WordEncoder(self.vocabulary, self.settings.lowercase)
+
+    def __call__(self, item: int, advance: Callable[[int], None]) -> None:
+        """Write the shards, then the record that vouches for them.
+
+        Raises:
+          UserError: see `prepare_unit`.
+        """
+        record = prepare_unit(self.units[item], item, self.settings, self._encoder, self.directory, advance)
+        try:
+            records.write_record(self.directory, item, record)
+        except OSError as error:
+            raise _write_error(self.directory, error) from error
+
+
+Report = Callable[[int, int], None]
+"""Takes the input bytes finished by earlier runs, and those consumed by this one."""
+Engine = Callable[[UnitTask, Sequence[int]], None]
+"""Does a task for some units, in any order and anywhere, and returns when all are done."""
 
 
 def prepare(
@@ -219,9 +254,8 @@ def prepare(
     settings: Settings,
     vocabulary: Vocabulary,
     source: str,
-    directory: Path,
-    workers: int,
-    report: Callable[[int, int], None],
+    directory: str,
+    engine: Engine,
 ) -> dict[str, Any]:
     """Prepare every unit that is not finished yet, then write the manifest and return it.
 
@@ -230,65 +264,79 @@ def prepare(
       settings: what rows to make.
       vocabulary: of the ids; copied into the directory.
       source: what to record as the origin of the text.
-      directory: a new or empty folder, or one of the same preparation, which is continued.
-      workers: processes; 1 works in this process.
-      report: called now and then with the input bytes finished by earlier runs and consumed by this one.
+      directory: path or URL of a new or empty folder, or of one of the same preparation, which is continued.
+      engine: does the work; changes no byte.
 
     Raises:
       UserError: bad input, an unusable directory, a directory of another preparation or in use by another
         process, or text for not even one row. Finished units stay.
     """
     try:
-        for name in (*SPLITS, UNIT_FOLDER):
-            (directory / name).mkdir(parents=True, exist_ok=True)
-        with open(directory / LOCK_NAME, "w") as lock:
-            _lock(lock, directory)
-            if not (directory / PLAN_NAME).exists():  # once there, the plan vouches for the vocabulary
-                save_vocabulary(vocabulary, directory / VOCABULARY_NAME)
-            _check_plan(directory / PLAN_NAME, _plan(units, settings, vocabulary, source))
-            _prepare_missing(_PrepareOne(units, settings, vocabulary, directory), workers, report)
-            manifest = _manifest(len(units), settings, vocabulary, source, directory)
-            _write_json(directory / MANIFEST_NAME, manifest)
+        with _own(directory):
+            if not records.is_begun(directory):
+                _write_vocabulary(vocabulary, f"{directory}/{VOCABULARY_NAME}")
+            records.check_plan(directory, _plan(units, settings, vocabulary, source))
+            if missing := records.missing_units(directory, len(units)):
+                engine(UnitTask(units, settings, vocabulary, directory), missing)
+            manifest = _manifest(records.read_records(directory, len(units)), settings, vocabulary, source)
+            records.write_json(f"{directory}/{MANIFEST_NAME}", manifest)
             return manifest
     except OSError as error:
         raise _write_error(directory, error) from error
 
 
-@dataclasses.dataclass(frozen=True)
-class _PrepareOne:
-    """Prepare a unit by number and record it: the task of the workers, picklable."""
+def run_here(task: UnitTask, numbers: Sequence[int], workers: int, report: Report) -> None:
+    """Do the task for some units on this machine: the local engine.
 
-    units: Sequence[Unit]
-    settings: Settings
-    vocabulary: Vocabulary
-    directory: Path
+    Args:
+      task: what to do.
+      numbers: the units.
+      workers: processes; 1 works in this process.
+      report: called now and then.
 
-    @functools.cached_property
-    def _encoder(self) -> WordEncoder:
-        return WordEncoder(self.vocabulary, self.settings.lowercase)
-
-    def __call__(self, item: int, advance: Callable[[int], None]) -> None:
-        record = prepare_unit(self.units[item], item, self.settings, self._encoder, self.directory, advance)
-        _write_json(_record_path(self.directory, item), record)
-
-
-def _prepare_missing(task: _PrepareOne, workers: int, report: Callable[[int, int], None]) -> None:
-    """Prepare the units without a record; a record is written after its shards, so it vouches for them."""
-    for temporary in task.directory.rglob("*.tmp"):
-        temporary.unlink()  # left by a killed run; the lock keeps this from being a live one's
-    numbers = range(len(task.units))
-    missing = [number for number in numbers if not _record_path(task.directory, number).exists()]
-    before = sum(unit.num_bytes for unit in task.units) - sum(task.units[n].num_bytes for n in missing)
+    Raises:
+      UserError: see `prepare_unit`, or a worker was killed.
+    """
+    before = sum(unit.num_bytes for unit in task.units) - sum(task.units[n].num_bytes for n in numbers)
     report(before, 0)
-    run_tasks(task, missing, max(1, min(workers, len(missing))), lambda done: report(before, done))
+    run_tasks(task, numbers, min(workers, len(numbers)), lambda done: report(before, done))
 
 
-def _lock(lock: TextIO, directory: Path) -> None:
-    """Keep a second process out until this one ends, however it ends."""
+@contextlib.contextmanager
+def _own(directory: str) -> Iterator[None]:
+    """Make a folder of this machine ready and keep a second process out until this one ends, however it ends.
+
+    A store has no locks and needs no folders. Two commands at once do no harm there but double work: equal
+    plans give equal bytes, and another plan is refused.
+
+    Raises:
+      UserError: another process works there.
+    """
+    if storage.is_url(directory):
+        yield
+        return
+    folder = Path(directory)
+    for name in (*SPLITS, records.UNIT_FOLDER):
+        (folder / name).mkdir(parents=True, exist_ok=True)
+    with open(folder / LOCK_NAME, "w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise UserError(
+                f"Another process is preparing in {directory}. Wait for it or stop it."
+            ) from error
+        for temporary in folder.rglob("*.tmp"):
+            temporary.unlink()  # left by a killed run; the lock keeps this from being a live one's
+        yield
+
+
+def _write_vocabulary(vocabulary: Vocabulary, path: str) -> None:
+    temporary = storage.temporary_for(path)
     try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        raise UserError(f"Another process is preparing in {directory}. Wait for it or stop it.") from error
+        save_vocabulary(vocabulary, temporary)
+        storage.put(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def _plan(units: Sequence[Unit], settings: Settings, vocabulary: Vocabulary, source: str) -> dict[str, Any]:
@@ -304,53 +352,17 @@ def _plan(units: Sequence[Unit], settings: Settings, vocabulary: Vocabulary, sou
     return plan | {f"unit {number}": unit.describe() for number, unit in enumerate(units)}
 
 
-def _check_plan(path: Path, plan: dict[str, Any]) -> None:
-    """Write the plan, or compare it with the one that is there.
-
-    Raises:
-      UserError: the folder was begun with another plan; the message has the differences.
-    """
-    if not path.exists():
-        _write_json(path, plan)
-        return
-    old = json.loads(path.read_text(encoding="utf-8"))
-    keys = [key for key in {**old, **plan} if old.get(key) != plan.get(key)]
-    if keys:
-        shown = "; ".join(f"{key}: {old.get(key)} there, {plan.get(key)} now" for key in keys[:3])
-        more = f" and {len(keys) - 3} more" if len(keys) > 3 else ""
-        raise UserError(
-            f"{path.parent} holds rows of another preparation ({shown}{more}). Use another --workdir, remove "
-            "that one, or give the same input and settings again."
-        )
-
-
-def _write_json(path: Path, value: dict[str, Any]) -> None:
-    """Put a file in its place whole or not at all."""
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    with open(temporary, "w", encoding="utf-8") as file:
-        json.dump(value, file, indent=1)
-        file.write("\n")
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
-
-
-def _record_path(directory: Path, number: int) -> Path:
-    return directory / UNIT_FOLDER / f"{number:06d}.json"
-
-
 def _manifest(
-    num_units: int, settings: Settings, vocabulary: Vocabulary, source: str, directory: Path
+    unit_records: Sequence[dict[str, Any]], settings: Settings, vocabulary: Vocabulary, source: str
 ) -> dict[str, Any]:
     """Merge the units' records; no time or machine is in it, so that equal input gives equal bytes.
 
     Raises:
       UserError: there is no row at all.
     """
-    records = [json.loads(_record_path(directory, number).read_text()) for number in range(num_units)]
     splits = {}
     for split in SPLITS:
-        parts = [record["splits"][split] for record in records]
+        parts = [record["splits"][split] for record in unit_records]
         shards = [part["shard"] for part in parts if part["shard"]]
         counts = ("num_documents", "num_tokens", "num_unknown", "num_dropped")
         splits[split] = {
@@ -374,7 +386,7 @@ def _manifest(
             "size": vocabulary.size,
             "fingerprint": vocabulary.fingerprint,
         },
-        "num_replaced": sum(record["num_replaced"] for record in records),
+        "num_replaced": sum(record["num_replaced"] for record in unit_records),
         "versions": {
             "eelbert_jax": eelbert_jax.__version__,
             "tokenizers": importlib.metadata.version("tokenizers"),

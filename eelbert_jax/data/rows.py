@@ -6,11 +6,13 @@ A directory of rows is `manifest.json`, a copy of the vocabulary, and for each s
 
 import hashlib
 import json
+import os
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from eelbert_jax.data import row_cache, storage
 from eelbert_jax.errors import UserError
 from eelbert_jax.vocabulary import Vocabulary, load_vocabulary
 
@@ -111,28 +113,32 @@ class Rows:
         return self.manifest["settings"]["lowercase"]
 
     @classmethod
-    def open(cls, directory: str | Path, split: str) -> "Rows":
+    def open(cls, directory: str | os.PathLike[str], split: str) -> "Rows":
         """Open the prepared rows of `split`, "train" or "heldout".
+
+        Args:
+          directory: folder of the rows, or its URL in an object store; then its files are copied to this
+            machine first, unless they are here already (`row_cache`).
+          split: which rows.
 
         Raises:
           UserError: nothing (complete) is prepared there, the split is not there or has no row, or a file is
-            missing, has another size than the manifest says, or is another vocabulary.
+            missing, has another size or SHA-256 than the manifest says, or is another vocabulary.
         """
-        directory = Path(directory)
-        manifest = read_manifest(directory)
+        name = storage.canonical(directory).rstrip("/")
+        manifest = read_manifest(name)
         if split not in manifest["splits"]:
-            raise UserError(f"{directory} has no split {split!r}; it has {', '.join(manifest['splits'])}.")
+            raise UserError(f"{name} has no split {split!r}; it has {', '.join(manifest['splits'])}.")
         if not manifest["splits"][split]["num_rows"]:
-            raise UserError(
-                f"Split {split!r} of {directory} has no row. Prepare more text, or hold out more."
-            )
-        vocabulary = load_vocabulary(directory / VOCABULARY_NAME)
+            raise UserError(f"Split {split!r} of {name} has no row. Prepare more text, or hold out more.")
+        folder = _fetch(name, manifest, split) if storage.is_url(name) else Path(name)
+        vocabulary = load_vocabulary(folder / VOCABULARY_NAME)
         if vocabulary.fingerprint != manifest["vocabulary"]["fingerprint"]:
             raise UserError(
-                f"{directory / VOCABULARY_NAME} has fingerprint {vocabulary.fingerprint}, and the rows were "
+                f"{name}/{VOCABULARY_NAME} has fingerprint {vocabulary.fingerprint}, and the rows were "
                 f"made with {manifest['vocabulary']['fingerprint']}. Restore that file or prepare again."
             )
-        rows = cls(directory, split, manifest, vocabulary)
+        rows = cls(folder, split, manifest, vocabulary)
         for shard in rows._shards:
             rows._check_size(shard)
         return rows
@@ -223,18 +229,19 @@ class Rows:
         return [" ".join(words[row[1:-1]]).replace(" ##", "") for row in rows]
 
 
-def read_manifest(directory: Path) -> dict[str, Any]:
-    """Return the manifest of prepared rows.
+def read_manifest(directory: str | os.PathLike[str]) -> dict[str, Any]:
+    """Return the manifest of prepared rows in a folder or at a URL.
 
     Raises:
       UserError: there is none, or another version of the program wrote it.
     """
-    path = directory / MANIFEST_NAME
+    directory = storage.canonical(directory)
+    path = f"{directory}/{MANIFEST_NAME}"
     try:
-        manifest = json.loads(path.read_text(encoding="utf-8"))
+        manifest = json.loads(storage.read_bytes(path))
     except OSError as error:
         raise UserError(
-            f"No prepared rows in {directory} ({path.name}: {error.strerror}). Run `eelbert prepare "
+            f"No prepared rows in {directory} ({MANIFEST_NAME}: {error.strerror}). Run `eelbert prepare "
             f"--workdir={directory}`; if it was interrupted, the same command again finishes it."
         ) from error
     except ValueError as error:
@@ -245,6 +252,14 @@ def read_manifest(directory: Path) -> dict[str, Any]:
             f"{FORMAT_VERSION}. Prepare the rows again."
         )
     return manifest
+
+
+def _fetch(url: str, manifest: dict[str, Any], split: str) -> Path:
+    """Return a folder of this machine with the vocabulary and the shards of a split."""
+    shards = manifest["splits"][split]["shards"]
+    names = {VOCABULARY_NAME: None, **{shard["file"]: shard["sha256"] for shard in shards}}
+    identity = json.dumps(manifest, sort_keys=True).encode()
+    return row_cache.local_copy(url, identity, names)
 
 
 def row_indices(seed: int, step: int, batch_size: int, num_rows: int) -> np.ndarray:

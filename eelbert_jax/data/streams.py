@@ -14,6 +14,7 @@ from typing import Any, BinaryIO, NamedTuple
 
 import zstandard
 
+from eelbert_jax.data import storage
 from eelbert_jax.data.documents import ReadOptions, ReadTally, decode_utf8
 from eelbert_jax.errors import UserError
 
@@ -50,7 +51,7 @@ class Origin:
     """Name lines to a user.
 
     Attributes:
-      path: the file.
+      path: the file, or its URL.
       begin: bytes of the file before line 1; their lines are counted only when a name is asked for.
     """
 
@@ -60,7 +61,7 @@ class Origin:
     def line(self, number: int) -> str:
         """Return "FILE, line N"."""
         before, left = 0, self.begin
-        with open(self.path, "rb") as file:
+        with storage.open_file(self.path) as file:
             while left and (block := file.read(min(BLOCK_BYTES, left))):
                 before += block.count(b"\n")
                 left -= len(block)
@@ -89,7 +90,7 @@ def read_blocks(
       OSError: the file cannot be read.
     """
     consumed_before = tally.num_bytes
-    with open(part.path, "rb") as raw:
+    with storage.open_file(part.path) as raw:
         if is_compressed(part.path):
             begin, end = 0, part.stop
             stream = _decompress(raw, part.path)

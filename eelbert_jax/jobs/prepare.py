@@ -2,11 +2,16 @@
 
     eelbert prepare --config=configs/prepare.py --config.source=SOURCE --config.vocabulary=FILE --workdir=DIR
 
-Reads the flags and shows the progress; the work is `eelbert_jax.data.preparation`'s. Does not import jax.
+Reads the flags, picks the engine and shows the progress; the work is `eelbert_jax.data.preparation`'s. Does
+not import jax, nor Apache Beam unless it is asked for.
 """
 
+import functools
+import importlib.util
 import itertools
+import shlex
 import sys
+import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -15,9 +20,10 @@ from typing import Any, TextIO
 import ml_collections
 import numpy as np
 
+from eelbert_jax.data import records, storage
 from eelbert_jax.data.corpus import SourceOptions, find_units
 from eelbert_jax.data.documents import ReadOptions, ReadTally, Unit
-from eelbert_jax.data.preparation import PLAN_NAME, Settings, is_held_out, prepare
+from eelbert_jax.data.preparation import Engine, Settings, is_held_out, prepare, run_here
 from eelbert_jax.data.rows import SPLITS, VOCABULARY_NAME, Rows
 from eelbert_jax.data.workers import usable_cores
 from eelbert_jax.errors import UserError
@@ -26,6 +32,7 @@ from eelbert_jax.vocabulary import Vocabulary, load_vocabulary, train_vocabulary
 from eelbert_jax.workdir import is_writable
 
 MIB = 1 << 20
+ENGINES = ("local", "beam")
 TERMINAL_SECONDS, LOG_SECONDS = 0.5, 15.0
 
 
@@ -65,12 +72,12 @@ class ProgressLine:
             self._stream.write("\n")
 
 
-def prepare_rows(config: ml_collections.ConfigDict, workdir: Path, stream: TextIO) -> dict[str, Any]:
+def prepare_rows(config: ml_collections.ConfigDict, workdir: str | Path, stream: TextIO) -> dict[str, Any]:
     """Prepare the rows that `config` describes in `workdir` and return the manifest.
 
     Args:
       config: as `configs/prepare.py` has it.
-      workdir: see `preparation.prepare`.
+      workdir: folder or URL, see `preparation.prepare`.
       stream: where the progress goes.
 
     Raises:
@@ -85,8 +92,8 @@ def prepare_rows(config: ml_collections.ConfigDict, workdir: Path, stream: TextI
         tfds_download=config.tfds.download,
         docs_bytes=round(config.docs.max_mib * MIB),
     )
-    if config.workers < 0:
-        raise UserError(f"workers must be 0 (one a core) or more, got {config.workers}.")
+    directory = storage.canonical(workdir).rstrip("/")
+    _check_engine(config)
     units = find_units(config.source, options, read)
     settings = Settings(
         row_length=config.row_length,
@@ -96,33 +103,101 @@ def prepare_rows(config: ml_collections.ConfigDict, workdir: Path, stream: TextI
         trained_vocabulary_size=0 if config.vocabulary else config.train_vocabulary.size,
         read=read,
     )
-    vocabulary = _vocabulary(config, units, settings, workdir, stream)
+    vocabulary = _vocabulary(config, units, settings, directory, stream)
     progress = ProgressLine(sum(unit.num_bytes for unit in units), stream)
-    workers = min(config.workers or usable_cores(), len(units))
     try:
-        return prepare(units, settings, vocabulary, config.source, workdir, workers, progress)
+        return prepare(units, settings, vocabulary, config.source, directory, _engine(config, progress))
     finally:
         progress.close()
+
+
+def _check_engine(config: ml_collections.ConfigDict) -> None:
+    """Refuse an engine that is not there, before any work.
+
+    Raises:
+      UserError: see above, or the number of workers is not legal.
+    """
+    if config.workers < 0:
+        raise UserError(f"workers must be 0 (one a core) or more, got {config.workers}.")
+    if config.engine not in ENGINES:
+        raise UserError(f"engine={config.engine!r} is not one of {', '.join(ENGINES)}.")
+    if config.engine == "beam" and importlib.util.find_spec("apache_beam") is None:
+        raise UserError(
+            "engine=beam needs Apache Beam, which is not installed. Install the extra in an environment of "
+            "its own, `pip install 'eelbert_jax[beam]'`: Beam wants older versions of protobuf and pyarrow "
+            "than the rest. Or leave --config.engine=local."
+        )
+
+
+def _engine(config: ml_collections.ConfigDict, progress: ProgressLine) -> Engine:
+    """Return what works on the units."""
+    if config.engine == "beam":
+        from eelbert_jax.data import beam_pipeline  # only here: Beam is an extra
+
+        return functools.partial(beam_pipeline.run_pipeline, args=shlex.split(config.beam.args))
+    return functools.partial(run_here, workers=config.workers or usable_cores(), report=progress)
 
 
 def _vocabulary(
     config: ml_collections.ConfigDict,
     units: Sequence[Unit],
     settings: Settings,
-    workdir: Path,
+    directory: str,
     stream: TextIO,
 ) -> Vocabulary:
     """Return the vocabulary from the file, from the interrupted run, or trained on the source."""
     if config.vocabulary:
-        return load_vocabulary(Path(config.vocabulary))
-    if (workdir / PLAN_NAME).exists():
-        return load_vocabulary(workdir / VOCABULARY_NAME)
-    if not is_writable(workdir):
-        raise UserError(f"Cannot write to the workdir '{workdir}'. Give a folder that you may write to.")
+        return _load_vocabulary(storage.canonical(config.vocabulary))
+    if _is_begun(directory):
+        return _load_vocabulary(f"{directory}/{VOCABULARY_NAME}")
+    if not storage.is_url(directory) and not is_writable(Path(directory)):
+        raise UserError(f"Cannot write to the workdir '{directory}'. Give a folder that you may write to.")
     stream.write(f"Training a vocabulary of {config.train_vocabulary.size} tokens on the source.\n")
     stream.flush()
     texts = _training_texts(units, settings, round(config.train_vocabulary.max_mib * MIB))
     return train_vocabulary(texts, config.train_vocabulary.size, lowercase=config.lowercase)
+
+
+def _is_begun(directory: str) -> bool:
+    """Return whether an earlier run has begun in the directory.
+
+    Raises:
+      UserError: it cannot be read.
+    """
+    try:
+        return records.is_begun(directory)
+    except OSError as error:
+        raise UserError(f"Cannot read the workdir {directory}: {error.strerror or error}.") from error
+
+
+def _load_vocabulary(path: str) -> Vocabulary:
+    """Return the vocabulary at a path or URL.
+
+    Raises:
+      UserError: it cannot be read or is no vocabulary.
+    """
+    if not storage.is_url(path):
+        return load_vocabulary(path)
+    with tempfile.TemporaryDirectory() as folder:
+        copy = Path(folder, VOCABULARY_NAME)
+        try:
+            copy.write_bytes(storage.read_bytes(path))
+        except OSError as error:
+            raise UserError(f"Cannot read the vocabulary {path}: {error.strerror or error}.") from error
+        return load_vocabulary(copy)
+
+
+def _write_config(config: ml_collections.ConfigDict, directory: str) -> None:
+    """Leave the config beside the rows."""
+    if not storage.is_url(directory):
+        command_line.write_config(config, directory)
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        written = command_line.write_config(config, folder)
+        try:
+            storage.write_bytes(f"{directory}/{written.name}", written.read_bytes())
+        except OSError as error:
+            raise UserError(f"Cannot write to the workdir {directory}: {error.strerror or error}.") from error
 
 
 def _training_texts(units: Sequence[Unit], settings: Settings, max_bytes: int) -> Iterator[str]:
@@ -155,7 +230,7 @@ def summary(manifest: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def show_rows(workdir: Path, count: int) -> str:
+def show_rows(workdir: str | Path, count: int) -> str:
     """Return the first rows of each split as text."""
     lines = []
     for split in SPLITS:
@@ -170,8 +245,8 @@ def show_rows(workdir: Path, count: int) -> str:
 def main(argv: list[str]) -> None:
     """Run `eelbert prepare` with the words after its name."""
     config, workdir, _ = command_line.parse("prepare", argv)
-    manifest = prepare_rows(config, Path(workdir), sys.stderr)
-    command_line.write_config(config, workdir)
+    manifest = prepare_rows(config, workdir, sys.stderr)
+    _write_config(config, storage.canonical(workdir).rstrip("/"))
     print(summary(manifest))
     if config.show_rows:
-        print(show_rows(Path(workdir), config.show_rows))
+        print(show_rows(workdir, config.show_rows))

@@ -1,0 +1,215 @@
+"""Files by path or by URL, so that text and rows in an object store are used like those on this machine.
+
+A name with "://" belongs to fsspec, which finds the library of the store by the scheme: gcsfs for gs://, s3fs
+for s3://, and so on; any other name, and one with file://, is a file here. A store is used for no more than
+all stores have: read a range, list, and put an object whole. Whatever its library raises becomes an OSError,
+as of a file, so that callers know one kind of failure. The only importer of `fsspec`.
+"""
+
+import contextlib
+import glob
+import io
+import os
+import tempfile
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, BinaryIO, NamedTuple, cast
+
+BUFFER_BYTES = 1 << 20
+LOCAL_SCHEME = "file://"
+
+
+class FoundFile(NamedTuple):
+    """A file and its size in bytes."""
+
+    path: str
+    num_bytes: int
+
+
+def canonical(path: str | os.PathLike[str]) -> str:
+    """Return a URL as it is, and the path of a file here without file:// and with the home folder."""
+    name = os.fspath(path).removeprefix(LOCAL_SCHEME)
+    return name if is_url(name) else os.path.expanduser(name)
+
+
+def is_url(path: str | os.PathLike[str]) -> bool:
+    """Return whether a canonical path leads to a store."""
+    return "://" in os.fspath(path)
+
+
+def find_files(pattern: str) -> list[FoundFile]:
+    """Return the files that match a glob (`**` crosses folders), by name.
+
+    Raises:
+      OSError: the store or a file cannot be asked.
+    """
+    if not is_url(pattern):
+        paths = (path for path in glob.glob(pattern, recursive=True) if not os.path.isdir(path))
+        return sorted(FoundFile(path, os.path.getsize(path)) for path in paths)
+    with _store(pattern) as (system, path):
+        found = system.glob(path, detail=True).values()
+        files = [entry for entry in found if entry["type"] == "file"]
+        return sorted(FoundFile(system.unstrip_protocol(file["name"]), file["size"]) for file in files)
+
+
+def is_folder(path: str) -> bool:
+    """Return whether there is a folder, or in a store an object below the name."""
+    if not is_url(path):
+        return os.path.isdir(path)
+    with _store(path) as (system, name):
+        return bool(system.isdir(name))
+
+
+def names_in(folder: str) -> set[str]:
+    """Return the names in a folder, none where there is no such folder.
+
+    Raises:
+      OSError: the folder cannot be listed.
+    """
+    try:
+        if not is_url(folder):
+            return set(os.listdir(folder))
+        with _store(folder) as (system, path):
+            return {name.rsplit("/", 1)[-1] for name in system.ls(path, detail=False)}
+    except FileNotFoundError:
+        return set()
+
+
+def open_file(path: str) -> BinaryIO:
+    """Open a file for reading bytes from any place.
+
+    Raises:
+      OSError: now or at any later use, the file cannot be read.
+    """
+    if not is_url(path):
+        return open(path, "rb")
+    with _store(path) as (system, name):
+        return io.BufferedReader(_StoredFile(system.open(name, "rb"), path), BUFFER_BYTES)
+
+
+def read_bytes(path: str) -> bytes:
+    """Return the content of a small file.
+
+    Raises:
+      FileNotFoundError: there is none.
+      OSError: it cannot be read.
+    """
+    with open_file(path) as file:
+        return file.read()
+
+
+def write_bytes(path: str, data: bytes) -> None:
+    """Put a small file in its place whole or not at all.
+
+    Raises:
+      OSError: it cannot be written.
+    """
+    temporary = temporary_for(path)
+    try:
+        temporary.write_bytes(data)
+        put(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def temporary_for(path: str) -> Path:
+    """Return a place here for what will be put at `path`: beside a file, of an object the system's own.
+
+    No other process has it, on this machine or another.
+    """
+    folder = Path(tempfile.gettempdir()) if is_url(path) else Path(path).parent
+    return folder / f"{path.rsplit('/', 1)[-1]}.{uuid.uuid4().hex}.tmp"
+
+
+def put(temporary: Path, path: str) -> None:
+    """Move a file from `temporary_for` to its place, whole and durably; what was there is replaced.
+
+    Raises:
+      OSError: it cannot be put there.
+    """
+    if is_url(path):
+        with _store(path) as (system, name):
+            system.put_file(os.fspath(temporary), name)
+        temporary.unlink()
+        return
+    with open(temporary, "rb") as file:
+        os.fsync(file.fileno())
+    os.replace(temporary, path)
+
+
+def remove(path: str) -> None:
+    """Remove a file.
+
+    Raises:
+      OSError: there is none, or it cannot be removed.
+    """
+    if not is_url(path):
+        os.remove(path)
+        return
+    with _store(path) as (system, name):
+        system.rm_file(name)
+
+
+@contextlib.contextmanager
+def _store(url: str) -> Iterator[tuple[Any, str]]:
+    """Give the block the file system of a URL and the name in it, and turn what it raises into OSErrors."""
+    with _failures_of(url):
+        from fsspec.core import url_to_fs  # only here: the import takes long, and few runs need it
+
+        system, name = url_to_fs(url)
+        system.invalidate_cache()  # another process may have written there
+        yield system, name
+
+
+@contextlib.contextmanager
+def _failures_of(url: str) -> Iterator[None]:
+    """Turn whatever the library of a store raises into an OSError that names the URL.
+
+    Raises:
+      FileNotFoundError: no such object or bucket.
+      OSError: anything else.
+    """
+    try:
+        yield
+    except FileNotFoundError as error:
+        raise FileNotFoundError(error.errno, "no such object or bucket", url) from error
+    except ImportError as error:
+        raise OSError(None, f"the library of this kind of store is not installed ({error})", url) from error
+    except Exception as error:  # of any library of any store: credentials, network, bad names
+        reason = (str(error).strip() or "no reason given").splitlines()[0]
+        advice = "check the name, and that this machine has credentials for it"
+        raise OSError(None, f"{type(error).__name__}: {reason}; {advice}", url) from error
+
+
+class _StoredFile(io.RawIOBase):
+    """Read a file of fsspec as `io.BufferedReader` wants it, with failures as OSErrors."""
+
+    def __init__(self, file: Any, url: str):
+        super().__init__()
+        self._file = file
+        self._url = url
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        with _failures_of(self._url):
+            data = cast(bytes, self._file.read(len(buffer)))
+        buffer[: len(data)] = data
+        return len(data)
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        with _failures_of(self._url):
+            return int(self._file.seek(offset, whence))
+
+    def tell(self) -> int:
+        return int(self._file.tell())
+
+    def close(self) -> None:
+        if not self.closed:
+            self._file.close()
+        super().close()
