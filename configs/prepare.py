@@ -63,6 +63,6 @@ def get_config() -> ml_collections.ConfigDict:
     config.beam = ml_collections.ConfigDict()
     # Pipeline options of Beam, as in a shell. By default its direct runner, in this process; called
     # DirectRunner, it would first try to fetch another one from the network.
-    config.beam.args = "--runner=apache_beam.runners.portability.fn_api_runner.FnApiRunner"
+    config.beam.args = "--runner=FnApiRunner"
     config.show_rows = 0  # print this many rows of each split as text when all is done; also of finished work
     return config

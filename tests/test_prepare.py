@@ -1,5 +1,6 @@
 """`eelbert prepare` from the command line to the rows: the same bytes however it runs, and nothing lost."""
 
+import importlib.util
 import io
 import json
 import lzma
@@ -111,7 +112,7 @@ def test_summary_counts_and_shown_rows_are_text(corpus, tmp_path, capsys):
 
 
 def test_prepare_does_not_import_jax():
-    slow = "('jax', 'tensorflow_datasets', 'pyarrow')"
+    slow = "('jax', 'tensorflow_datasets', 'pyarrow', 'fsspec', 'apache_beam')"
     code = f"import sys, eelbert_jax.jobs.prepare; print([name for name in {slow} if name in sys.modules])"
     shown = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout
     assert shown.strip() == "[]"
@@ -293,10 +294,24 @@ def test_vocabulary_without_mask_is_refused(corpus, tmp_path):
 
 
 def test_no_held_out_row_is_said(corpus, tmp_path, capsys):
-    prepare.main(flags(corpus, tmp_path / "rows", "--config.held_out.fraction=0"))
-    assert (
-        "heldout has no row: give more text or another --config.held_out.fraction" in capsys.readouterr().out
-    )
+    prepare.main(flags(corpus, tmp_path / "rows", "--config.held_out.fraction=0", "--config.show_rows=1"))
+    shown = capsys.readouterr().out
+    assert "heldout has no row: give more text or another --config.held_out.fraction" in shown
+    assert shown.splitlines()[-1].startswith("train 0: ")
+
+
+@pytest.mark.parametrize(
+    ("engine", "message"),
+    [
+        ("spark", "engine='spark' is not one of local, beam"),
+        ("beam", r"needs Apache Beam, .*`pip install 'eelbert_jax\[beam\]'`"),
+    ],
+)
+def test_an_engine_that_is_not_there_is_refused(corpus, tmp_path, monkeypatch, engine, message):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(UserError, match=message):
+        prepare.main(flags(corpus, tmp_path / "rows", f"--config.engine={engine}"))
+    assert not (tmp_path / "rows").exists()
 
 
 # Progress

@@ -5,6 +5,8 @@ the same; shards and records go to the one directory that all see. The only impo
 comes with the extra [beam].
 """
 
+import contextlib
+import io
 from collections.abc import Iterator, Sequence
 
 import apache_beam as beam
@@ -82,11 +84,16 @@ def _pipeline(args: Sequence[str]) -> beam.Pipeline:
     Raises:
       UserError: Beam refuses the options, or has not what the runner needs.
     """
+    said = io.StringIO()  # a value of the wrong type ends in pages of usage and SystemExit
     try:
-        return beam.Pipeline(options=PipelineOptions(list(args)))
-    except (ValueError, ImportError, AttributeError, RuntimeError, SystemExit) as error:
+        with contextlib.redirect_stderr(said):
+            options = PipelineOptions(list(args))
+            options.get_all_options()
+        return beam.Pipeline(options=options)
+    except (Exception, SystemExit) as error:  # of any runner: names, types, what it asks of its service
+        reason = said.getvalue().strip().splitlines()[-1:] if isinstance(error, SystemExit) else [str(error)]
         raise UserError(
-            f"Apache Beam refuses --config.beam.args={' '.join(args)!r}: {' '.join(str(error).split())}."
+            f"Apache Beam refuses --config.beam.args={' '.join(args)!r}: {' '.join(' '.join(reason).split())}"
         ) from error
 
 

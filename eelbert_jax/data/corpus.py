@@ -83,6 +83,8 @@ def find_units(source: str, options: SourceOptions, read: ReadOptions) -> list[U
         raise UserError(f"Cannot read {error.filename or source}: {error.strerror or error}.") from error
     if is_folder:
         raise UserError(f"{source} is a folder. Name its files by a glob, for example '{source}/*.txt'.")
+    if storage.is_url(pattern):
+        raise UserError(f"No object matches {source!r}. Check the bucket's name and the glob.")
     if TFDS_NAME.fullmatch(source):
         return list(_tfds_units(source, options, read))
     raise UserError(

@@ -24,7 +24,7 @@ from eelbert_jax.data import records, storage
 from eelbert_jax.data.corpus import SourceOptions, find_units
 from eelbert_jax.data.documents import ReadOptions, ReadTally, Unit
 from eelbert_jax.data.preparation import Engine, Settings, is_held_out, prepare, run_here
-from eelbert_jax.data.rows import SPLITS, VOCABULARY_NAME, Rows
+from eelbert_jax.data.rows import SPLITS, VOCABULARY_NAME, Rows, read_manifest
 from eelbert_jax.data.workers import usable_cores
 from eelbert_jax.errors import UserError
 from eelbert_jax.jobs import command_line
@@ -233,7 +233,10 @@ def summary(manifest: dict[str, Any]) -> str:
 def show_rows(workdir: str | Path, count: int) -> str:
     """Return the first rows of each split as text."""
     lines = []
+    manifest = read_manifest(workdir)
     for split in SPLITS:
+        if not manifest["splits"][split]["num_rows"]:
+            continue
         rows = Rows.open(workdir, split)
         shown = np.arange(min(count, len(rows)))
         lines += [
