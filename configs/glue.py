@@ -1,8 +1,9 @@
-"""Fine-tune on a GLUE task, or on a table of your own, from a pre-trained checkpoint or from scratch.
+"""Fine-tune on a GLUE task, or on texts or words of your own, from a pre-trained checkpoint or from scratch.
 
     eelbert finetune --config=configs/glue.py:tiny,task=sst2 --config.pretrained=runs/tiny --workdir=runs/sst2
     eelbert finetune --config=configs/glue.py:tiny,task=rte --config.vocabulary=vocab.txt --workdir=runs/rte
     eelbert finetune --config=configs/glue.py:tiny,task=custom --config.custom.train=reviews.tsv ...
+    eelbert finetune --config=configs/glue.py:tiny,task=tokens --config.tokens.train=train.txt ...
     eelbert finetune --config=configs/glue.py:tiny,task=rte --config.pretrained=bert-folder --workdir=runs/rte
 
 The recipe is a size, optionally followed by `embedding=KIND` (for a model from scratch; a checkpoint brings
@@ -15,13 +16,14 @@ The defaults are a cell of Google's grid for the miniatures (4 epochs, batch 8-1
 
 from ml_collections import config_dict
 
+from eelbert_jax.data.conll import TOKENS
 from eelbert_jax.data.tasks import GLUE_TASKS
 from eelbert_jax.jobs.command_line import load_config, parse_recipe
 from eelbert_jax.model.config import SIZES
 
 # Legal recipe words, the default first.
 EMBEDDINGS = ("ngram_hash", "table", "random_hash", "hash_initialized")
-TASKS = ("sst2", *(task for task in GLUE_TASKS if task != "sst2"), "custom")
+TASKS = ("sst2", *(task for task in GLUE_TASKS if task != "sst2"), "custom", TOKENS)
 
 
 def get_config(recipe: str = "tiny") -> config_dict.ConfigDict:
@@ -29,7 +31,7 @@ def get_config(recipe: str = "tiny") -> config_dict.ConfigDict:
     size, options = parse_recipe(recipe, SIZES, {"embedding": EMBEDDINGS, "task": TASKS})
     config = config_dict.ConfigDict()
     config.recipe = recipe  # a label
-    config.task = options["task"]  # a GLUE task, or custom
+    config.task = options["task"]  # a GLUE task, or custom, or tokens
     config.seed = 0  # of the new head, dropout and the order of examples
     # Workdir of `eelbert pretrain`, or a folder in the Hugging Face layout; empty: from scratch.
     config.pretrained = config_dict.placeholder(str)
@@ -76,4 +78,12 @@ def get_config(recipe: str = "tiny") -> config_dict.ConfigDict:
     config.custom.label_column = "label"
     config.custom.labels = config_dict.placeholder(str)  # names in id order, by commas; empty: those of train
     config.custom.regression = False  # the label is a number
+
+    # task=tokens: words of your own with a tag each, one a line in columns, a blank line between sentences.
+    config.tokens = config_dict.ConfigDict()
+    config.tokens.train = config_dict.placeholder(str)  # file
+    config.tokens.dev = config_dict.placeholder(str)  # file
+    config.tokens.word_column = 0  # counted from 0, or from -1 for the last
+    config.tokens.tag_column = -1  # likewise
+    config.tokens.labels = config_dict.placeholder(str)  # tags in id order, by commas; empty: those of train
     return config

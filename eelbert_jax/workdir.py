@@ -1,4 +1,4 @@
-"""What jobs ask of their folder: it can be written, nobody else works in it, its files are whole."""
+"""A job's folder: the names of its files; it can be written, nobody else works in it, its files are whole."""
 
 import contextlib
 import fcntl
@@ -9,6 +9,8 @@ from pathlib import Path
 from eelbert_jax.errors import UserError
 
 LOCK_NAME = ".lock"
+CONFIG_NAME = "config.json"
+RESULT_NAME = "result.json"
 
 
 @contextlib.contextmanager

@@ -259,7 +259,7 @@ def test_bad_columns_name_the_line(text, message, tmp_path):
 
 def test_a_word_stands_for_its_first_piece(tmp_path):
     examples = load_conll(write(tmp_path / "train.txt", CONLL))
-    encoded = encoding.encode_words(examples, VOCABULARY, 16)
+    encoded = encoding.encode_words(examples.words, VOCABULARY, 16)
     assert encoded.ids[0].tolist() == ids_of("[CLS] the cat ##s [UNK] sat [SEP]")
     assert encoded.word_starts[0].tolist() == [1, 2, 4, 5]
     assert encoded.num_empty == 1
@@ -273,14 +273,14 @@ def test_a_word_stands_for_its_first_piece(tmp_path):
 
 def test_words_that_were_cut_off_count_as_outside(tmp_path):
     examples = load_conll(write(tmp_path / "train.txt", CONLL))
-    encoded = encoding.encode_words(examples, VOCABULARY, 4)
+    encoded = encoding.encode_words(examples.words, VOCABULARY, 4)
     assert encoded.ids[0].tolist() == ids_of("[CLS] the cat [SEP]")
     assert encoded.num_truncated == 1
     truth = encoding.gather_tags(encoded, examples.tags, np.array([0, 1]), 4)
-    found = encoding.word_tags(encoded, np.array([0, 1]), truth, outside_id=0)
-    assert [tags.tolist() for tags in found] == [[0, 1, 0, 0], [2]]
+    found = encoding.at_words(encoded, np.array([0, 1]), truth)
+    assert [tags.tolist() for tags in found] == [[0, 1], [2]]
     with pytest.raises(UserError, match="max_length=2 has no room"):
-        encoding.encode_words(examples, VOCABULARY, 2)
+        encoding.encode_words(examples.words, VOCABULARY, 2)
 
 
 @pytest.mark.slow
@@ -290,7 +290,7 @@ def test_parity_of_words_with_transformers(published, vocabulary_file, data_dir,
     path = write(tmp_path / "words.txt", "\n\n".join("\n".join(f"{w}\tO" for w in line) for line in words))
     examples = load_conll(path)
     for max_length in (128, 20):
-        ours = encoding.encode_words(examples, load_vocabulary(vocabulary_file), max_length)
+        ours = encoding.encode_words(examples.words, load_vocabulary(vocabulary_file), max_length)
         theirs = published(words, is_split_into_words=True, truncation=True, max_length=max_length)
         assert [row.tolist() for row in ours.ids] == theirs["input_ids"]
         for i, starts in enumerate(ours.word_starts):

@@ -9,8 +9,10 @@ import pytest
 
 from eelbert_jax.errors import UserError
 from eelbert_jax.jobs import command_line
-from eelbert_jax.jobs.finetune import Degenerate, finetune, model_name
+from eelbert_jax.jobs.evaluation import Degenerate
+from eelbert_jax.jobs.finetune import finetune
 from eelbert_jax.jobs.models import bert_config
+from eelbert_jax.jobs.results import model_record
 from eelbert_jax.training.checkpoint import Checkpoints
 from eelbert_jax.training.writer import Writer, read_metrics
 from eelbert_jax.vocabulary import SPECIAL_TOKENS
@@ -130,11 +132,17 @@ def test_bad_input_is_one_clear_error(tables, tmp_path, changes, said):
         finetune(small(tables, **changes), tmp_path)
 
 
-def test_names_of_models():
-    config = command_line.load_config("configs/glue.py:uno").model
-    assert model_name(bert_config(config, 30522), "uno", scratch=False) == "UNO-EELBERT"
-    config.embedding = "table"
-    assert model_name(bert_config(config, 30522), "tiny", scratch=True) == "BERT-tiny (scratch)"
+@pytest.mark.parametrize(
+    ("recipe", "name"),
+    [
+        ("uno", "UNO-EELBERT (scratch)"),
+        ("tiny,embedding=table", "BERT-tiny (scratch)"),
+        ("mini,embedding=random_hash", "BERT-mini (random_hash) (scratch)"),
+    ],
+)
+def test_names_of_models(recipe, name):
+    config = command_line.load_config(f"configs/glue.py:{recipe}")
+    assert model_record(config, bert_config(config.model, 30522), None)["name"] == name
 
 
 def test_real_task_from_the_folder(data_dir: Path, vocabulary_file: Path, tmp_path, monkeypatch):

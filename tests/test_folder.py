@@ -13,7 +13,8 @@ from safetensors.numpy import load_file, save_file
 from eelbert_jax.errors import UserError
 from eelbert_jax.interchange.folder import is_folder, read_folder, write_folder
 from eelbert_jax.jobs import command_line, models
-from eelbert_jax.jobs.finetune import finetune, starting_model
+from eelbert_jax.jobs.finetune import finetune
+from eelbert_jax.jobs.starting import starting_model
 from eelbert_jax.model import bert
 from eelbert_jax.model.config import sized
 from eelbert_jax.vocabulary import SPECIAL_TOKENS, Vocabulary, make_tokenizer
@@ -243,7 +244,12 @@ def test_finetune_takes_a_folder_of_any_size(tmp_path):
     result = finetune(config, tmp_path / "run")
     assert result["model"]["name"] == "BERT-L1-H48"
     assert result["model"]["size"] is None
-    assert result["pretrained"] == {"workdir": str(folder), "step": None}
+    assert result["pretrained"] == {
+        "workdir": str(folder),
+        "step": None,
+        "tokens": None,
+        "heldout_loss": None,
+    }
     tuned = models.load_finetuned(tmp_path / "run")
     assert tuned.lowercase is False
     # At such a rate what comes out is what went in, the pooler with the rest.

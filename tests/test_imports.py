@@ -25,7 +25,11 @@ FORBIDDEN = [
     # Training gets the model handed in and knows no job.
     ("training*", "*", ("errors", "training*", "data.masking", "data.rows")),
     # A report reads what runs left; it knows the names of sizes, but builds no model.
-    ("reporting*", "*", ("errors", "reporting*", "data*", "hash_spec", "model.config", "training.writer")),
+    (
+        "reporting*",
+        "*",
+        ("errors", "reporting*", "data*", "hash_spec", "model.config", "training.writer", "workdir"),
+    ),
     ("interchange*", "jobs*", ()),
     ("compress*", "jobs*", ()),
 ]

@@ -5,8 +5,8 @@
 
 The recipe is that of configs/glue.py with one word more: `grid=rates` (the default), the 20 cells that Google
 searched for its miniatures (batch 8-128 x rate, 4 epochs each), or `grid=seeds`, every task whose files are
-there, or a task=custom, with seeds 0, 1, ... at one setting, which `--config.opt.learning_rate=...`
-and its like change.
+there, or a task=custom or task=tokens, with seeds 0, 1, ... at one setting, which
+`--config.opt.learning_rate=...` and its like change.
 """
 
 import sys
@@ -56,10 +56,10 @@ def sweep(add: Callable[..., Any], config: config_dict.ConfigDict) -> None:
 
 
 def chosen_tasks(config: config_dict.ConfigDict) -> list[str]:
-    """Return the tasks that the config names, or the task=custom of the recipe, or those with files."""
+    """Return the tasks that the config names, or the recipe's custom or tokens, or those with files."""
     if config.sweep.tasks is not None:
         return [find_task(name).name for name in config.sweep.tasks.split(",")]
-    return ["custom"] if config.task == "custom" else tasks_with_files(config)
+    return tasks_with_files(config) if config.task in GLUE_TASKS else [config.task]
 
 
 def tasks_with_files(config: config_dict.ConfigDict) -> list[str]:

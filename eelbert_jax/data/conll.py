@@ -13,8 +13,31 @@ import numpy as np
 from eelbert_jax.data.tables import Tally, read_text
 from eelbert_jax.errors import UserError
 
+TOKENS = "tokens"
+"""Name of the task of a user's own files of words and tags."""
 DOCUMENT_MARK = "-DOCSTART-"
 OUTSIDE = "O"
+
+
+@dataclasses.dataclass(frozen=True)
+class TokenTask:
+    """Describe a task of a tag for every word, in the terms of `eelbert_jax.data.tasks.Task`.
+
+    Attributes:
+      labels: names of the tags in the order of their ids.
+      metrics: names in `training.metrics.METRICS`; the first one selects the best step.
+    """
+
+    labels: tuple[str, ...]
+    metrics: tuple[str, ...]
+    name: str = TOKENS
+    official: bool = False
+    is_regression: bool = False
+
+    @property
+    def num_labels(self) -> int:
+        """Outputs of the task's head for every token."""
+        return len(self.labels)
 
 
 @dataclasses.dataclass(frozen=True)

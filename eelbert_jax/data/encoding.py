@@ -12,7 +12,6 @@ from typing import NamedTuple
 
 import numpy as np
 
-from eelbert_jax.data.conll import TokenExamples
 from eelbert_jax.data.glue import Examples
 from eelbert_jax.data.rows import row_indices
 from eelbert_jax.data.word_encoder import WordEncoder
@@ -147,7 +146,7 @@ def cut_longest_first(first: int, second: int, room: int) -> tuple[int, int]:
 
 
 def encode_words(
-    examples: TokenExamples, vocabulary: Vocabulary, max_length: int, lowercase: bool = True
+    sentences: Sequence[Sequence[str]], vocabulary: Vocabulary, max_length: int, lowercase: bool = True
 ) -> Encoded:
     """Encode sentences of words, keeping where each word begins.
 
@@ -155,7 +154,7 @@ def encode_words(
     word has a place. Source: Devlin et al. 2019, section 5.3.
 
     Args:
-      examples: n sentences.
+      sentences: n of them, the words of each.
       vocabulary: the model's.
       max_length: most tokens of a sentence, [CLS] and [SEP] among them.
       lowercase: as the vocabulary was made.
@@ -170,7 +169,7 @@ def encode_words(
     unknown = np.array([vocabulary.unk_id])
     ids, word_starts = [], []
     num_truncated = num_empty = 0
-    for words in examples.words:
+    for words in sentences:
         pieces = [encoder.encode(word) for word in words]
         num_empty += sum(not len(piece) for piece in pieces)
         pieces = [piece if len(piece) else unknown for piece in pieces]
@@ -189,7 +188,7 @@ def encode_words(
         num_truncated=num_truncated,
         num_empty=num_empty,
         word_starts=tuple(word_starts),
-        num_words=np.array([len(words) for words in examples.words], np.int32),
+        num_words=np.array([len(words) for words in sentences], np.int32),
     )
 
 
@@ -294,24 +293,12 @@ def gather_tags(encoded: Encoded, tags: Sequence[np.ndarray], indices: np.ndarra
     return found
 
 
-def word_tags(
-    encoded: Encoded, indices: np.ndarray, predictions: np.ndarray, outside_id: int
-) -> list[np.ndarray]:
-    """Return one predicted tag for every word of some sentences, int32 [words] each.
-
-    Words that truncation cut off count as outside, so that a score is over every word.
+def at_words(encoded: Encoded, indices: np.ndarray, values: np.ndarray) -> list[np.ndarray]:
+    """Return what stands at the first piece of every word that is left of some sentences, [words, ...] each.
 
     Args:
       encoded: of `encode_words`.
       indices: integers [B].
-      predictions: tag ids [B, L].
-      outside_id: id of O.
+      values: [B, L, ...].
     """
-    assert encoded.num_words is not None
-    found = []
-    for i, row in zip(indices, predictions, strict=True):
-        tags = np.full(encoded.num_words[i], outside_id, np.int32)
-        starts = encoded.word_starts[i]
-        tags[: len(starts)] = row[starts]
-        found.append(tags)
-    return found
+    return [row[encoded.word_starts[i]] for i, row in zip(indices, values, strict=True)]

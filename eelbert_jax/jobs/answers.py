@@ -1,4 +1,4 @@
-"""From texts to a model's answers: classes, scores, and words for [MASK]; compiled once a length.
+"""From texts to a model's answers: classes, scores, tags, and words for [MASK]; compiled once a length.
 
 Leaves where texts come from and how answers look to the jobs.
 """
@@ -11,10 +11,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from eelbert_jax.data.encoding import Encoded, encode_texts, eval_batches, gather
+from eelbert_jax.data.encoding import Encoded, encode_texts, encode_words, eval_batches, gather
 from eelbert_jax.errors import UserError
+from eelbert_jax.jobs.examples import Split, predict, predict_words
 from eelbert_jax.jobs.models import Finetuned, Pretrained
-from eelbert_jax.jobs.task_data import Split, predict
 from eelbert_jax.model import bert
 from eelbert_jax.training.finetuning import make_predict_step
 from eelbert_jax.vocabulary import make_tokenizer
@@ -43,6 +43,29 @@ class Classifier:
             Split(encoded, None),
             self._batch_size,
         )
+
+
+class Tagger:
+    """Ask a model that was fine-tuned to tag words, `batch_size` sentences at a time."""
+
+    def __init__(self, model: Finetuned, batch_size: int) -> None:
+        self._model, self._batch_size = model, batch_size
+        device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+        self._step = make_predict_step(bert.BertForTokenClassification(model.config), device)
+
+    def probabilities(self, sentences: Sequence[Sequence[str]]) -> list[np.ndarray]:
+        """Return for every sentence the probabilities of its words' tags, float64 [words, tags].
+
+        A sentence longer than the model reads has fewer rows than words: the last words have none.
+        """
+        model = self._model
+        encoded = encode_words(sentences, model.vocabulary, model.max_length, model.lowercase)
+        found = predict_words(
+            lambda batch: self._step(model.params, model.constants, batch),
+            Split(encoded, None),
+            self._batch_size,
+        )
+        return [probabilities(logits) for logits in found]
 
 
 def probabilities(logits: np.ndarray) -> np.ndarray:

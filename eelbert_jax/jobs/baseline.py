@@ -16,9 +16,9 @@ from eelbert_jax.data.glue import load_examples
 from eelbert_jax.jobs import command_line
 from eelbert_jax.jobs.models import environment
 from eelbert_jax.jobs.task_data import configured_task, find_glue_dir
-from eelbert_jax.reporting.runs import RESULT_NAME
 from eelbert_jax.training.baselines import BagOfWords, majority
 from eelbert_jax.training.metrics import degenerate, scores
+from eelbert_jax.workdir import RESULT_NAME
 
 NAME = "bag of words"
 

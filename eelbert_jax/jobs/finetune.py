@@ -1,172 +1,120 @@
-"""`eelbert finetune`: a checkpoint and a task in, a fine-tuned model and its scores out."""
+"""`eelbert finetune`: a checkpoint and a task in, a fine-tuned model and its scores out.
+
+Leaves what it starts from to `starting`, the task to `task_data` and `token_data`, scores to `evaluation` and
+the record to `results`.
+"""
 
 import dataclasses
 import json
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-import flax.linen as nn
 import jax
-import jax.numpy as jnp
 import ml_collections
 import numpy as np
-from jax.sharding import Mesh
+from jax.sharding import Mesh, NamedSharding
 
 from eelbert_jax.data import encoding
-from eelbert_jax.errors import UserError
 from eelbert_jax.jobs import command_line
+from eelbert_jax.jobs.evaluation import Evaluation
+from eelbert_jax.jobs.examples import Split, make_batch, put
 from eelbert_jax.jobs.models import (
+    BEST_NAME,
     CHECKPOINTS_NAME,
     VOCABULARY_NAME,
     Pretrained,
-    bert_config,
-    environment,
     identity,
-    load_pretrained,
 )
-from eelbert_jax.jobs.sizes import count_parameters
-from eelbert_jax.jobs.task_data import (
-    Data,
-    Split,
-    decide,
-    load_data,
-    majority_scores,
-    make_batch,
-    predict,
-    put,
-)
+from eelbert_jax.jobs.results import model_record, result
+from eelbert_jax.jobs.starting import initial_params, starting_model
+from eelbert_jax.jobs.task_data import Data, load_data
 from eelbert_jax.model import bert
-from eelbert_jax.model.config import SIZES, BertConfig
-from eelbert_jax.reporting.models import size_of
-from eelbert_jax.training import finetuning, loop, metrics, sharding
+from eelbert_jax.training import finetuning, loop, sharding
 from eelbert_jax.training.checkpoint import Checkpoints
 from eelbert_jax.training.goodput import Goodput
 from eelbert_jax.training.optimizer import OptimizerConfig, make_optimizer
 from eelbert_jax.training.state import TrainState, initializer
 from eelbert_jax.training.supervision import supervise
 from eelbert_jax.training.writer import METRICS_NAME, Writer, read_metrics
-from eelbert_jax.vocabulary import Vocabulary, load_vocabulary, save_vocabulary
-
-BEST_NAME = "best"
-RESULT_NAME = "result.json"
+from eelbert_jax.vocabulary import Vocabulary, save_vocabulary
+from eelbert_jax.workdir import RESULT_NAME
 
 
-class Degenerate(UserError):
-    """The model predicts one class for every example, and the config says to stop then."""
+class Setup(NamedTuple):
+    """All that a fine-tuning is made of before its first step.
+
+    Attributes:
+      data: the task.
+      pretrained: where it starts; None: from scratch.
+      vocabulary: of the model.
+      model: what the record says of the model.
+      identity: what a checkpoint of it is of.
+      durations: when to do what.
+      sharding: of parameters and optimizer slots.
+      fresh: () -> the state at step 0.
+      train_step: (state, batch) -> (state, metrics of [1]); donates the state.
+      next_batch: step -> device batch, a function of (seed, step).
+      answer: (parameters, split) -> what `data.scores` takes.
+    """
+
+    data: Data
+    pretrained: Pretrained | None
+    vocabulary: Vocabulary
+    model: dict[str, Any]
+    identity: dict[str, Any]
+    durations: loop.LoopConfig
+    sharding: NamedSharding
+    fresh: Callable[[], TrainState]
+    train_step: Callable[[TrainState, finetuning.Batch], tuple[TrainState, dict[str, jax.Array]]]
+    next_batch: Callable[[int], finetuning.Batch]
+    answer: Callable[[Any, Split], Any]
 
 
-def starting_model(config: ml_collections.ConfigDict) -> tuple[BertConfig, Vocabulary, Pretrained | None]:
-    """Return the model to fine-tune, its vocabulary, and the checkpoint it starts from, if any.
-
-    The recipe names the size of our own checkpoints, which have a published one; an imported model's sizes
-    are its folder's, whatever the recipe says.
+def set_up(config: ml_collections.ConfigDict) -> Setup:
+    """Read the checkpoint and the task that `config` names and make the steps.
 
     Raises:
-      UserError: a checkpoint of ours is of another size, or a model from scratch has no vocabulary.
+      UserError: the checkpoint, the data or the config do not fit.
     """
-    if config.pretrained is None:
-        if config.vocabulary is None:
-            raise UserError(
-                "A model from scratch needs a vocabulary: set --config.vocabulary=FILE; or start from a "
-                "checkpoint with --config.pretrained=DIR."
-            )
-        vocabulary = load_vocabulary(config.vocabulary)
-        return bert_config(config.model, vocabulary.size), vocabulary, None
-    pretrained = load_pretrained(config.pretrained, needs_head=False)
-    wanted = SIZES[config.size]
-    found = {name: getattr(pretrained.config, name) for name in wanted}
-    if found != wanted and not pretrained.is_imported:
-        raise UserError(
-            f"{config.pretrained} is of another size than {config.size!r}: {found}, wanted {wanted}; "
-            "put it into the recipe."
+    model_config, vocabulary, pretrained = starting_model(config)
+    lowercase = config.lowercase if pretrained is None else pretrained.lowercase
+    data = load_data(config, vocabulary, lowercase)
+    task = data.task
+    model_config = dataclasses.replace(model_config, num_labels=task.num_labels)
+    model = data.model_class(model_config)
+    mesh = sharding.make_mesh()
+    sharding.check_divisible("batch_size", config.batch_size, mesh)
+    sharded = sharding.Layout(mesh).replicated
+    durations = _durations(config, data.train.encoded)
+    optimizer = make_optimizer(_optimizer_config(config, durations.total_steps), durations.total_steps)
+    constants = jax.device_put(bert.constants(model_config, vocabulary), sharded)
+    train_step = finetuning.make_train_step(model, optimizer, regression=task.is_regression, seed=config.seed)
+    predict_step = finetuning.make_predict_step(model, sharded)
+    init = initializer(initial_params(model, pretrained), optimizer)
+
+    def answer(params: Any, split: Split) -> Any:
+        return data.answer(
+            lambda batch: predict_step(params, constants, put(batch, mesh)), split, config.batch_size
         )
-    names = ("hidden_dropout_prob", "attention_probs_dropout_prob", "dtype")
-    changes = {name: config.model[name] for name in names}
-    return dataclasses.replace(pretrained.config, **changes), pretrained.vocabulary, pretrained
 
-
-def model_name(config: BertConfig, size: str | None, scratch: bool) -> str:
-    """Return the name that tables use: BERT-tiny, EELBERT-mini, UNO-EELBERT, ... (scratch).
-
-    A model of no published size is called by its layers and width: BERT-L6-H384.
-    """
-    size = size or f"L{config.num_hidden_layers}-H{config.hidden_size}"
-    if config.embedding != "ngram_hash":
-        name = f"BERT-{size}" + ("" if config.embedding == "table" else f" ({config.embedding})")
-    else:
-        name = "UNO-EELBERT" if size == "uno" else f"EELBERT-{size}"
-    return name + (" (scratch)" if scratch else "")
-
-
-def _initial_params(model: nn.Module, pretrained: Pretrained | None) -> Callable[[jax.Array], Any]:
-    """Return key -> parameters: the checkpoint's encoder, a new head, and a pooler where it has none."""
-
-    def init(key: jax.Array):
-        params = dict(model.init(key, jnp.zeros((1, 1), jnp.int32))["params"])
-        if pretrained is not None:
-            params["bert"] = {**params["bert"], **pretrained.params["bert"]}
-        return params
-
-    return init
-
-
-class Evaluation:
-    """Evaluate on the development splits and remember the best step.
-
-    The best step so far is read back from `metrics.jsonl`, so that a resumed run keeps it.
-
-    Args:
-      data: the task.
-      logits_of: (parameters, encoded examples) -> logits.
-      records: of the steps that an earlier part of the run recorded.
-      on_degenerate: "say" or "stop".
-    """
-
-    def __init__(
-        self,
-        data: Data,
-        logits_of: Callable[[Any, Split], np.ndarray],
-        records: list[dict],
-        on_degenerate: str,
-    ) -> None:
-        if on_degenerate not in ("say", "stop"):
-            raise UserError(f"on_degenerate={on_degenerate!r} is not one of say, stop.")
-        self._data = data
-        self._logits_of = logits_of
-        self._on_degenerate = on_degenerate
-        self.selecting = f"dev_{data.task.metrics[0]}"
-        self.degenerate = False
-        self.best: dict[str, float] | None = None
-        for record in records:
-            if self.selecting in record:
-                self._remember(record)
-
-    def _remember(self, record: dict[str, float]) -> None:
-        if record["step"] == 0:
-            return  # untrained, and no candidate
-        if self.best is None or record[self.selecting] > self.best[self.selecting]:
-            self.best = record
-
-    def __call__(self, state: TrainState) -> dict[str, float]:
-        """Return the figures of this step as dev_METRIC, those of a second split as dev_METRIC_mismatched."""
-        figures: dict[str, float] = {}
-        self.degenerate = False
-        for number, (name_of_split, split) in enumerate(self._data.dev.items()):
-            predictions = decide(self._logits_of(state.params, split), self._data.task)
-            suffix = "" if number == 0 else "_" + name_of_split.removeprefix("dev_")
-            for name in self._data.task.metrics:
-                figures[f"dev_{name}{suffix}"] = metrics.METRICS[name](predictions, split.labels)
-            self.degenerate |= not self._data.task.is_regression and metrics.degenerate(predictions)
-        step = int(state.step)
-        if self.degenerate and step:
-            text = f"step {step}: every development example gets the same class; nothing is learned yet."
-            if self._on_degenerate == "stop":
-                raise Degenerate(text + " Lower the rate, train longer, or set config.on_degenerate=say.")
-            print(text, flush=True)
-        self._remember({"step": step, **figures})
-        return figures
+    return Setup(
+        data=data,
+        pretrained=pretrained,
+        vocabulary=vocabulary,
+        model=model_record(config, model_config, pretrained),
+        identity={
+            **identity(model_config, vocabulary, lowercase),
+            "task": {"name": task.name, "labels": list(task.labels)},
+        },
+        durations=durations,
+        sharding=sharded,
+        fresh=lambda: jax.jit(init, out_shardings=sharded)(jax.random.key(config.seed)),
+        train_step=lambda state, batch: train_step(state, constants, batch),
+        next_batch=_training_batches(config, data.train, mesh),
+        answer=answer,
+    )
 
 
 def _durations(config: ml_collections.ConfigDict, train: encoding.Encoded) -> loop.LoopConfig:
@@ -220,120 +168,65 @@ def finetune(config: ml_collections.ConfigDict, workdir: str | Path) -> dict[str
     """
     workdir, started = Path(workdir), time.monotonic()
     command_line.write_config(config, workdir)
-    model_config, vocabulary, pretrained = starting_model(config)
-    lowercase = config.lowercase if pretrained is None else pretrained.lowercase
-    data = load_data(config, vocabulary, lowercase)
-    task = data.task
-    model_config = dataclasses.replace(model_config, num_labels=task.num_labels)
-    model = bert.BertForSequenceClassification(model_config)
-    save_vocabulary(vocabulary, workdir / VOCABULARY_NAME)
-    mesh = sharding.make_mesh()
-    sharding.check_divisible("batch_size", config.batch_size, mesh)
-    sharded = sharding.Layout(mesh).replicated
-    durations = _durations(config, data.train.encoded)
-    optimizer = make_optimizer(_optimizer_config(config, durations.total_steps), durations.total_steps)
-    constants = jax.device_put(bert.constants(model_config, vocabulary), sharded)
-    train_step = finetuning.make_train_step(model, optimizer, regression=task.is_regression, seed=config.seed)
-    predict_step = finetuning.make_predict_step(model, sharded)
+    setup = set_up(config)
+    save_vocabulary(setup.vocabulary, workdir / VOCABULARY_NAME)
+    evaluation, figures = _train(setup, workdir, config, started)
+    record = result(
+        config, setup.data, setup.model, setup.pretrained, evaluation, figures, setup.durations.total_steps
+    )
+    record["seconds"] = round(time.monotonic() - started, 1)
+    if jax.process_index() == 0:
+        (workdir / RESULT_NAME).write_text(json.dumps(record, indent=2) + "\n")
+    return record
 
-    def logits_of(params, split: Split) -> np.ndarray:
-        return predict(
-            lambda batch: predict_step(params, constants, put(batch, mesh)), split, config.batch_size
-        )
 
-    def fresh() -> TrainState:
-        init = initializer(_initial_params(model, pretrained), optimizer)
-        return jax.jit(init, out_shardings=sharded)(jax.random.key(config.seed))
-
-    meant = {
-        **identity(model_config, vocabulary, lowercase),
-        "task": {"name": task.name, "labels": list(task.labels)},
-    }
+def _train(
+    setup: Setup, workdir: Path, config: ml_collections.ConfigDict, started: float
+) -> tuple[Evaluation, dict[str, float]]:
+    """Train to the end, saving in `workdir`; return what knows the best step, and the last step's figures."""
     with (
         Checkpoints(workdir / CHECKPOINTS_NAME) as checkpoints,
         Checkpoints(workdir / BEST_NAME) as best_checkpoints,
     ):
         like = jax.tree.map(
-            lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharded),
-            jax.eval_shape(fresh),
+            lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=setup.sharding),
+            jax.eval_shape(setup.fresh),
         )
         saved_step = checkpoints.latest_step()
-        state = fresh() if saved_step is None else checkpoints.restore(like, meant)
+        state = setup.fresh() if saved_step is None else checkpoints.restore(like, setup.identity)
         ours = workdir if jax.process_index() == 0 else None
+        total_steps = setup.durations.total_steps
         records = read_metrics(workdir / METRICS_NAME) if saved_step is not None else []
         goodput = Goodput(started, records, saved_step)
         with (
             supervise(goodput, config.watchdog_seconds) as supervision,
-            Writer(ours, durations.total_steps, saved_step, tensorboard=config.tensorboard) as writer,
+            Writer(ours, total_steps, saved_step, tensorboard=config.tensorboard) as writer,
         ):
-            evaluation = Evaluation(data, logits_of, records, config.on_degenerate)
+            evaluation = Evaluation(setup.data, setup.answer, records, config.on_degenerate)
 
             def save(state: TrainState) -> None:
                 if evaluation.best is not None and evaluation.best["step"] == int(state.step):
-                    best_checkpoints.save(state, meant)
+                    best_checkpoints.save(state, setup.identity)
                     best_checkpoints.wait()  # a run that resumes from this step finds its best one
-                checkpoints.save(state, meant)
+                checkpoints.save(state, setup.identity)
 
-            state, figures = loop.run(
+            _, figures = loop.run(
                 state,
-                config=durations,
-                train_step=lambda state, batch: train_step(state, constants, batch),
-                next_rows=_training_batches(config, data.train, mesh),
+                config=setup.durations,
+                train_step=setup.train_step,
+                next_rows=setup.next_batch,
                 evaluate=evaluation,
                 save=save,
                 saved_step=saved_step,
                 writer=writer,
                 supervision=supervision,
             )
-    result = _result(config, data, model_config, pretrained, evaluation, figures, durations)
-    result["seconds"] = round(time.monotonic() - started, 1)
-    if jax.process_index() == 0:
-        (workdir / RESULT_NAME).write_text(json.dumps(result, indent=2) + "\n")
-    return result
-
-
-def _result(config, data: Data, model_config, pretrained, evaluation, figures, durations) -> dict[str, Any]:
-    """Return what `result.json` says besides the time."""
-    task, first_dev = data.task, next(iter(data.dev))
-    plain = lambda values: {k.removeprefix("dev_"): v for k, v in values.items() if k.startswith("dev_")}  # noqa: E731
-    where = environment()
-    splits = {"train": data.train, **data.dev}
-    imported = pretrained is not None and pretrained.is_imported
-    size = size_of(dataclasses.asdict(model_config)) if imported else config.size
-    return {
-        "task": task.name,
-        "official": task.official,
-        "split": first_dev,
-        "model": {
-            "name": model_name(model_config, size, pretrained is None),
-            "size": size,
-            "embedding": model_config.embedding,
-            "parameters": count_parameters(model_config)["2-class"],
-        },
-        "pretrained": None
-        if pretrained is None
-        else {"workdir": str(config.pretrained), "step": pretrained.step},
-        "seed": config.seed,
-        "learning_rate": config.opt.learning_rate,
-        "batch_size": config.batch_size,
-        "num_epochs": config.num_epochs,
-        "selection": f"best dev step by {task.metrics[0]}",
-        "best_step": evaluation.best["step"],
-        "total_steps": durations.total_steps,
-        "metrics": plain(evaluation.best),
-        "final_metrics": plain(figures),
-        "degenerate": evaluation.degenerate,
-        "majority": majority_scores(data),
-        "num_examples": {name: len(split.encoded) for name, split in splits.items()},
-        "truncated": sum(split.encoded.num_truncated for split in splits.values()),
-        "hardware": ", ".join(sorted(set(where["devices"]))),
-        "commit": where["commit"],
-    }
+    return evaluation, figures
 
 
 def main(argv: list[str]) -> None:
     """Run the job from the command line."""
     invocation = command_line.parse("finetune", argv)
-    result = finetune(invocation.config, invocation.workdir)
-    scores = "  ".join(f"{name} {value:.4f}" for name, value in result["metrics"].items())
-    print(f"{result['model']['name']} on {result['task']}: {scores} ({result['selection']})")
+    record = finetune(invocation.config, invocation.workdir)
+    scores = "  ".join(f"{name} {value:.4f}" for name, value in record["metrics"].items())
+    print(f"{record['model']['name']} on {record['task']}: {scores} ({record['selection']})")

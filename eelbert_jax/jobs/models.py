@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import ml_collections
 
 import eelbert_jax
+from eelbert_jax.data.conll import TOKENS
 from eelbert_jax.data.tasks import find_task
 from eelbert_jax.errors import UserError
 from eelbert_jax.hashing import HashSpec
@@ -20,9 +21,9 @@ from eelbert_jax.interchange.folder import is_folder, read_folder
 from eelbert_jax.model import bert
 from eelbert_jax.model.config import BertConfig
 from eelbert_jax.reporting.json_fields import Fields, read_json
-from eelbert_jax.reporting.runs import CONFIG_NAME
 from eelbert_jax.training.checkpoint import Checkpoints
 from eelbert_jax.vocabulary import Vocabulary, load_vocabulary
+from eelbert_jax.workdir import CONFIG_NAME
 
 VOCABULARY_NAME = "vocab.txt"
 CHECKPOINTS_NAME = "checkpoints"
@@ -70,7 +71,7 @@ class Finetuned(NamedTuple):
     Attributes:
       config: sizes, embedder, hash, number of labels; without dropout, float32.
       vocabulary: of the run.
-      params: of `bert.BertForSequenceClassification`.
+      params: of `bert.BertForTokenClassification` where it tags words, else `BertForSequenceClassification`.
       constants: the collection beside them.
       step: completed updates.
       task: name of the task.
@@ -90,6 +91,11 @@ class Finetuned(NamedTuple):
     reads_pairs: bool
     max_length: int
     lowercase: bool
+
+    @property
+    def tags_words(self) -> bool:
+        """Whether it gives a tag to every word, and not a label to a text."""
+        return self.task == TOKENS
 
 
 def bert_config(model: ml_collections.ConfigDict, vocab_size: int) -> BertConfig:
@@ -214,7 +220,9 @@ def load_finetuned(workdir: str | Path) -> Finetuned:
         labels = tuple(saved["task"]["labels"])
         config = dataclasses.replace(_saved_config(saved), num_labels=max(len(labels), 1))
         meant = {**identity(config, vocabulary, saved["lowercase"]), "task": saved["task"]}
-        params = _restore(checkpoints, bert.BertForSequenceClassification(config), meant)
+        tags_words = saved["task"]["name"] == TOKENS
+        head = bert.BertForTokenClassification if tags_words else bert.BertForSequenceClassification
+        params = _restore(checkpoints, head(config), meant)
         step = checkpoints.latest_step()
     assert step is not None
     settings = Fields(workdir / CONFIG_NAME, read_json(workdir / CONFIG_NAME))
@@ -222,7 +230,7 @@ def load_finetuned(workdir: str | Path) -> Finetuned:
     if task == "custom":
         reads_pairs = settings.take("custom", dict)["second_text_column"] is not None
     else:
-        reads_pairs = len(find_task(task).text_fields) == 2
+        reads_pairs = task != TOKENS and len(find_task(task).text_fields) == 2
     return Finetuned(
         config,
         vocabulary,

@@ -1,41 +1,34 @@
-"""`eelbert predict`: text in, label and probability out; with --fill_mask, words for [MASK].
+"""`eelbert predict`: text in, label and probability out; words for [MASK]; a tag for every word.
 
     eelbert predict --checkpoint=runs/tiny-sst2 --text="a gorgeous, witty, seductive movie"
     eelbert predict --checkpoint=runs/tiny-mrpc --file=pairs.tsv --json > answers.jsonl
     eelbert predict --checkpoint=runs/tiny --fill_mask --text="the capital of [MASK] is paris." --top=5
+    eelbert predict --checkpoint=runs/tiny-tokens --text="Ada Lovelace was born in London ."
     eelbert predict --checkpoint=runs/tiny-rte --glue_split=test --workdir=runs/submission
 
 Reads a text a line, two texts separated by a tab, from a file or the standard input, and answers as it reads:
-in the order of the lines and with a bounded number of them in memory.
+in the order of the lines and with a bounded number of them in memory. A model that tags words takes what
+white space separates as words, as its training files do.
 """
 
 import itertools
 import json
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
-
-import numpy as np
+from typing import BinaryIO
 
 from eelbert_jax.data.glue import check_labels, find_task, load_examples
 from eelbert_jax.data.submission import submission_file, write_submission
 from eelbert_jax.errors import UserError
 from eelbert_jax.jobs import command_line
-from eelbert_jax.jobs.answers import Classifier, Guesses, MaskFiller, probabilities
+from eelbert_jax.jobs.answers import Classifier
 from eelbert_jax.jobs.models import Finetuned, Pretrained, load_finetuned, load_pretrained
+from eelbert_jax.jobs.responses import Query, responder
 from eelbert_jax.jobs.task_data import decide, find_glue_dir
 
 LINES_AT_ONCE = 1024
 BATCH_SIZE = 32
-
-
-class Query(NamedTuple):
-    """One text or pair of texts, and where it stands for an error to say."""
-
-    place: str
-    first: str
-    second: str | None
 
 
 def queries(text: str, second_text: str, file: str, stdin: BinaryIO) -> Iterator[Query]:
@@ -103,58 +96,6 @@ def in_chunks(items: Iterator[Query], size: int) -> Iterator[list[Query]]:
         chunk = list(itertools.islice(items, size))
 
 
-def check_number_of_texts(chunk: Sequence[Query], reads_pairs: bool, what: str) -> None:
-    """Refuse a single text where pairs are read, and the other way round."""
-    for query in chunk:
-        if (query.second is not None) != reads_pairs:
-            wanted = (
-                "two texts: --text and --second_text, or a tab between them" if reads_pairs else "one text"
-            )
-            got = "one" if query.second is None else "two"
-            raise UserError(f"{query.place}: {what} reads {wanted}; got {got}.")
-
-
-def class_records(model: Finetuned, chunk: Sequence[Query], logits: np.ndarray) -> list[dict[str, Any]]:
-    """Return an answer a query: its texts, and label, probability and all classes, or the score."""
-    records: list[dict[str, Any]] = []
-    shares = probabilities(logits)
-    for query, row, outputs in zip(chunk, shares, logits, strict=True):
-        record: dict[str, Any] = {"text": query.first}
-        if query.second is not None:
-            record["second_text"] = query.second
-        if model.labels:
-            best = int(np.argmax(row))
-            record |= {"label": model.labels[best], "probability": float(row[best])}
-            record["probabilities"] = dict(zip(model.labels, row.tolist(), strict=True))
-        else:
-            record["score"] = float(outputs[0])
-        records.append(record)
-    return records
-
-
-def class_line(record: dict[str, Any], top: int) -> str:
-    """Return an answer as tab-separated text: labels and probabilities, or the score; then the texts."""
-    if "score" in record:
-        fields = [f"{record['score']:.4f}"]
-    else:
-        ranked = sorted(record["probabilities"].items(), key=lambda item: -item[1])[:top]
-        fields = [field for label, share in ranked for field in (label, f"{share:.4f}")]
-    texts = [record[name] for name in ("text", "second_text") if name in record]
-    return "\t".join([*fields, *texts])
-
-
-def mask_record(query: Query, masks: Sequence[Guesses]) -> dict[str, Any]:
-    """Return the answer to a text with masks."""
-    named = [[{"token": token, "probability": share} for token, share in guesses] for guesses in masks]
-    return {"text": query.first, "masks": named}
-
-
-def mask_line(record: dict[str, Any]) -> str:
-    """Return the answer to a text with masks as text: the text, and under it a line a mask."""
-    lines = [", ".join(f"{g['token']} {g['probability']:.1%}" for g in mask) for mask in record["masks"]]
-    return "\n  ".join([record["text"], *lines])
-
-
 def answer(
     model: Finetuned | Pretrained, texts: Iterator[Query], *, top: int, as_json: bool, at_once: int
 ) -> Iterator[list[str]]:
@@ -165,22 +106,9 @@ def answer(
     """
     if top < 1:
         raise UserError(f"--top={top} shows nothing; take 1 or more.")
-    if isinstance(model, Finetuned):
-        classifier = Classifier(model, min(BATCH_SIZE, at_once))
-    else:
-        filler = MaskFiller(model, top)
+    respond = responder(model, top, min(BATCH_SIZE, at_once))
     for chunk in in_chunks(texts, at_once):
-        first = [query.first for query in chunk]
-        if isinstance(model, Finetuned):
-            check_number_of_texts(chunk, model.reads_pairs, f"a model for {model.task}")
-            second = [query.second or "" for query in chunk] if model.reads_pairs else None
-            records = class_records(model, chunk, classifier.logits(first, second))
-            lines = [class_line(record, top) for record in records]
-        else:
-            check_number_of_texts(chunk, False, "--fill_mask")
-            records = [mask_record(*pair) for pair in zip(chunk, filler.guesses(first), strict=True)]
-            lines = [mask_line(record) for record in records]
-        yield [json.dumps(record, ensure_ascii=False) for record in records] if as_json else lines
+        yield [json.dumps(record, ensure_ascii=False) if as_json else line for record, line in respond(chunk)]
 
 
 def submit(model: Finetuned, split: str, workdir: str | Path, glue_dir: str | None) -> Path:

@@ -1,43 +1,24 @@
-"""From a task to batches and predictions: what fine-tuning and prediction share."""
+"""A task of texts, read, encoded and scored; and the choice between it and a task of words."""
 
+import dataclasses
 import os
-from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any
 
-import jax
 import ml_collections
 import numpy as np
-from jax.sharding import Mesh
 
 from eelbert_jax.data import encoding, glue, tasks
+from eelbert_jax.data.conll import TOKENS
 from eelbert_jax.data.custom import custom_task
 from eelbert_jax.data.tasks import Task
-from eelbert_jax.training import sharding
+from eelbert_jax.errors import UserError
+from eelbert_jax.jobs.examples import LogitsOf, Split, predict
+from eelbert_jax.jobs.token_data import TokenData, load_token_data
+from eelbert_jax.model.bert import BertForSequenceClassification
+from eelbert_jax.training import metrics
 from eelbert_jax.training.baselines import majority
-from eelbert_jax.training.finetuning import Batch
-from eelbert_jax.training.metrics import METRICS, Predictions
 from eelbert_jax.vocabulary import Vocabulary
-
-
-class Split(NamedTuple):
-    """One encoded split.
-
-    Attributes:
-      encoded: n examples as token ids.
-      labels: int32 [n] classes, float32 [n] numbers, or None where they are hidden.
-    """
-
-    encoded: encoding.Encoded
-    labels: np.ndarray | None
-
-
-class Data(NamedTuple):
-    """A task's training split and its development splits by name."""
-
-    task: Task
-    train: Split
-    dev: dict[str, Split]
 
 
 def find_glue_dir(glue_dir: str | None) -> str | None:
@@ -48,7 +29,13 @@ def find_glue_dir(glue_dir: str | None) -> str | None:
 
 
 def configured_task(config: ml_collections.ConfigDict) -> Task:
-    """Return the task that `config.task` names: one of the table, or `custom`, made of `config.custom`."""
+    """Return the task of texts that a config names: one of the table, or `custom`, made of `config.custom`.
+
+    Raises:
+      UserError: there is no such task, it is one of words, or its files do not make a task.
+    """
+    if config.task == TOKENS:
+        raise UserError("task=tokens labels words, and a label of whole texts is needed here; name another.")
     if config.task != "custom":
         return tasks.find_task(config.task)
     custom = config.custom
@@ -64,12 +51,50 @@ def configured_task(config: ml_collections.ConfigDict) -> Task:
     )
 
 
+def decide(logits: np.ndarray, task: Task) -> np.ndarray:
+    """Return what metrics compare with labels: the numbers of a regression, else the best classes."""
+    return logits[:, 0] if task.is_regression else np.argmax(logits, axis=-1)
+
+
+@dataclasses.dataclass(frozen=True)
+class TextData:
+    """A task with a label for every text: its splits, and how answers are scored."""
+
+    task: Task
+    train: Split
+    dev: dict[str, Split]
+
+    model_class = BertForSequenceClassification
+
+    def answer(self, logits_of: LogitsOf, split: Split, batch_size: int) -> np.ndarray:
+        """Return a class or a number for every example in their order, [n]."""
+        return decide(predict(logits_of, split, batch_size), self.task)
+
+    def scores(self, answers: np.ndarray, split: Split) -> dict[str, float]:
+        """Return the task's metrics."""
+        return metrics.scores(self.task.metrics, answers, split.labels)
+
+    def is_degenerate(self, answers: np.ndarray) -> bool:
+        """Whether every example gets the same class."""
+        return not self.task.is_regression and metrics.degenerate(answers)
+
+    def majority(self, split: Split) -> np.ndarray:
+        """Return the answers that are always the training split's most frequent class, or its mean."""
+        assert isinstance(self.train.labels, np.ndarray)
+        return majority(self.train.labels, len(split.encoded))
+
+
+Data = TextData | TokenData
+
+
 def load_data(config: ml_collections.ConfigDict, vocabulary: Vocabulary, lowercase: bool) -> Data:
     """Read and encode the task's training and development splits; say what was out of order or cut.
 
     Raises:
       UserError: a file is missing or not of its format, or a label is none of the task's.
     """
+    if config.task == TOKENS:
+        return load_token_data(config, vocabulary, lowercase)
     task = configured_task(config)
     glue_dir = find_glue_dir(config.data.glue_dir)
     found: dict[str, Split] = {}
@@ -82,44 +107,14 @@ def load_data(config: ml_collections.ConfigDict, vocabulary: Vocabulary, lowerca
             f"{config.max_length} tokens",
             flush=True,
         )
-    return Data(task, found.pop("train"), found)
-
-
-def put(batch: Batch, mesh: Mesh) -> Batch:
-    """Return the batch as global arrays, rows split over the devices."""
-    over_rows = sharding.Layout(mesh).rows(row_axis=0)
-    return jax.tree.map(
-        lambda values: sharding.global_array(lambda index: values[index], values.shape, over_rows), batch
-    )
-
-
-def make_batch(split: Split, batch: encoding.Batch) -> Batch:
-    """Return the examples of `batch` as rows of its length; hidden labels are zeros."""
-    input_ids, attention_mask, token_type_ids = encoding.gather(split.encoded, batch.indices, batch.length)
-    labels = np.zeros(len(batch.indices), np.int32) if split.labels is None else split.labels[batch.indices]
-    return Batch(input_ids, attention_mask, token_type_ids, labels, batch.weights)
-
-
-def predict(logits_of: Callable[[Batch], jax.Array], split: Split, batch_size: int) -> np.ndarray:
-    """Return the logits of all examples in their order, float32 [n, C]; every example counts once."""
-    parts = [
-        Predictions.of_batch(batch.indices, np.asarray(logits_of(make_batch(split, batch))), batch.weights)
-        for batch in encoding.eval_batches(split.encoded, batch_size)
-    ]
-    return Predictions.merge(parts).in_order(len(split.encoded))
-
-
-def decide(logits: np.ndarray, task: Task) -> np.ndarray:
-    """Return what metrics compare with labels: the numbers of a regression, else the best classes."""
-    return logits[:, 0] if task.is_regression else np.argmax(logits, axis=-1)
+    return TextData(task, found.pop("train"), found)
 
 
 def majority_scores(data: Data) -> dict[str, float]:
-    """Return the metrics of always giving the training split's most frequent class, or its mean.
+    """Return the metrics of always giving the training split's most frequent label, or its mean.
 
     What a model has to beat before a score means anything. Source: ours.
     """
     split = next(iter(data.dev.values()))
-    assert data.train.labels is not None
-    predictions = majority(data.train.labels, len(split.encoded))
-    return {name: METRICS[name](predictions, split.labels) for name in data.task.metrics}
+    answers: Any = data.majority(split)
+    return data.scores(answers, split)

@@ -10,17 +10,15 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from eelbert_jax.data.conll import TOKENS
 from eelbert_jax.data.rows import read_manifest
 from eelbert_jax.errors import UserError
 from eelbert_jax.model.config import EMBEDDINGS, SIZES
 from eelbert_jax.reporting.json_fields import Fields, read_json
 from eelbert_jax.reporting.models import hash_changes, model_name, parameter_counts, size_of
 from eelbert_jax.reporting.published import MEASURES, TASK_NAMES
-from eelbert_jax.training.writer import read_metrics
-
-RESULT_NAME = "result.json"
-CONFIG_NAME = "config.json"
-METRICS_NAME = "metrics.jsonl"
+from eelbert_jax.training.writer import METRICS_NAME, read_metrics
+from eelbert_jax.workdir import CONFIG_NAME, RESULT_NAME
 
 
 class Recipe(NamedTuple):
@@ -118,7 +116,7 @@ class PretrainingRun:
       total_steps: planned.
       rows: folder of its prepared rows on the machine that trained it.
       eval_rows: held-out rows that were evaluated; None: all.
-      row_length: tokens a row; None where the rows are not here.
+      row_length: tokens a row; None where neither the record nor rows that are here say it.
       devices: kinds of devices.
       commit: of the program; None where unknown.
       curve: held-out figures, ascending by step.
@@ -263,8 +261,8 @@ def read_result(path: Path, folder: str) -> FineTuningRun:
     if missing or not metrics:
         raise fields.group("metrics").wrong(", ".join(missing) or "any metric", "is missing", (float,))
     official = fields.take("official", bool)
-    if task == "custom":
-        task = f"custom ({sum(num_dev.values())} dev examples)"
+    if task in ("custom", TOKENS):
+        task = f"{task} ({sum(num_dev.values())} dev examples)"
     elif task in TASK_NAMES and not official:
         task = f"{task} (unofficial split)"
     return FineTuningRun(
@@ -304,8 +302,20 @@ def _checkpoint(start: Fields) -> Checkpoint:
         return Checkpoint(
             workdir, step, start.take("tokens", int, null), start.take("heldout_loss", float, null)
         )
-    path = Path(workdir)
-    config = read_json(path / CONFIG_NAME) if (path / CONFIG_NAME).is_file() else {}
+    return read_checkpoint(workdir, step)
+
+
+def read_checkpoint(workdir: str, step: int | None) -> Checkpoint:
+    """Return what the record of a pre-training run in `workdir` says of its checkpoint at `step`.
+
+    Of an imported model, and of a folder that holds checkpoints without the record, it says nothing.
+
+    Raises:
+      UserError: the record cannot be understood.
+    """
+    path = Path(workdir).expanduser()
+    has_record = (path / CONFIG_NAME).is_file() and (path / METRICS_NAME).is_file()
+    config = read_json(path / CONFIG_NAME) if has_record else {}
     if step is None or not _is_pretraining(config):
         return Checkpoint(workdir, step, None, None)
     run = read_pretraining(path, config, workdir)
@@ -347,12 +357,19 @@ def read_pretraining(path: Path, config: Mapping[str, Any], folder: str) -> Pret
         total_steps=fields.take("total_steps", int),
         rows=rows,
         eval_rows=data.take("eval_rows", int, null),
-        row_length=read_manifest(Path(rows))["row_length"] if Path(rows).is_dir() else None,
+        row_length=_row_length(run, Path(rows)),
         devices=tuple(run.take("devices", list)),
         commit=run.take("commit", str, null),
         curve=curve,
         speeds=speeds,
     )
+
+
+def _row_length(run: Fields, rows: Path) -> int | None:
+    """Return the tokens of a row: from the record, else from the prepared rows where they are here."""
+    if "row_length" in run:
+        return run.take("row_length", int)
+    return read_manifest(rows)["row_length"] if rows.is_dir() else None
 
 
 def _read_curves(path: Path) -> tuple[tuple[HeldOut, ...], tuple[tuple[int, float], ...]]:

@@ -187,8 +187,8 @@ def entities(tags: Sequence[str]) -> set[tuple[str, int, int]]:
     found: set[tuple[str, int, int]] = set()
     current: tuple[str, int] | None = None
     for i, tag in enumerate([*tags, OUTSIDE]):
-        prefix, hyphen, kind = tag.partition("-")
-        if tag != OUTSIDE and not (prefix in PREFIXES and hyphen):
+        prefix, _, kind = tag.partition("-")
+        if not is_entity_tag(tag):
             raise UserError(
                 f"{tag!r} is no tag of an entity; expected O, or one of {', '.join(PREFIXES)}, a hyphen and "
                 "a type, as B-PER. Choose accuracy for other tags."
@@ -203,6 +203,12 @@ def entities(tags: Sequence[str]) -> set[tuple[str, int, int]]:
             found.add((*current, i + 1))
             current = None
     return found
+
+
+def is_entity_tag(tag: str) -> bool:
+    """Return whether a tag is of an entity: O, or B-, I-, E- or S- and a type."""
+    prefix, hyphen, _ = tag.partition("-")
+    return tag == OUTSIDE or (prefix in PREFIXES and bool(hyphen))
 
 
 METRICS: Mapping[str, Callable[[Any, Any], float]] = MappingProxyType(
