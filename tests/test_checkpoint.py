@@ -101,10 +101,9 @@ def test_damage_is_named_and_the_newest_good_step_taken(tmp_path, capfd, pattern
     assert str(path.relative_to(tmp_path / "2")) in line
     assert line.endswith("Taking step 1 instead.")
 
-    assert restored(tmp_path, create=True) == 1
+    with Checkpoints(tmp_path) as checkpoints:
+        assert checkpoints.latest_step() == 1
     assert {path.name for path in tmp_path.iterdir()} == {"1", "2.corrupt"}
-    save(tmp_path, 2)
-    assert restored(tmp_path) == 2
 
 
 @pytest.mark.parametrize(
@@ -122,6 +121,8 @@ def test_the_reason_is_named(tmp_path, capfd, damage, reason):
 @pytest.mark.parametrize("damage", [flip_bit, halve, Path.unlink])
 def test_nothing_depends_on_what_the_manifest_does_not_name(tmp_path, name, damage):
     save(tmp_path, 1, 2)
+    if not (tmp_path / "2" / name).exists():
+        pytest.skip(f"This version of Orbax writes no {name}.")
     damage(tmp_path / "2" / name)
     assert restored(tmp_path, create=True) == 2
     save(tmp_path, 3)
@@ -301,6 +302,15 @@ def test_a_step_saved_again_replaces_what_came_after_it(tmp_path):
     save(tmp_path, 2)
     assert {path.name for path in tmp_path.iterdir()} == {"1", "2"}
     assert restored(tmp_path) == 2
+
+
+def test_a_step_that_a_failed_save_gave_up_is_not_named_as_standing(tmp_path):
+    save(tmp_path, 1, 3)
+    with Checkpoints(tmp_path, keep=5) as checkpoints, no_room_for_files_beyond(8_000):
+        checkpoints.save(state_at(2), IDENTITY)
+        with pytest.raises(UserError, match="step 1 stands"):
+            checkpoints.wait()
+    assert restored(tmp_path) == 1
 
 
 def test_another_model_is_refused_with_the_difference(tmp_path):

@@ -138,6 +138,7 @@ class Checkpoints:
         with self._explained(self._manager, OSError):
             for left in [left for left in self._manager.all_steps() if left >= step]:
                 self._manager.delete(left)
+                self._newest = max(self._manager.all_steps(), default=None)
             self._manager.save(step, args=items, force=True)
 
     def wait(self) -> None:
