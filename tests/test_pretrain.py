@@ -168,6 +168,36 @@ def test_a_non_finite_loss_stops_the_run_and_nothing_of_it_is_saved(rows_dir, tm
         assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(loaded.params))
 
 
+def poison_losses(monkeypatch, first: int, last: int) -> None:
+    """Make the loss of the updates `first` to `last` NaN inside the compiled step."""
+    original = masked_lm.apply_gradients
+
+    def poisoned(state, loss, *rest):
+        bad = (state.step + 1 >= first) & (state.step + 1 <= last)
+        return original(state, jnp.where(bad, jnp.nan, loss), *rest)
+
+    monkeypatch.setattr(masked_lm, "apply_gradients", poisoned)
+
+
+def test_steps_that_are_not_finite_are_skipped_and_counted(rows_dir, tmp_path, monkeypatch, capsys):
+    poison_losses(monkeypatch, 6, 8)
+    pretrain(small(rows_dir, max_skipped_steps=4, log_every_steps=5, eval_every_steps=20), tmp_path)
+    records = read_metrics(tmp_path / "metrics.jsonl")
+    skipped = {record["step"]: record["skipped_steps"] for record in records if "skipped_steps" in record}
+    assert sum(skipped.values()) == 3
+    assert "3 steps skipped: not finite" in capsys.readouterr().out
+    assert all(np.isfinite(record["train_loss"]) for record in records if "train_loss" in record)
+
+
+def test_too_many_skipped_steps_in_a_row_end_the_run_before_it_is_poisoned(rows_dir, tmp_path, monkeypatch):
+    poison_losses(monkeypatch, 6, 20)
+    with pytest.raises(NonFiniteLoss, match="Step 8 has the loss nan .* as the 2 before it"):
+        pretrain(small(rows_dir, max_skipped_steps=3), tmp_path)
+    kept = load_pretrained(tmp_path)
+    assert kept.step == 4
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(kept.params))
+
+
 def test_an_update_that_overflows_after_a_finite_loss_is_not_saved(rows_dir, tmp_path, monkeypatch):
     original = masked_lm.make_train_step
 

@@ -104,7 +104,7 @@ class Layout:
     def _param_spec(self, name: str, shape: tuple[int, ...]) -> PartitionSpec:
         axes = next(axes for pattern, axes in RULES if re.search(pattern, name))
         fsdp = self.mesh.shape[FSDP]
-        if fsdp == 1 or len(axes) > len(shape):
+        if fsdp == 1 or not axes:
             return PartitionSpec()
         padded = (None,) * (len(shape) - len(axes)) + axes
         if any(axis and size % fsdp for axis, size in zip(padded, shape, strict=True)):
