@@ -17,7 +17,7 @@ help:
 	@echo "make checkpoints pre-train BERT-tiny, EELBERT-tiny and UNO on EELBERT_DATA at one budget, and report"
 	@echo "make test        the tests, first stage"
 	@echo "make test-slow   the second stage: parity with PyTorch, killed processes, Apache Beam"
-	@echo "make lint        ruff (rules and format) and mypy"
+	@echo "make lint        ruff (rules and format), mypy and shellcheck"
 	@echo "make format      let ruff format the code"
 	@echo "make bench       the benchmarks, one JSON line a case (BENCHMARK_FLAGS=--quick for a check)"
 	@echo "make clean       remove the environment and the quickstart's files"
@@ -46,6 +46,7 @@ lint: $(VENV)/.test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/shellcheck -x launch/*.sh launch/slurm.sbatch
 
 format: $(VENV)/.test
 	$(BIN)/ruff check --fix .
