@@ -77,7 +77,8 @@ spec:
   failurePolicy:
     maxRestarts: $max_restarts
     rules:
-    - action: FailJobSet
+    - name: badInput
+      action: FailJobSet
       onJobFailureReasons: [PodFailurePolicy]
   replicatedJobs:
   - name: trainer

@@ -12,7 +12,7 @@
 #   --accelerator_type=TYPE  type and size, such as v5litepod-256 or v5p-128 (required)
 #   --runtime_version=VER    system image, such as v2-alpha-tpuv5-lite or v2-alpha-tpuv5 (required)
 #   --share=HOST:/PATH       NFS share (Filestore) that all hosts mount at /mnt/eelbert (required)
-#   --install=SPEC           what pip installs into /opt/eelbert on every host (required)
+#   --install=SPEC           what pip installs into /opt/eelbert on every host (required; may be repeated)
 #   --project=PROJECT        (default: gcloud's)
 #   --on_demand              no spot capacity
 #   --keep                   leave the TPU there at the end
@@ -20,9 +20,9 @@
 #   --dry_run                print the commands of a run without incident, and run nothing
 #
 # `--distributed` is added to the command, and `--connect_seconds=1800` where it has none: a host that reboots is
-# waited for. Each look does the one next thing, so that this script too may be stopped and
-# started again at any time. On the hosts the trainer is root's systemd unit: it outlives the connection, is told of a
-# shutdown by SIGTERM, and is started again after a crash up to 10 times an hour, never after bad input (status 2).
+# waited for. Each look does the one next thing, so that this script too may be stopped and started again at any
+# time. On the hosts the trainer is root's systemd unit: it outlives the connection, is told of a shutdown by SIGTERM,
+# and is started again after a crash up to 10 times an hour, never after bad input (status 2).
 set -euo pipefail
 # shellcheck source=launch/common.sh
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
@@ -36,7 +36,7 @@ while (($#)); do
     --accelerator_type=*) accelerator_type=${1#*=} ;;
     --runtime_version=*) runtime_version=${1#*=} ;;
     --share=*) share=${1#*=} ;;
-    --install=*) install=${1#*=} ;;
+    --install=*) install+=" $(quoted "${1#*=}")" ;;
     --project=*) project=${1#*=} ;;
     --on_demand) spot='' ;;
     --keep) keep=yes ;;
@@ -62,7 +62,7 @@ sudo mkdir -p /mnt/eelbert &&
 { mountpoint -q /mnt/eelbert || sudo mount -t nfs $(quoted "$share") /mnt/eelbert; } &&
 sudo python3 -m pip install -q uv &&
 sudo uv venv -q --allow-existing --python=3.12 /opt/eelbert &&
-sudo uv pip install -q --python=/opt/eelbert $(quoted "$install")"
+sudo uv pip install -q --python=/opt/eelbert$install"
 start="systemctl is-active -q eelbert || { sudo systemctl reset-failed eelbert 2>/dev/null
 sudo systemd-run --unit=eelbert --working-directory=/mnt/eelbert --remain-after-exit \\
 --property=Restart=on-failure --property=RestartSec=30 --property=RestartPreventExitStatus=2 \\

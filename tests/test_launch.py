@@ -13,6 +13,7 @@ import processes
 import pytest
 import yaml
 
+from eelbert_jax.jobs import command_line
 from eelbert_jax.training.writer import read_metrics
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -171,7 +172,8 @@ def test_slurm_commands():
 
 @pytest.mark.parametrize("changes", [(), ("--on_demand", "--keep", "--project=mine")])
 def test_tpu_commands(changes):
-    words = printed("tpu_queued_resource.sh", *options(TPU), *changes, "--dry_run", "--", *TRAIN)
+    chosen = (*options(TPU), "--install=gcsfs", *changes)
+    words = printed("tpu_queued_resource.sh", *chosen, "--dry_run", "--", *TRAIN)
     place = ["--zone=us-west4-a", *(["--project=mine"] if changes else [])]
     queued = ["gcloud", "compute", "tpus", "queued-resources"]
     ssh = ["gcloud", "compute", "tpus", "tpu-vm", "ssh", "base", *place, "--worker=all"]
@@ -181,7 +183,7 @@ def test_tpu_commands(changes):
         "{ mountpoint -q /mnt/eelbert || sudo mount -t nfs 10.0.0.2:/eelbert /mnt/eelbert; } &&\n"
         "sudo python3 -m pip install -q uv &&\n"
         "sudo uv venv -q --allow-existing --python=3.12 /opt/eelbert &&\n"
-        "sudo uv pip install -q --python=/opt/eelbert 'eelbert_jax[tpu] @ git+URL'"
+        "sudo uv pip install -q --python=/opt/eelbert 'eelbert_jax[tpu] @ git+URL' gcsfs"
     )
     start = (
         "systemctl is-active -q eelbert || { sudo systemctl reset-failed eelbert 2>/dev/null\n"
@@ -243,6 +245,28 @@ def test_the_jobset_is_the_one_that_kubernetes_should_get(tmp_path):
     assert job["completions"] == 16
     assert "cloud.google.com/gke-spot" not in pod["nodeSelector"]
     assert pod["containers"][0]["command"][-1] == "--connect_seconds=9"
+
+
+def documented() -> list[list[str]]:
+    """Return the words of every command of docs/pod.md that starts a launcher."""
+    text = (ROOT / "docs" / "pod.md").read_text().replace("\\\n", " ")
+    lines = [line.strip() for line in text.splitlines() if line.startswith("    ")]
+    return [shlex.split(line) for line in lines if "launch/" in line]
+
+
+@pytest.mark.parametrize("words", documented(), ids=lambda words: words[0])
+def test_documented_commands_are_taken_by_the_launcher_and_by_the_job(words):
+    at = next(index for index, word in enumerate(words) if word.startswith("launch/"))
+    job = words.index("eelbert")
+    own = ["--gpus=8"] if words[at] == "launch/gpu_host.sh" else []
+    done = launch(words[at].removeprefix("launch/"), "--dry_run", *own, *words[at + 1 :])
+    assert done.returncode == 0, done.stderr
+    command_line.parse(words[job + 1], words[job + 2 :])
+
+
+def test_the_documentation_shows_every_launcher():
+    shown = {word for words in documented() for word in words if word.startswith("launch/")}
+    assert shown == {name for name in SCRIPTS if name != "launch/common.sh"}
 
 
 GCLOUD = """
