@@ -298,6 +298,19 @@ def test_what_a_record_does_not_say_of_its_checkpoint_the_checkpoint_does(tmp_pa
     assert start == (elsewhere["workdir"], 20, None, None)
 
 
+def test_a_pretraining_record_says_its_tokens_without_its_rows(tmp_path):
+    folder = write_pretraining(tmp_path / "run", tmp_path / "rows that are elsewhere")
+    assert runs.read_checkpoint(str(folder), 20) == (str(folder), 20, None, 1.0)
+    config = json.loads((folder / "config.json").read_text())
+    config["run"]["row_length"] = 8
+    (folder / "config.json").write_text(json.dumps(config))
+    assert runs.read_checkpoint(str(folder), 20) == (str(folder), 20, 20 * 16 * 8, 1.0)
+    assert runs.read_checkpoint(str(folder), 10) == (str(folder), 10, 10 * 16 * 8, None)
+    assert runs.read_checkpoint(str(folder), None) == (str(folder), None, None, None)  # an imported model
+    (folder / "metrics.jsonl").unlink()
+    assert runs.read_checkpoint(str(folder), 20) == (str(folder), 20, None, None)
+
+
 def test_other_development_sets_are_refused(tmp_path):
     smaller = result("EELBERT-tiny", num_examples={"train": 1000, "dev": 99})
     with pytest.raises(UserError, match=r"tree/000 and tree/001 measured sst2 on different development sets"):
@@ -392,6 +405,24 @@ def test_ratios_of_unequal_budgets_are_named_and_left_out(tmp_path):
     table, lines = ratio_tables.ratios(berts, baselines)
     assert not lines
     assert "unequal numbers of tokens: UNO-EELBERT 1.0M, BERT-tiny 20.5M" in table.notes[0]
+
+
+def test_baselines_stand_alone_where_nothing_was_fine_tuned(tmp_path):
+    folder = write_results(
+        tmp_path / "runs",
+        result("bag of words", metrics=0.79),
+        result("bag of words", "rte", metrics=0.6),
+        result("bag of words", "qqp_sample", metrics=0.7),
+    )
+    text = report(str(folder), tmp_path / "out").read_text()
+    assert "No finished fine-tuning run" not in text
+    assert "|  | majority class | bag of words |" in text
+    assert "| SST-2, accuracy | 0.500 | 0.790 (n=1) |" in text
+    assert "| RTE, accuracy | 0.530 | 0.600 (n=1) |" in text
+    assert "| qqp_sample, accuracy | 0.630 | 0.700 (n=1) |" in text
+    assert "CoLA, Matthews" not in text
+    assert "**No run here of BERT-base, EELBERT-base.**" in text
+    assert (tmp_path / "out" / "finetuning.png").stat().st_size > 10_000
 
 
 def test_pipes_in_names_do_not_break_a_table():

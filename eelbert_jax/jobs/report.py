@@ -116,12 +116,14 @@ def _pretraining(found: Found, output: Output) -> list[str]:
 def _finetuning(models: Sequence[Model], output: Output) -> list[str]:
     parts = ["## Fine-tuning on GLUE", ""]
     berts, baselines = glue_tables.split_baselines(models)
-    if not berts:
+    if not berts and not baselines.models:
         return [*parts, "No finished fine-tuning run.", ""]
     output.write("finetuning.csv", csv_text(glue_tables.score_records(berts, baselines)))
     output.write("averages.csv", csv_text(glue_tables.average_records(berts, baselines)))
     plots.plot_scores(berts, baselines, output.folder / "finetuning.png")
     parts += ["![Scores](finetuning.png)", ""]
+    if not berts:
+        parts.append(markdown(glue_tables.comparison("Baselines", (), (), baselines)))
     shown = [model for model in berts if not ablation_tables.is_variant(model)]
     base = [model for model in shown if model.size == "base"]
     small = [model for model in shown if model.size != "base"]

@@ -53,7 +53,7 @@ def comparison(title: str, reported: Sequence[str], models: Sequence[Model], bas
     Args:
       title: its heading.
       reported: models of the paper's table.
-      models: ours, in the order of the columns.
+      models: ours, in the order of the columns; without one the baselines stand alone.
       baselines: what they have to beat.
     """
     columns = ["", "majority class", *(model.label for model in baselines.models)]
@@ -64,7 +64,7 @@ def comparison(title: str, reported: Sequence[str], models: Sequence[Model], bas
     rows = [
         _measure_row(measure, reported, models, baselines)
         for measure in MEASURES
-        if _is_row(measure, reported, models)
+        if _is_row(measure, reported, models or baselines.models)
     ]
     for name, tasks in AVERAGES.items():
         rows.append(_average_row(name, tasks, reported, models, baselines))

@@ -60,7 +60,9 @@ def plot_scores(models: Sequence[Model], baselines: Baselines, path: Path) -> No
     measures = [
         measure
         for measure in MEASURES
-        if any(model.summary(measure.task, measure.metric) is not None for model in models)
+        if any(
+            model.summary(measure.task, measure.metric) is not None for model in models or baselines.models
+        )
     ]
     keys = [(measure.task, measure.metric) for measure in measures]
     everyone = [*baselines.models, *models]
