@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
+from processes import free_port
 
 from eelbert_jax.errors import UserError
 from eelbert_jax.training.distributed import Membership, find_membership, joined
@@ -79,12 +80,6 @@ def test_a_setting_that_makes_no_sense_is_one_clear_error(arguments, environ, sa
 def test_durations_are_positive(name):
     with pytest.raises(UserError, match=f"--{name} must be at least 1, got 0"), joined(**{name: 0}):
         pass
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 def start(code: str, *, devices: int = 1, **variables: str) -> subprocess.Popen:
@@ -183,6 +178,15 @@ def test_a_port_that_is_taken_is_said():
         place = f"127.0.0.1:{taken.getsockname()[1]}"
         with pytest.raises(UserError, match=r"Cannot listen as the coordinator at port .* in use"):
             joined(coordinator=place, num_processes=2, process_id=0).__enter__()
+
+
+@pytest.mark.slow
+def test_asked_to_detect_what_is_not_there_it_says_what_to_give_instead():
+    process = start(pretrain("--distributed"))
+    _, err = process.communicate(timeout=120)
+    assert process.returncode == 2
+    assert "error: JAX detected no job of several processes" in err
+    assert "give --coordinator=HOST:PORT" in err
 
 
 @pytest.mark.slow

@@ -355,6 +355,14 @@ def test_slurm_requeues_what_was_preempted_and_tries_a_crash_again(tmp_path, sta
     assert (tmp_path / "log").read_text().splitlines() == log
 
 
+def test_slurm_waits_for_the_tasks_when_it_is_told_to_end(tmp_path):
+    """Slurm may send SIGTERM to the batch script too, while the tasks still save."""
+    log = tmp_path / "log"
+    fake = programs(tmp_path, srun="kill -TERM $PPID; exit 75", scontrol=f'echo "$@" >> {log}')
+    assert launch("slurm.sbatch", *TRAIN, path=fake, SLURM_JOB_ID="7").returncode == 75
+    assert log.read_text() == "requeue 7\n"
+
+
 @pytest.mark.parametrize(
     ("number", "code", "words", "expected", "starts"),
     [

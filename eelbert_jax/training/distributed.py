@@ -133,8 +133,9 @@ def joined(
         yield
     except Preempted:  # all processes end here, at one step
         raise
-    except Exception as error:
-        atexit.register(_leave, 2 if isinstance(error, UserError) else 1)
+    except (Exception, KeyboardInterrupt) as error:
+        statuses = {UserError: 2, KeyboardInterrupt: 130}
+        atexit.register(_leave, statuses.get(type(error), 1))
         raise
 
 
