@@ -35,12 +35,14 @@ class Job:
       default_config: config file used where the user names none; None: the job takes no config.
       workdir: "required", "none", or the default path of the folder that receives the job's files.
       flags: the job's own flags as (name, default, help); a bool, int or str default decides the type.
+      writes_nothing_with: name of the flag that makes the workdir needless; "" for none.
     """
 
     summary: str
     default_config: str | None
     workdir: str
     flags: tuple[tuple[str, bool | int | str, str], ...] = ()
+    writes_nothing_with: str = ""
 
 
 DISTRIBUTED_FLAGS = (
@@ -71,7 +73,12 @@ JOBS: Mapping[str, Job] = MappingProxyType(
             (
                 ("show_batch", 0, "print the rows of this update, as training saw them, and train nothing"),
                 *DISTRIBUTED_FLAGS,
+                ("plan", False, "train nothing: compile the step and say what it takes (needs no workdir)"),
+                ("topology", "", "with --plan: a TPU slice that need not be here, such as v5e:16x16"),
+                ("alternatives", True, "with --plan: also what other batches and meshes would cost"),
+                ("json", False, "with --plan: print one JSON object instead of a page"),
             ),
+            writes_nothing_with="plan",
         ),
         "finetune": Job(
             "fine-tune on a GLUE task or a table of your own: a checkpoint in, a classifier out",
@@ -188,9 +195,9 @@ def parse(job: str, argv: list[str]) -> Invocation:
     parsed: dict[str, Any] = values.flag_values_dict()
     if config_file is not None:
         config = parsed["config"]
-    if spec.workdir != "none" and not parsed["workdir"]:
+    if spec.workdir != "none" and not parsed["workdir"] and not parsed.get(spec.writes_nothing_with):
         raise UserError(f"{job} needs a folder for its files: add --workdir=DIR.")
-    workdir = "" if spec.workdir == "none" else os.path.expanduser(parsed["workdir"])
+    workdir = "" if spec.workdir == "none" else os.path.expanduser(parsed["workdir"] or "")
     return Invocation(config, workdir, {name: parsed[name] for name, _, _ in spec.flags})
 
 

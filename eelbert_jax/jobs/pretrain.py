@@ -10,7 +10,7 @@ import numpy as np
 
 from eelbert_jax.data.rows import Rows, row_indices
 from eelbert_jax.errors import Preempted, UserError
-from eelbert_jax.jobs import command_line
+from eelbert_jax.jobs import command_line, plan
 from eelbert_jax.jobs.batches import show_batch
 from eelbert_jax.jobs.models import CHECKPOINTS_NAME, VOCABULARY_NAME, environment, identity
 from eelbert_jax.jobs.trainer import Trainer, make_trainer
@@ -203,6 +203,10 @@ def _pretrain(
 def main(argv: list[str]) -> None:
     """Run the job from the command line."""
     invocation = command_line.parse("pretrain", argv)
+    if invocation.flags["plan"]:
+        _check(invocation.config)
+        plan.main(invocation.config, invocation.flags)
+        return
     if invocation.flags["show_batch"]:
         print(show_batch(invocation.config, invocation.flags["show_batch"]))
         return

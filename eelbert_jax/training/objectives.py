@@ -71,13 +71,15 @@ def _loss_and_gradients(features, decoder, bias, labels, weights, vocab_chunk):
     """Return the weighted loss sum and its gradients for features, decoder and bias."""
     width, starts = _slices(decoder.shape[0], vocab_chunk)
     normalizer, _ = _log_normalizer(features, decoder, bias, vocab_chunk)
-    label_rows, label_logits = _label_logits(features, decoder, bias, labels)
+    _, label_logits = _label_logits(features, decoder, bias, labels)
     loss = jnp.sum(weights * (normalizer - label_logits))
 
     def body(carry, start):
         d_features, d_decoder, d_bias = carry
         rows, logits = _slice_logits(features, decoder, bias, start, width)
-        d_logits = jnp.exp(logits - normalizer[:, None]) * weights[:, None]
+        own = logits > NEGATIVE / 2
+        is_label = (labels[:, None] == start + jnp.arange(width)[None]) & own
+        d_logits = (jnp.exp(logits - normalizer[:, None]) - is_label) * weights[:, None]
         d_bias = jax.lax.dynamic_update_slice_in_dim(d_bias, jnp.sum(d_logits, axis=0), start, 0)
         d_logits = d_logits.astype(features.dtype)
         d_features += jnp.einsum("mv,vd->md", d_logits, rows, preferred_element_type=jnp.float32)
@@ -86,10 +88,6 @@ def _loss_and_gradients(features, decoder, bias, labels, weights, vocab_chunk):
 
     zeros = (jnp.zeros(features.shape), jnp.zeros(decoder.shape), jnp.zeros(bias.shape))
     (d_features, d_decoder, d_bias), _ = jax.lax.scan(body, zeros, starts)
-    weighted = weights[:, None]
-    d_features -= weighted * label_rows
-    d_decoder = d_decoder.at[labels].add(-weighted * features)
-    d_bias = d_bias.at[labels].add(-weights)
     return loss, (
         d_features.astype(features.dtype),
         d_decoder.astype(decoder.dtype),

@@ -1,0 +1,145 @@
+"""`eelbert pretrain --plan`: what the training step of a config takes, on devices that need not be here."""
+
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import ml_collections
+
+from eelbert_jax.data.rows import Rows
+from eelbert_jax.errors import UserError
+from eelbert_jax.jobs.trainer import make_trainer, train_step_arguments
+from eelbert_jax.planning import text
+from eelbert_jax.planning.plan import DoesNotFit, Plan, plan_step
+from eelbert_jax.planning.topology import tpu_devices
+from eelbert_jax.training import sharding
+from eelbert_jax.vocabulary import SPECIAL_TOKENS, Vocabulary
+
+ASSUMED_VOCABULARY, ASSUMED_ROW_LENGTH = 30_522, 128
+"""Of bert-base-uncased and of the paper: what is planned for where no rows are named."""
+
+LONGEST_TOKEN = 18
+"""Letters of the longest token of bert-base-uncased, which an embedder on the fly makes room for."""
+
+FSDP = 8
+"""Chips that share a copy of the parameters in the alternative "fsdp": those of one v5e or v6e host."""
+
+
+class Planned(NamedTuple):
+    """The plan of a config, and of its neighbours.
+
+    Attributes:
+      plan: as configured.
+      vocab_size: V.
+      is_assumed: no rows were named: vocabulary and row length are those of the paper.
+      alternatives: (change, its plan or why there is none).
+    """
+
+    plan: Plan
+    vocab_size: int
+    is_assumed: bool
+    alternatives: list[tuple[str, Plan | str]]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return every figure as JSON types."""
+        others = [
+            {"change": name, **(other.to_dict() if isinstance(other, Plan) else {"error": other})}
+            for name, other in self.alternatives
+        ]
+        about = {"vocab_size": self.vocab_size, "is_assumed": self.is_assumed}
+        return {**self.plan.to_dict(), **about, "alternatives": others}
+
+
+def plan(config: ml_collections.ConfigDict, topology: str, *, alternatives: bool) -> Planned:
+    """Plan a config for the devices of a topology, or for those of this machine.
+
+    Args:
+      config: of `configs/pretrain.py`.
+      topology: a TPU slice as "v5e:16x16"; "" for the devices of this machine.
+      alternatives: also plan other batches and meshes; each takes another compilation.
+
+    Raises:
+      UserError: the topology is unknown, the config does not fit it, or the step does not fit its memory.
+    """
+    if topology:
+        jax.config.update("jax_platforms", "cpu")  # no device of this machine is asked
+    devices = tpu_devices(topology) if topology else jax.devices()
+    vocabulary, row_length = _rows(config)
+    try:
+        planned = _plan(config, devices, vocabulary, row_length)
+    except DoesNotFit as error:
+        knobs = "; ".join(_knobs(config, len(devices)))
+        raise UserError(f"{error} Turn one of these, or several: {knobs}.") from error
+    others: list[tuple[str, Plan | str]] = []
+    for name, changes in _alternatives(config, len(devices)) if alternatives else ():
+        changed = ml_collections.ConfigDict(config)
+        changed.update_from_flattened_dict(changes)
+        try:
+            others.append((name, _plan(changed, devices, vocabulary, row_length)))
+        except UserError as error:
+            others.append((name, str(error)))
+    return Planned(planned, vocabulary.size, config.data.rows is None, others)
+
+
+def _plan(
+    config: ml_collections.ConfigDict, devices: Sequence[jax.Device], vocabulary: Vocabulary, row_length: int
+) -> Plan:
+    """Compile a call of one step; a call of several runs the same in a loop."""
+    layout = sharding.Layout(sharding.make_mesh(config.mesh.fsdp, devices), config.mesh.zero1)
+    trainer = make_trainer(config, vocabulary, row_length, layout)
+    arguments = train_step_arguments(trainer, config, vocabulary, row_length, steps=1)
+    return plan_step(trainer.train_step, *arguments, total_steps=config.total_steps)
+
+
+def _rows(config: ml_collections.ConfigDict) -> tuple[Vocabulary, int]:
+    """Return vocabulary and length of the rows, or those of the paper where none are named."""
+    if config.data.rows is not None:
+        rows = Rows.open(Path(config.data.rows).expanduser(), "train")
+        return rows.vocabulary, rows.row_length
+    size = ASSUMED_VOCABULARY if config.model.vocab_size is None else config.model.vocab_size
+    words = (f"{number:0{LONGEST_TOKEN}}" for number in range(size - len(SPECIAL_TOKENS)))
+    return Vocabulary((*SPECIAL_TOKENS, *words)), ASSUMED_ROW_LENGTH
+
+
+def _alternatives(config: ml_collections.ConfigDict, devices: int) -> list[tuple[str, dict[str, Any]]]:
+    """Return the changes of batch and mesh worth knowing, as (name, config values)."""
+    changes: list[tuple[str, Any]] = [("batch_size", factor * config.batch_size) for factor in (2, 4)]
+    if devices > 1:
+        changes.append(("mesh.zero1", not config.mesh.zero1))
+        changes.append(("mesh.fsdp", 1 if config.mesh.fsdp > 1 else min(FSDP, devices)))
+    return [(f"{name}={value}", {name: value}) for name, value in changes]
+
+
+def _knobs(config: ml_collections.ConfigDict, devices: int) -> list[str]:
+    """Return what makes a step smaller, as words of the command line, the cheapest first."""
+    rows = config.rows_per_device or config.batch_size // devices
+    found = []
+    if config.model.dtype != "bfloat16":
+        found.append("--config.model.dtype=bfloat16 (half the activations)")
+    if rows > 1:
+        found.append(f"--config.rows_per_device={rows // 2} (the batch in more passes)")
+    if not config.mesh.zero1 and devices > 1:
+        found.append("--config.mesh.zero1=True (optimizer slots split over the chips)")
+    if config.mesh.fsdp == 1 and devices > 1:
+        found.append(f"--config.mesh.fsdp={min(FSDP, devices)} (parameters split too)")
+    return [*found, f"more chips than {devices}"]
+
+
+def main(config: ml_collections.ConfigDict, flags: dict[str, Any]) -> None:
+    """Print the plan that the command line asks for."""
+    print("Compiling; a deep model takes minutes.", file=sys.stderr, flush=True)
+    found = plan(config, flags["topology"], alternatives=flags["alternatives"])
+    if flags["json"]:
+        print(json.dumps(found.to_dict()))
+        return
+    print(text.page(found.plan, f"Plan of {config.recipe} in {config.model.dtype}"))
+    if found.is_assumed:
+        print(
+            f"\nAssumed, as config.data.rows is empty: a vocabulary of {found.vocab_size:,} tokens, "
+            f"rows of {found.plan.row_length}."
+        )
+    if flags["alternatives"]:
+        print(f"\n{text.alternatives([('as configured', found.plan), *found.alternatives])}")

@@ -1,0 +1,185 @@
+"""Compile a training step for devices that need not be here, and say what it takes of each.
+
+Knows no model and no config: what it gets is a jitted step and the shapes of its arguments.
+"""
+
+import dataclasses
+import math
+import re
+from typing import Any
+
+import jax
+
+from eelbert_jax.errors import UserError
+from eelbert_jax.planning.chips import CHIPS
+from eelbert_jax.planning.collectives import Traffic, find_collectives, traffic
+from eelbert_jax.planning.estimate import Estimate, estimate, estimated_cycles, matmul_flops
+from eelbert_jax.planning.topology import slice_shape
+
+_TOO_LARGE = "RESOURCE_EXHAUSTED"
+_REFUSAL = re.compile(r"[^.:]*memory[^.]*\d[^\n]*", re.IGNORECASE)
+
+
+class DoesNotFit(UserError):
+    """The step takes more memory than a chip has."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Memory:
+    """Bytes of one chip.
+
+    Attributes:
+      params: parameters, float32.
+      optimizer: slots of the optimizer.
+      constants: hashed tables.
+      temporary: activations, gradients and what else lives during the step, at the worst moment.
+      other: rows, metrics, the program, and the padding of layouts.
+      total: all of these at the worst moment.
+      capacity: of the chip, as its maker states it; None where unknown.
+    """
+
+    params: int
+    optimizer: int
+    constants: int
+    temporary: int
+    other: int
+    total: int
+    capacity: float | None
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """What one optimizer step takes of every chip.
+
+    Attributes:
+      device_kind: as JAX calls the chip.
+      slice_shape: chips along each axis.
+      mesh: devices by axis.
+      batch_size: rows a step, over all chips.
+      row_length: L.
+      total_steps: optimizer steps of the run.
+      memory: of a chip.
+      flops: of a chip, as the compiler counts; the body of a loop once.
+      matmul_flops: of a chip, of the program's matrix products.
+      bytes_accessed: of a chip, as the compiler counts.
+      optimal_seconds: as the compiler says; None where it gives none, or none that can be (a negative one).
+      traffic: what goes over the wire.
+      estimate: None where no figures of the chip are known.
+    """
+
+    device_kind: str
+    slice_shape: tuple[int, ...]
+    mesh: dict[str, int]
+    batch_size: int
+    row_length: int
+    total_steps: int
+    memory: Memory
+    flops: float
+    matmul_flops: float
+    bytes_accessed: float
+    optimal_seconds: float | None
+    traffic: tuple[Traffic, ...]
+    estimate: Estimate | None
+
+    @property
+    def num_chips(self) -> int:
+        """Devices of the plan."""
+        return math.prod(self.mesh.values())
+
+    @property
+    def tokens_per_second(self) -> float | None:
+        """Tokens a second over all chips; None without an estimate."""
+        return self.batch_size * self.row_length / self.estimate.step if self.estimate else None
+
+    @property
+    def hours(self) -> float | None:
+        """Time of `total_steps`, without evaluation and checkpoints; None without an estimate."""
+        return self.total_steps * self.estimate.step / 3600 if self.estimate else None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return every figure as JSON types."""
+        derived = {"tokens_per_second": self.tokens_per_second, "hours": self.hours}
+        if self.estimate:
+            derived |= {"step_seconds": self.estimate.step, "roofline_seconds": self.estimate.roofline}
+        return {"num_chips": self.num_chips, **dataclasses.asdict(self), **derived}
+
+
+def plan_step(
+    train_step: Any, state: Any, constants: Any, rows: jax.ShapeDtypeStruct, total_steps: int
+) -> Plan:
+    """Compile a step for the devices of its arguments' shardings and return what it takes.
+
+    Args:
+      train_step: jitted (state, constants, rows [1, B, L]) -> (state, metrics).
+      state: tree with `params` and `opt_state`, of shapes with `NamedSharding`s.
+      constants: the like.
+      rows: the like.
+      total_steps: of the run.
+
+    Raises:
+      DoesNotFit: by the compiler's account or by the chip's size.
+    """
+    mesh = rows.sharding.mesh
+    devices = mesh.devices.ravel().tolist()
+    chip = CHIPS.get(devices[0].device_kind)
+    traced = train_step.trace(state, constants, rows)
+    compiled = _compile(traced)
+    memory = _memory(compiled, state, constants, chip.memory_bytes if chip else None)
+    text, costs = compiled.as_text() or "", compiled.cost_analysis() or {}
+    collectives = find_collectives(text, len(devices))
+    products = matmul_flops(traced.jaxpr) / len(devices)
+    flops, accessed = costs.get("flops", 0.0), costs.get("bytes accessed", 0.0)
+    optimal = costs.get("optimal_seconds", 0.0)
+    shape = slice_shape(devices)
+    times = None
+    if chip:
+        cycles = estimated_cycles(text)
+        times = estimate(chip, shape, max(flops, products), accessed, cycles, collectives)
+    return Plan(
+        device_kind=chip.name if chip else devices[0].device_kind,
+        slice_shape=shape,
+        mesh=dict(mesh.shape),
+        batch_size=rows.shape[-2],
+        row_length=rows.shape[-1],
+        total_steps=total_steps,
+        memory=memory,
+        flops=flops,
+        matmul_flops=products,
+        bytes_accessed=accessed,
+        optimal_seconds=optimal if optimal > 0 else None,
+        traffic=tuple(traffic(collectives)),
+        estimate=times,
+    )
+
+
+def _compile(traced: Any) -> jax.stages.Compiled:
+    try:
+        return traced.lower().compile()
+    except jax.errors.JaxRuntimeError as error:
+        if _TOO_LARGE not in str(error):
+            raise
+        said = _REFUSAL.search(str(error).replace(_TOO_LARGE, ""))
+        raise DoesNotFit(f"The step does not fit: {said.group().strip() if said else error}") from error
+
+
+def _memory(compiled: jax.stages.Compiled, state: Any, constants: Any, capacity: float | None) -> Memory:
+    found: Any = compiled.memory_analysis()
+    arguments, outputs = found.argument_size_in_bytes, found.output_size_in_bytes
+    temporary, code = found.temp_size_in_bytes, found.generated_code_size_in_bytes
+    total = arguments + outputs - found.alias_size_in_bytes + temporary + code
+    params, optimizer, hashed = map(bytes_per_device, (state.params, state.opt_state, constants))
+    other = total - temporary - params - optimizer - hashed
+    if capacity is not None and total > capacity:
+        raise DoesNotFit(
+            f"The step does not fit: it takes {total / 2**30:.1f} GiB of a chip that has "
+            f"{capacity / 2**30:.1f} GiB."
+        )
+    return Memory(params, optimizer, hashed, temporary, other, total, capacity)
+
+
+def bytes_per_device(tree: Any) -> int:
+    """Return the bytes that a device holds of a tree of shapes with shardings."""
+    return sum(
+        math.prod(leaf.sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize
+        for leaf in jax.tree.leaves(tree)
+    )
