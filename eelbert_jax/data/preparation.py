@@ -306,8 +306,8 @@ def run_here(task: UnitTask, numbers: Sequence[int], workers: int, report: Repor
 def _own(directory: str) -> Iterator[None]:
     """Make a folder of this machine ready and keep a second process out until this one ends, however it ends.
 
-    A store has no locks and needs no folders. Two commands at once do no harm there but double work: equal
-    plans give equal bytes, and another plan is refused.
+    A store has no locks and needs no folders. The same command twice at once does no harm there but double
+    work, since equal plans give equal bytes.
 
     Raises:
       UserError: another process works there.
@@ -326,7 +326,7 @@ def _own(directory: str) -> Iterator[None]:
                 f"Another process is preparing in {directory}. Wait for it or stop it."
             ) from error
         for temporary in folder.rglob("*.tmp"):
-            temporary.unlink()  # left by a killed run; the lock keeps this from being a live one's
+            temporary.unlink()  # left by a killed run; the lock keeps this from being a live one's here
         yield
 
 
