@@ -6,9 +6,11 @@ Beam and the rest of the test requirements cannot live in one environment, so th
 
 import importlib.util
 import re
+import sys
 from pathlib import Path
 
 import numpy as np
+import processes
 import pytest
 
 from eelbert_jax.data import storage
@@ -115,6 +117,24 @@ def test_finished_units_are_skipped_whichever_engine_made_them(corpus, tmp_path,
     assert files_of(rows) == expected
     written = {path.name[:6] for path in rows.glob("*/*") if path.stat().st_mtime_ns != before.get(path)}
     assert written == {"000001", "000004"}
+
+
+@with_beam
+@pytest.mark.slow
+def test_killed_pipeline_goes_on_to_the_same_bytes(corpus, tmp_path):
+    text = "\n\n".join((corpus / "0.txt").read_text().split("\n\n") * 100)
+    for number in range(6):
+        (corpus / f"large{number}.txt").write_text(f"{text} {number}")
+    prepare.main(flags(corpus, tmp_path / "whole", "--config.workers=1"))
+    rows = tmp_path / "rows"
+    words = [sys.executable, "-m", "eelbert_jax", "prepare", *on_beam(corpus, rows, PROCESSES)]
+    process = processes.start(words)[0]
+    processes.wait_until(lambda: any(rows.glob("units/*.json")), [process])
+    process.kill()
+    process.communicate()
+    assert not (rows / "manifest.json").exists(), "the kill came too late to test anything"
+    prepare.main(on_beam(corpus, rows))
+    assert files_of(rows) == files_of(tmp_path / "whole")
 
 
 @with_beam
