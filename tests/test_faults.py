@@ -143,11 +143,7 @@ def test_a_flipped_bit_in_the_newest_checkpoint_costs_the_steps_since_the_one_be
 @pytest.mark.parametrize("flags", [(), ("--config.mesh.zero1=true",), ("--config.mesh.fsdp=4",)])
 def test_a_checkpoint_is_resumed_on_any_number_of_devices(rows_dir, tmp_path, flags):
     """Fault 10: 8 devices, then 4, then 1, against 1 from beginning to end."""
-    wide = (
-        "--config.model.hidden_size=64",
-        "--config.model.intermediate_size=256",
-        "--config.rows_per_device=none",
-    )
+    wide = ("--config.model.hidden_size=64", "--config.model.intermediate_size=256")
     run(pretrain_words(rows_dir, tmp_path / "one", *wide))
     for devices, total in ((8, 8), (4, 16), (1, 20)):
         mesh = flags if devices > 1 else ()

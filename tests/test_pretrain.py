@@ -191,7 +191,7 @@ def test_steps_that_are_not_finite_are_skipped_and_counted(rows_dir, tmp_path, m
 
 def test_too_many_skipped_steps_in_a_row_end_the_run_before_it_is_poisoned(rows_dir, tmp_path, monkeypatch):
     poison_losses(monkeypatch, 6, 20)
-    with pytest.raises(NonFiniteLoss, match="Step 8 has the loss nan .* as the 2 before it"):
+    with pytest.raises(NonFiniteLoss, match=r"Step 8 has the loss nan .* as the 2 before it"):
         pretrain(small(rows_dir, max_skipped_steps=3), tmp_path)
     kept = load_pretrained(tmp_path)
     assert kept.step == 4
