@@ -27,6 +27,8 @@ HUGE_PAGES = {memory.TUNABLES: memory.HUGE_PAGES}
 UNITS = {
     "tokens/s": "tokens/s (larger is better)",
     "MB/s": "MB/s (larger is better)",
+    "examples/s": "examples/s (larger is better)",
+    "s": "s (smaller is better)",
     "ms": "ms (smaller is better)",
     "us": "us (smaller is better)",
     "MiB": "MiB at peak (smaller is better)",
