@@ -10,13 +10,14 @@ RUNS ?= runs
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 
-.PHONY: help quickstart checkpoints test test-slow lint format bench clean
+.PHONY: help quickstart checkpoints test test-slow test-tpu-plan lint format bench clean
 
 help:
 	@echo "make quickstart  prepare, pre-train and question a small model in five minutes; no data needed"
 	@echo "make checkpoints pre-train BERT-tiny, EELBERT-tiny and UNO on EELBERT_DATA at one budget, and report"
 	@echo "make test        the tests, first stage"
 	@echo "make test-slow   the second stage: parity with PyTorch, killed processes, Apache Beam"
+	@echo "make test-tpu-plan  the part of it that plans for TPU slices: installs their compiler, 0.7 GB"
 	@echo "make lint        ruff (rules and format), mypy and shellcheck"
 	@echo "make format      let ruff format the code"
 	@echo "make bench       the benchmarks, one JSON line a case (BENCHMARK_FLAGS=--quick for a check)"
@@ -41,6 +42,10 @@ test: $(VENV)/.test
 test-slow: $(VENV)/.test $(VENV)-beam/.test
 	$(BIN)/python -m pytest -q -n 2 -m slow
 	$(VENV)-beam/bin/python -m pytest -q -m slow tests/test_beam.py
+	$(MAKE) test-tpu-plan
+
+test-tpu-plan: $(VENV)-tpu-plan/.test
+	$(VENV)-tpu-plan/bin/python -m pytest -q -m slow tests/test_plan_tpu.py
 
 lint: $(VENV)/.test
 	$(BIN)/ruff check .
@@ -56,7 +61,7 @@ bench: $(VENV)/.test
 	@for name in $(BENCHMARKS); do $(BIN)/python benchmarks/$$name.py $(BENCHMARK_FLAGS) || exit 1; done
 
 clean:
-	rm -rf $(VENV) $(VENV)-beam $(WORKDIR)
+	rm -rf $(VENV) $(VENV)-beam $(VENV)-tpu-plan $(WORKDIR)
 
 $(VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
@@ -85,4 +90,14 @@ $(VENV)-beam/.test: requirements-beam.txt pyproject.toml | $(VENV)/bin/python
 	@$(BIN)/python -m venv $(VENV)-beam
 	@$(VENV)-beam/bin/python -m pip --disable-pip-version-check install --quiet -r requirements-beam.txt
 	@$(VENV)-beam/bin/python -m pip --disable-pip-version-check install --quiet --no-deps --editable .
+	@touch $@
+
+# The TPU compiler stands in an environment of its own that reads the first: beside JAX itself it would make every
+# process look for TPUs.
+$(VENV)-tpu-plan/.test: pyproject.toml $(VENV)/.test
+	@echo "installing the TPU compiler into $(VENV)-tpu-plan (0.7 GB)"
+	@$(BIN)/python -m venv $(VENV)-tpu-plan
+	@$(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))' \
+	  > $$($(VENV)-tpu-plan/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/base.pth
+	@$(VENV)-tpu-plan/bin/python -m pip --disable-pip-version-check install --quiet --no-deps 'libtpu==0.0.42.*'
 	@touch $@
