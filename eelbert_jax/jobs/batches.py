@@ -1,7 +1,5 @@
 """Show the batch of an update: what training saw at a step that went wrong, without a model."""
 
-from pathlib import Path
-
 import jax
 import jax.numpy as jnp
 import ml_collections
@@ -49,6 +47,6 @@ def show_batch(config: ml_collections.ConfigDict, update: int) -> str:
     """
     if config.data.rows is None:
         raise UserError("No rows to show: set --config.data.rows=DIR to the folder that the run trained on.")
-    rows = Rows.open(Path(config.data.rows).expanduser(), "train")
+    rows = Rows.open(config.data.rows, "train")
     indices, ids = masked_batch(config, rows, update)
     return "\n".join(f"{index}\t{text}" for index, text in zip(indices, rows.decode(ids), strict=True))

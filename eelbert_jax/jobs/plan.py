@@ -3,7 +3,6 @@
 import json
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -97,7 +96,7 @@ def _plan(
 def _rows(config: ml_collections.ConfigDict) -> tuple[Vocabulary, int]:
     """Return vocabulary and length of the rows, or those of the paper where none are named."""
     if config.data.rows is not None:
-        rows = Rows.open(Path(config.data.rows).expanduser(), "train")
+        rows = Rows.open(config.data.rows, "train")
         return rows.vocabulary, rows.row_length
     size = ASSUMED_VOCABULARY if config.model.vocab_size is None else config.model.vocab_size
     words = (f"{number:0{LONGEST_TOKEN}}" for number in range(size - len(SPECIAL_TOKENS)))

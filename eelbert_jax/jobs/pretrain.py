@@ -43,8 +43,7 @@ def _open_rows(config: ml_collections.ConfigDict) -> tuple[Rows, Rows]:
         raise UserError(
             "No rows to train on: set --config.data.rows=DIR to a folder made by `eelbert prepare`."
         )
-    directory = Path(config.data.rows).expanduser()
-    splits = Rows.open(directory, "train"), Rows.open(directory, "heldout")
+    splits = Rows.open(config.data.rows, "train"), Rows.open(config.data.rows, "heldout")
     if config.data.verify:
         for rows in splits:
             rows.verify()
