@@ -1,5 +1,6 @@
 """`TrainState`: everything that a checkpoint holds, and nothing else."""
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
@@ -74,11 +75,18 @@ def apply_gradients(
     Returns:
       The new state, and the metrics `loss`, `grad_norm` (before clipping) and `skipped` (0 or 1).
     """
-    changes, opt_state = optimizer.update(grads, state.opt_state, state.params)
-    params = optax.apply_updates(state.params, changes)
-    updated = pin(TrainState(state.step + 1, params, opt_state))
+
+    def update(state: TrainState) -> TrainState:
+        changes, opt_state = optimizer.update(grads, state.opt_state, state.params)
+        return pin(TrainState(state.step, optax.apply_updates(state.params, changes), opt_state))
+
     norm = optax.tree.norm(grads)
     finite = jnp.isfinite(loss) & jnp.isfinite(norm)
-    kept = jax.tree.map(lambda new, old: jnp.where(finite, new, old), updated, state)
+    # A branch, not a selection leaf by leaf, whose memory traffic is a quarter of a small step on a CPU.
+    state = jax.lax.cond(finite, update, lambda state: state, state)
     skipped = 1 - finite.astype(jnp.int32)
-    return kept.replace(step=state.step + 1), {"loss": loss, "grad_norm": norm, "skipped": skipped}
+    return dataclasses.replace(state, step=state.step + 1), {
+        "loss": loss,
+        "grad_norm": norm,
+        "skipped": skipped,
+    }
