@@ -139,8 +139,15 @@ def test_the_cut_is_that_of_transformers_for_all_lengths(published, vocabulary_f
     ("max_length", "expected"),
     [(128, (16, 32, 64, 128)), (100, (16, 32, 64, 100)), (16, (16,)), (8, (8,)), (17, (16, 17))],
 )
-def test_bucket_lengths(max_length, expected):
-    assert encoding.bucket_lengths(max_length) == expected
+def test_few_examples_have_powers_of_two(max_length, expected):
+    assert encoding.bucket_lengths(np.array([3, 5, 7]), max_length, 8) == expected
+
+
+def test_lengths_between_stand_where_enough_batches_use_them():
+    many = encoding.WORTH_COMPILING * 4
+    lengths = np.repeat([7, 10, 15, 20, 30, 40, 90], [many - 1, many, 1, many, 1, many - 1, many])
+    # 8 has one example too few; 12, 24 and 96 have enough; 48 has not.
+    assert encoding.bucket_lengths(lengths, 128, 4) == (12, 16, 24, 32, 64, 96, 128)
 
 
 @settings(max_examples=60, deadline=None)
@@ -152,6 +159,7 @@ def test_bucket_lengths(max_length, expected):
 )
 def test_every_example_once_in_a_static_shape_that_fits(lengths, batch_size, seed, epoch):
     encoded = of_lengths(lengths, max_length=100)
+    buckets = encoding.bucket_lengths(encoded.lengths, 100, batch_size)
     for batches in (
         encoding.train_batches(encoded, batch_size, seed, epoch),
         encoding.eval_batches(encoded, batch_size),
@@ -162,11 +170,11 @@ def test_every_example_once_in_a_static_shape_that_fits(lengths, batch_size, see
             assert weights.dtype == np.float32
             assert weights.sum() >= 1
             np.add.at(counts, indices, weights)
-            shorter = [bucket for bucket in encoding.bucket_lengths(100) if bucket < length]
+            shorter = [bucket for bucket in buckets if bucket < length]
             assert np.all(encoded.lengths[indices] <= length)
             assert np.all(encoded.lengths[indices] > max([0, *shorter]))
         np.testing.assert_array_equal(counts, 1)
-    for length in encoding.bucket_lengths(100):
+    for length in buckets:
         filled_up = [b for b in batches if b.length == length and b.weights.min() == 0]
         assert len(filled_up) <= 1
 
