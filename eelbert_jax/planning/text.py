@@ -60,7 +60,7 @@ def _memory_lines(plan: Plan) -> list[str]:
 def _work_lines(plan: Plan) -> list[str]:
     return [
         "work a chip and step",
-        _row("FLOPs as the compiler counts", f"{plan.flops / 1e9:,.1f}", " GFLOP"),
+        _row("FLOPs as the compiler counts", f"{plan.flops / 1e9:,.1f}", " GFLOP; the body of a loop once"),
         _row("of the program's matrix products", f"{plan.matmul_flops / 1e9:,.1f}", " GFLOP"),
         _row("bytes accessed as the compiler counts", size(plan.bytes_accessed)),
     ]
