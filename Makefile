@@ -10,11 +10,12 @@ RUNS ?= runs
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 
-.PHONY: help quickstart checkpoints test test-slow test-tpu-plan lint format bench clean
+.PHONY: help quickstart checkpoints glue test test-slow test-tpu-plan lint format bench clean
 
 help:
 	@echo "make quickstart  prepare, pre-train and question a small model in five minutes; no data needed"
 	@echo "make checkpoints pre-train BERT-tiny, EELBERT-tiny and UNO on EELBERT_DATA at one budget, and report"
+	@echo "make glue        fine-tune them and two ablations on GLUE, three seeds a task, and report (hours)"
 	@echo "make test        the tests, first stage"
 	@echo "make test-slow   the second stage: parity with PyTorch, killed processes, Apache Beam"
 	@echo "make test-tpu-plan  the part of it that plans for TPU slices: installs their compiler, 0.7 GB"
@@ -34,6 +35,26 @@ checkpoints: $(VENV)/.runtime
 	@for recipe in tiny,embedding=table tiny,embedding=ngram_hash uno,embedding=ngram_hash; do \
 	  $(BIN)/eelbert pretrain --config=configs/pretrain.py:$$recipe,setting=small --config.data.rows=$(RUNS)/rows \
 	    --workdir=$(RUNS)/$$(echo $$recipe | sed 's/,embedding=/-/') || exit 1; done
+	$(BIN)/eelbert report --runs=$(RUNS) --workdir=$(RUNS)/report
+
+# Tables 1 to 4 of docs/results.md from those encoders, three seeds a task; interrupted, it continues.
+SMALL_TASKS := cola,mrpc,stsb,rte,wnli
+LARGE_TASKS := sst2,qqp_sample
+SWEEP = $(BIN)/eelbert sweep --config.sweep.num_seeds=3
+glue: checkpoints
+	@for task in $$(echo $(SMALL_TASKS),$(LARGE_TASKS) | tr , ' '); do \
+	  $(BIN)/eelbert baseline --config=configs/glue.py:tiny,task=$$task --workdir=$(RUNS)/glue/baselines/$$task \
+	    || exit 1; done
+	@for embedding in random_hash hash_initialized; do \
+	  $(BIN)/eelbert pretrain --config=configs/pretrain.py:tiny,embedding=$$embedding,setting=small \
+	    --config.data.rows=$(RUNS)/rows --workdir=$(RUNS)/tiny-$$embedding || exit 1; done
+	@for run in tiny-table tiny-ngram_hash uno-ngram_hash tiny-random_hash tiny-hash_initialized scratch; do \
+	  start="--config=configs/sweeps/glue.py:$${run%%-*},grid=seeds --config.pretrained=$(RUNS)/$$run"; \
+	  if [ $$run = scratch ]; then start="--config=configs/sweeps/glue.py:tiny,embedding=table,grid=seeds \
+	    --config.vocabulary=$(EELBERT_DATA)/vocab/vocab.txt"; fi; \
+	  $(SWEEP) $$start --config.sweep.tasks=$(SMALL_TASKS) --workdir=$(RUNS)/glue/$$run || exit 1; \
+	  $(SWEEP) $$start --config.sweep.tasks=$(LARGE_TASKS) --config.num_epochs=1 \
+	    --workdir=$(RUNS)/glue/$$run-large || exit 1; done
 	$(BIN)/eelbert report --runs=$(RUNS) --workdir=$(RUNS)/report
 
 test: $(VENV)/.test
