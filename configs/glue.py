@@ -49,8 +49,6 @@ def get_config(recipe: str = "tiny") -> config_dict.ConfigDict:
     config.log_every_steps = 50
     # So many steps in a row with a loss or gradient that is not finite end the run; fewer are skipped.
     config.max_skipped_steps = 10
-    # End with the stacks of all threads when no step ends for so many seconds; 0: wait for ever.
-    config.watchdog_seconds = 1800.0
     # What to do when an evaluation predicts one class alone: say (and mark the result), or stop.
     config.on_degenerate = "say"
     config.tensorboard = False

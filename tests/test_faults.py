@@ -72,9 +72,11 @@ def test_sigterm_saves_the_step_reached_and_the_same_command_continues_bitwise(r
     assert_same_run(whole, parts)
 
 
-def test_sigterm_to_one_of_two_processes_saves_one_step_on_both(rows_dir, tmp_path):
-    """Fault 4."""
-    both = start(pretrain_words(rows_dir, tmp_path, *SLOWLY), processes=2)
+@pytest.mark.parametrize("steps_per_call", [1, 4])
+def test_sigterm_to_one_of_two_processes_saves_one_step_on_both(rows_dir, tmp_path, steps_per_call):
+    """Fault 4. The step that JAX names may lie inside a call of several."""
+    calls = [f"--config.{name}={steps_per_call}" for name in ("steps_per_call", "log_every_steps")]
+    both = start(pretrain_words(rows_dir, tmp_path, *SLOWLY, *calls), processes=2)
     wait_until(lambda: steps_done(tmp_path) >= 5, both)
     both[1].send_signal(signal.SIGTERM)
     ended = finish(both)
@@ -83,8 +85,9 @@ def test_sigterm_to_one_of_two_processes_saves_one_step_on_both(rows_dir, tmp_pa
     assert len(said) == 1
     assert said == {str(max(saved_steps(tmp_path)))}
     more = int(said.pop()) + 4
-    every = [f"--config.{name}=1" for name in ("eval_every_steps", "checkpoint_every_steps")]
-    words = pretrain_words(rows_dir, tmp_path, f"--config.total_steps={more}", *every)
+    durations = ("eval_every_steps", "checkpoint_every_steps")
+    every = [f"--config.{name}={steps_per_call}" for name in durations]
+    words = pretrain_words(rows_dir, tmp_path, f"--config.total_steps={more}", *calls, *every)
     outs = run(words, processes=2)
     assert "Resuming from step" in outs[0]
     assert "Resuming" not in outs[1], "only the first process speaks"

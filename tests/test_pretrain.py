@@ -154,7 +154,7 @@ def test_starts_from_the_parameters_of_another_run(rows_dir, tmp_path, capsys):
     pretrain(config, tmp_path / "second")
     assert "Starting from the parameters of" in capsys.readouterr().out
     records = read_metrics(tmp_path / "second" / "metrics.jsonl")
-    assert records[0] == {"step": 0, **before}
+    assert {"step": 0, **before} in records
 
 
 def test_a_non_finite_loss_stops_the_run_and_nothing_of_it_is_saved(rows_dir, tmp_path):
@@ -236,7 +236,7 @@ def test_a_start_cut_before_the_first_checkpoint_leaves_one_record_of_step_0(row
         shutil.rmtree(path)
     pretrain(config, tmp_path)
     records = read_metrics(tmp_path / "metrics.jsonl")
-    assert sum(record["step"] == 0 for record in records) == 1
+    assert sum(record["step"] == 0 and "heldout_loss" in record for record in records) == 1
 
 
 def test_a_second_run_in_a_workdir_is_refused(rows_dir, tmp_path):

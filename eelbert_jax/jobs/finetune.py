@@ -17,6 +17,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding
 
 from eelbert_jax.data import encoding
+from eelbert_jax.errors import Preempted
 from eelbert_jax.jobs import command_line
 from eelbert_jax.jobs.evaluation import Evaluation
 from eelbert_jax.jobs.examples import Split, make_batch, put
@@ -39,7 +40,7 @@ from eelbert_jax.training.state import TrainState, initializer
 from eelbert_jax.training.supervision import supervise
 from eelbert_jax.training.writer import METRICS_NAME, Writer, read_metrics
 from eelbert_jax.vocabulary import Vocabulary, save_vocabulary
-from eelbert_jax.workdir import RESULT_NAME
+from eelbert_jax.workdir import RESULT_NAME, locked, write_whole
 
 
 class Setup(NamedTuple):
@@ -164,26 +165,35 @@ def finetune(config: ml_collections.ConfigDict, workdir: str | Path) -> dict[str
         the development set), `vocab.txt` and `result.json`.
 
     Raises:
-      UserError: the checkpoint, the data or the config do not fit.
+      UserError: the checkpoint, the data or the config do not fit, or another process works in the workdir.
+      Preempted: the machine asked for the end; the step reached is saved.
     """
-    workdir, started = Path(workdir), time.monotonic()
-    command_line.write_config(config, workdir)
-    setup = set_up(config)
-    save_vocabulary(setup.vocabulary, workdir / VOCABULARY_NAME)
-    evaluation, figures = _train(setup, workdir, config, started)
-    record = result(
-        config, setup.data, setup.model, setup.pretrained, evaluation, figures, setup.durations.total_steps
-    )
-    record["seconds"] = round(time.monotonic() - started, 1)
-    if jax.process_index() == 0:
-        (workdir / RESULT_NAME).write_text(json.dumps(record, indent=2) + "\n")
+    workdir, began = Path(workdir), time.monotonic()
+    with locked(workdir):
+        setup = set_up(config)
+        evaluation, figures, seconds = _train(setup, workdir, config, began)
+        record = result(
+            config,
+            setup.data,
+            setup.model,
+            setup.pretrained,
+            evaluation,
+            figures,
+            setup.durations.total_steps,
+        )
+        record["seconds"] = seconds
+        write_whole(workdir / RESULT_NAME, json.dumps(record, indent=2) + "\n")
     return record
 
 
 def _train(
-    setup: Setup, workdir: Path, config: ml_collections.ConfigDict, started: float
-) -> tuple[Evaluation, dict[str, float]]:
-    """Train to the end, saving in `workdir`; return what knows the best step, and the last step's figures."""
+    setup: Setup, workdir: Path, config: ml_collections.ConfigDict, began: float
+) -> tuple[Evaluation, dict[str, float], float]:
+    """Train to the end, saving in `workdir`.
+
+    Returns:
+      What knows the best step, the last step's figures, and the seconds that all starts of the run took.
+    """
     with (
         Checkpoints(workdir / CHECKPOINTS_NAME) as checkpoints,
         Checkpoints(workdir / BEST_NAME) as best_checkpoints,
@@ -194,15 +204,18 @@ def _train(
         )
         saved_step = checkpoints.latest_step()
         state = setup.fresh() if saved_step is None else checkpoints.restore(like, setup.identity)
-        ours = workdir if jax.process_index() == 0 else None
+        # Only now: a refused start leaves what the folder holds as it is.
+        command_line.write_config(config, workdir)
+        save_vocabulary(setup.vocabulary, workdir / VOCABULARY_NAME)
         total_steps = setup.durations.total_steps
-        records = read_metrics(workdir / METRICS_NAME) if saved_step is not None else []
-        goodput = Goodput(started, records, saved_step)
+        records = read_metrics(workdir / METRICS_NAME)
+        goodput = Goodput(began, records, saved_step)
+        kept = [record for record in records if saved_step is not None and record["step"] <= saved_step]
         with (
-            supervise(goodput, config.watchdog_seconds) as supervision,
-            Writer(ours, total_steps, saved_step, tensorboard=config.tensorboard) as writer,
+            supervise(goodput, watchdog_seconds=0) as supervision,
+            Writer(workdir, total_steps, saved_step, tensorboard=config.tensorboard) as writer,
         ):
-            evaluation = Evaluation(setup.data, setup.answer, records, config.on_degenerate)
+            evaluation = Evaluation(setup.data, setup.answer, kept, config.on_degenerate)
 
             def save(state: TrainState) -> None:
                 if evaluation.best is not None and evaluation.best["step"] == int(state.step):
@@ -210,18 +223,23 @@ def _train(
                     best_checkpoints.wait()  # a run that resumes from this step finds its best one
                 checkpoints.save(state, setup.identity)
 
-            _, figures = loop.run(
-                state,
-                config=setup.durations,
-                train_step=setup.train_step,
-                next_rows=setup.next_batch,
-                evaluate=evaluation,
-                save=save,
-                saved_step=saved_step,
-                writer=writer,
-                supervision=supervision,
-            )
-    return evaluation, figures
+            try:
+                _, figures = loop.run(
+                    state,
+                    config=setup.durations,
+                    train_step=setup.train_step,
+                    next_rows=setup.next_batch,
+                    evaluate=evaluation,
+                    save=save,
+                    saved_step=saved_step,
+                    writer=writer,
+                    supervision=supervision,
+                )
+            except Preempted:
+                checkpoints.wait()
+                raise
+            checkpoints.wait()
+    return evaluation, figures, goodput.total()
 
 
 def main(argv: list[str]) -> None:

@@ -44,7 +44,7 @@ def _open_rows(config: ml_collections.ConfigDict) -> tuple[Rows, Rows]:
             "No rows to train on: set --config.data.rows=DIR to a folder made by `eelbert prepare`."
         )
     splits = Rows.open(config.data.rows, "train"), Rows.open(config.data.rows, "heldout")
-    if config.data.verify:
+    if config.data.verify and jax.process_index() == 0:  # the others wait where checkpoints are agreed on
         for rows in splits:
             rows.verify()
     return splits
@@ -177,6 +177,12 @@ def _pretrain(
             supervise(goodput, config.watchdog_seconds) as supervision,
             Writer(ours, config.total_steps, saved_step, tensorboard=config.tensorboard) as writer,
         ):
+
+            def finish() -> None:
+                with goodput.during("checkpoint"):
+                    checkpoints.wait()
+                writer.note(goodput.summary())
+
             try:
                 _, figures = loop.run(
                     state,
@@ -190,12 +196,9 @@ def _pretrain(
                     supervision=supervision,
                 )
             except Preempted:
-                checkpoints.wait()
+                finish()
                 raise
-            finally:
-                writer.note(goodput.summary())
-            with goodput.during("checkpoint"):
-                checkpoints.wait()
+            finish()
     return figures
 
 

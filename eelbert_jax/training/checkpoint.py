@@ -6,6 +6,8 @@ damaged one is noticed and the newest good one taken instead.
 """
 
 import contextlib
+import errno
+import os
 import sys
 from collections.abc import Iterator
 from types import TracebackType
@@ -23,6 +25,7 @@ from eelbert_jax.training.state import TrainState
 
 ITEMS = ("state", "identity")
 """The folders of a checkpoint."""
+REFUSALS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EPERM, errno.EROFS)
 _NONE, _ALL_BAD = -1, -2
 
 
@@ -135,7 +138,7 @@ class Checkpoints:
         step = int(state.step)
         items = ocp.args.Composite(state=ocp.args.StandardSave(state), identity=ocp.args.JsonSave(identity))
         self._saving = step
-        with self._explained(self._manager, OSError):
+        with self._explained(self._manager):
             for left in [left for left in self._manager.all_steps() if left >= step]:
                 self._manager.delete(left)
                 self._newest = max(self._manager.all_steps(), default=None)
@@ -149,17 +152,21 @@ class Checkpoints:
         """
         if self._manager is None or self._saving is None:
             return
-        # TensorStore reports a full disk as a ValueError, JAX a lost peer as a RuntimeError.
-        with self._explained(self._manager, OSError, ValueError, RuntimeError):
+        with self._explained(self._manager):
             self._manager.wait_until_finished()
         self._newest, self._saving = self._saving, None
 
     @contextlib.contextmanager
-    def _explained(self, manager: ocp.CheckpointManager, *kinds: type[Exception]) -> Iterator[None]:
-        """Turn errors of these kinds into a `UserError` that names the newest good step."""
+    def _explained(self, manager: ocp.CheckpointManager) -> Iterator[None]:
+        """Turn the storage's refusals into a `UserError` that names the newest good step.
+
+        Other errors (a lost peer, a share that does not answer) may pass: crashes, to be tried again.
+        """
         try:
             yield
-        except kinds as error:
+        except (OSError, ValueError) as error:
+            if not _is_refusal(error):
+                raise
             step, self._saving = self._saving, None
             manager.reload()  # it has forgotten already what the save was to replace
             stands = (
@@ -249,6 +256,11 @@ class Checkpoints:
             if error is None:
                 raise
             print(f"eelbert: {failure}", file=sys.stderr, flush=True)
+
+
+def _is_refusal(error: Exception) -> bool:
+    """Whether the storage said that it will not take more; TensorStore says so in a ValueError's text."""
+    return any(os.strerror(number) in str(error) for number in REFUSALS)
 
 
 def _first_line(error: BaseException) -> str:

@@ -58,6 +58,10 @@ class Goodput:
         self.enter(self._phase)
         return {PREFIX + phase: round(self._seconds[phase], 3) for phase in PHASES}
 
+    def total(self) -> float:
+        """Return the seconds of all phases, over all starts of the run."""
+        return round(sum(self.seconds().values()), 1)
+
     def summary(self) -> str:
         """Return one line: the share of the time that went into steps, and into what the rest went."""
         self.enter(self._phase)

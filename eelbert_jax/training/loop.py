@@ -157,6 +157,8 @@ def run(
                 writer.note(f"step {step}  {values['skipped_steps']:.0f} steps skipped: not finite")
         meter.restart(ended)
 
+    if step < config.total_steps:
+        writer.scalars(step, clock.seconds())  # what starts took stands, even if this one is killed at once
     while True:
         last = step == config.total_steps
         fresh = step != saved_step  # what a resumed run evaluated and saved at its first step stands already

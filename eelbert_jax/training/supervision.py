@@ -28,6 +28,7 @@ class Preemption:
     def __init__(self) -> None:
         self._asked = False
         self._several = jax.process_count() > 1
+        self._step: int | None = None
         self._before = None
         if not self._several and threading.current_thread() is threading.main_thread():
             self._before = signal.signal(signal.SIGTERM, self._remember)
@@ -37,8 +38,17 @@ class Preemption:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
     def reached(self, step: int) -> bool:
-        """Whether to save at `step` and end; every process has to ask at every step."""
-        return multihost_utils.reached_preemption_sync_point(step) if self._several else self._asked
+        """Whether to save at `step` and end; every process has to ask at the same steps.
+
+        The coordination service names one step, which may lie inside a call of several: so each of them is
+        asked for, and the end of the call is where all processes stop.
+        """
+        if not self._several:
+            return self._asked
+        first = step if self._step is None else self._step + 1
+        self._step = step
+        answers = [multihost_utils.reached_preemption_sync_point(n) for n in range(first, step + 1)]
+        return any(answers)
 
     def close(self) -> None:
         """Put the former handler back."""
