@@ -329,6 +329,29 @@ def test_a_damaged_shard_is_refused_and_mended_by_the_next_copy(store, cache, st
     Rows.open(stored_rows, "train").verify()
 
 
+@pytest.mark.parametrize("damage", [lambda data: data[:-1], lambda data: data[:-1] + b"\xff"])
+def test_a_copy_that_rots_is_replaced(store, cache, stored_rows, damage):
+    before = Rows.open(stored_rows, "train")
+    expected = before[np.arange(len(before))]
+    [copy] = cache.rglob("train/000001.bin")
+    copy.write_bytes(damage(copy.read_bytes()))
+    rows = Rows.open(stored_rows, "train")
+    rows.verify()
+    np.testing.assert_array_equal(rows[np.arange(len(rows))], expected)
+    assert copy.read_bytes() == store.cat_file("/bucket/rows/train/000001.bin")
+
+
+def test_a_copy_that_rots_is_not_used_where_the_store_has_nothing_better(store, cache, stored_rows):
+    rows = Rows.open(stored_rows, "train")
+    [copy] = cache.rglob("train/000001.bin")
+    rotten = copy.read_bytes()[:-1] + b"\xff"
+    copy.write_bytes(rotten)
+    store.pipe_file("/bucket/rows/train/000001.bin", rotten)
+    with pytest.raises(UserError, match=r"memory://bucket/rows/train/000001\.bin has SHA-256"):
+        rows.verify()
+    assert not copy.exists()
+
+
 def test_missing_rows_in_a_store_are_said(store, cache, stored_rows, failing_stores):
     store.rm_file("/bucket/rows/train/000002.bin")
     with pytest.raises(UserError, match=r"Cannot copy the rows .*train/000002\.bin no such object or bucket"):

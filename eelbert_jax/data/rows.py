@@ -96,12 +96,20 @@ class Rows:
       vocabulary: the vocabulary of the ids.
     """
 
-    def __init__(self, directory: Path, split: str, manifest: dict[str, Any], vocabulary: Vocabulary):
-        """Take what `open` has checked; call that."""
+    def __init__(
+        self,
+        directory: Path,
+        split: str,
+        manifest: dict[str, Any],
+        vocabulary: Vocabulary,
+        url: str | None = None,
+    ):
+        """Take what `open` has checked; call that. `url`: where the directory's files were copied from."""
         self.manifest = manifest
         self.vocabulary = vocabulary
         self.row_length: int = manifest["row_length"]
         self._directory = directory
+        self._url = url
         self._dtype = np.dtype(manifest["dtype"])
         self._shards: list[dict[str, Any]] = manifest["splits"][split]["shards"]
         self._ends = np.cumsum([shard["num_rows"] for shard in self._shards], dtype=np.int64)
@@ -131,21 +139,22 @@ class Rows:
             raise UserError(f"{name} has no split {split!r}; it has {', '.join(manifest['splits'])}.")
         if not manifest["splits"][split]["num_rows"]:
             raise UserError(f"Split {split!r} of {name} has no row. Prepare more text, or hold out more.")
-        folder = _fetch(name, manifest, split) if storage.is_url(name) else Path(name)
+        url = name if storage.is_url(name) else None
+        folder = _fetch(url, manifest, split) if url else Path(name)
         vocabulary = load_vocabulary(folder / VOCABULARY_NAME)
         if vocabulary.fingerprint != manifest["vocabulary"]["fingerprint"]:
             raise UserError(
                 f"{name}/{VOCABULARY_NAME} has fingerprint {vocabulary.fingerprint}, and the rows were "
                 f"made with {manifest['vocabulary']['fingerprint']}. Restore that file or prepare again."
             )
-        rows = cls(folder, split, manifest, vocabulary)
+        rows = cls(folder, split, manifest, vocabulary, url)
         for shard in rows._shards:
             rows._check_size(shard)
         return rows
 
     def _check_size(self, shard: dict[str, Any]) -> None:
         path = self._directory / shard["file"]
-        expected = shard["num_rows"] * self.row_length * self._dtype.itemsize
+        expected = _shard_bytes(self.manifest, shard)
         size = path.stat().st_size if path.is_file() else None
         if size != expected:
             got = "is missing" if size is None else f"has {size} bytes"
@@ -205,20 +214,26 @@ class Rows:
     def verify(self) -> None:
         """Read every shard of the split and compare its SHA-256 with the manifest's.
 
+        A shard that was copied from a store and differs is copied once more.
+
         Raises:
-          UserError: a shard differs.
+          UserError: a shard differs, in a store too where it came from one.
         """
-        for shard in self._shards:
+        for number, shard in enumerate(self._shards):
             path = self._directory / shard["file"]
             digest = hashlib.sha256()
             with open(path, "rb") as file:
                 while block := file.read(HASH_BYTES):
                     digest.update(block)
-            if digest.hexdigest() != shard["sha256"]:
+            if digest.hexdigest() == shard["sha256"]:
+                continue
+            if self._url is None:
                 raise UserError(
                     f"{path} has SHA-256 {digest.hexdigest()}, the manifest says {shard['sha256']}. "
                     "The file was changed after it was written; copy it again or prepare again."
                 )
+            row_cache.copy_again(self._url, self._directory, shard["file"], shard["sha256"])
+            self._maps.pop(number, None)
 
     def decode(self, rows: np.ndarray) -> list[str]:
         """Return the text of rows [n, L] as the tokenizer normalised it, words apart by single spaces.
@@ -256,10 +271,16 @@ def read_manifest(directory: str | os.PathLike[str]) -> dict[str, Any]:
 
 def _fetch(url: str, manifest: dict[str, Any], split: str) -> Path:
     """Return a folder of this machine with the vocabulary and the shards of a split."""
-    shards = manifest["splits"][split]["shards"]
-    names = {VOCABULARY_NAME: None, **{shard["file"]: shard["sha256"] for shard in shards}}
+    files: dict[str, row_cache.Content | None] = {VOCABULARY_NAME: None}
+    for shard in manifest["splits"][split]["shards"]:
+        files[shard["file"]] = row_cache.Content(shard["sha256"], _shard_bytes(manifest, shard))
     identity = json.dumps(manifest, sort_keys=True).encode()
-    return row_cache.local_copy(url, identity, names)
+    return row_cache.local_copy(url, identity, files)
+
+
+def _shard_bytes(manifest: dict[str, Any], shard: dict[str, Any]) -> int:
+    """Return the size that a shard should have."""
+    return shard["num_rows"] * manifest["row_length"] * np.dtype(manifest["dtype"]).itemsize
 
 
 def row_indices(seed: int, step: int, batch_size: int, num_rows: int) -> np.ndarray:
