@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 from eelbert_jax import memory
-from eelbert_jax.errors import Preempted, UserError
+from eelbert_jax.errors import NotMet, Preempted, UserError
 from eelbert_jax.jobs import command_line
 
 COMPILED = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "eelbert_jax" / "compiled"
@@ -27,7 +27,8 @@ def main(argv: list[str] | None = None) -> int:
 
     Returns:
       0: done; 2: bad input, said in one line on standard error; 75: preempted after saving, the same command
-      continues; 130: interrupted. A crash, and the watchdog, end the process with 1.
+      continues; 130: interrupted; 1: the processes of the job did not meet, said in one line. A crash, and
+      the watchdog, end the process with 1 too.
     """
     words = sys.argv[1:] if argv is None else argv
     if not words or words[0] in HELP_FLAGS:
@@ -48,6 +49,9 @@ def main(argv: list[str] | None = None) -> int:
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except NotMet as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
     except Preempted as preempted:
         print(preempted, file=sys.stderr)
         return os.EX_TEMPFAIL

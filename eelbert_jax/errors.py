@@ -1,4 +1,4 @@
-"""How a job ends early: input that a user can mend, or a machine that asked for its end."""
+"""How a job ends early: input that a user can mend, a machine that asks for its end or does not come."""
 
 
 class UserError(ValueError):
@@ -13,4 +13,12 @@ class Preempted(Exception):
     """The machine asked the run to end, and the run saved first: the same command continues it.
 
     The command line prints the message and exits with status 75, sysexits' EX_TEMPFAIL: try again.
+    """
+
+
+class NotMet(Exception):
+    """The processes of the job did not come together in time: a host may be late, and the next try meet it.
+
+    The command line prints the message as one line and exits with status 1, as of a crash: launchers try
+    again a bounded number of times. Source: ours.
     """

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 from processes import free_port
 
-from eelbert_jax.errors import UserError
+from eelbert_jax.errors import NotMet, UserError
+from eelbert_jax.training import distributed
 from eelbert_jax.training.distributed import Membership, find_membership, joined
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -80,6 +81,23 @@ def test_a_setting_that_makes_no_sense_is_one_clear_error(arguments, environ, sa
 def test_durations_are_positive(name):
     with pytest.raises(UserError, match=f"--{name} must be at least 1, got 0"), joined(**{name: 0}):
         pass
+
+
+class OwnUserError(UserError):
+    """Stands for the subclasses of UserError."""
+
+
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [(UserError, 2), (OwnUserError, 2), (NotMet, 1), (ValueError, 1), (KeyboardInterrupt, 130)],
+)
+def test_one_of_several_processes_ends_with_the_status_of_a_process_alone(monkeypatch, error, status):
+    left = []
+    monkeypatch.setattr(distributed, "_connect", lambda *_: None)
+    monkeypatch.setattr(distributed.atexit, "register", lambda *words: left.append(words))
+    with pytest.raises(error), joined(coordinator="127.0.0.1:1", num_processes=2, process_id=1):
+        raise error
+    assert left == [(distributed._leave, status)]
 
 
 def start(code: str, *, devices: int = 1, **variables: str) -> subprocess.Popen:
@@ -157,14 +175,14 @@ def pretrain(*words: str) -> str:
     ("index", "said"),
     [(0, "Not all of 2 processes came to the coordinator"), (1, "was not let in by the coordinator")],
 )
-def test_processes_that_do_not_meet_end_with_status_2_in_time(index, said):
+def test_processes_that_do_not_meet_end_in_time_with_a_status_that_asks_to_try_again(index, said):
     """A coordinator where nobody listens; a coordinator to which nobody comes."""
     place = f"127.0.0.1:{free_port()}"
     words = (f"--coordinator={place}", "--num_processes=2", f"--process_id={index}", "--connect_seconds=3")
     begun = time.monotonic()
     process = start(pretrain(*words))
     out, err = process.communicate(timeout=120)
-    assert process.returncode == 2, (out, err)
+    assert process.returncode == 1, (out, err)
     lines = [line for line in err.splitlines() if line.startswith("error: ")]
     assert len(lines) == 1
     assert said in lines[0]

@@ -16,7 +16,7 @@ from collections.abc import Iterator, Mapping
 
 import jax
 
-from eelbert_jax.errors import Preempted, UserError
+from eelbert_jax.errors import NotMet, Preempted, UserError
 
 COORDINATOR = "JAX_COORDINATOR_ADDRESS"
 NUM_PROCESSES = "JAX_NUM_PROCESSES"
@@ -111,7 +111,8 @@ def joined(
       heartbeat_seconds: a process not heard of for so long is taken for dead and ends the job, at least 1.
 
     Raises:
-      UserError: the settings do not make sense, or the processes did not find each other.
+      UserError: the settings do not make sense, or JAX detected no job of several processes.
+      NotMet: the processes did not find each other in time.
     """
     for name, value in (("connect_seconds", connect_seconds), ("heartbeat_seconds", heartbeat_seconds)):
         if value < 1:
@@ -134,8 +135,7 @@ def joined(
     except Preempted:  # all processes end here, at one step
         raise
     except (Exception, KeyboardInterrupt) as error:
-        statuses = {UserError: 2, KeyboardInterrupt: 130}
-        atexit.register(_leave, statuses.get(type(error), 1))
+        atexit.register(_leave, _exit_status(error))
         raise
 
 
@@ -247,7 +247,7 @@ def _connect(membership: Membership, connect_seconds: int, heartbeat_seconds: in
     thread.start()
     thread.join(connect_seconds)
     if thread.is_alive():
-        raise UserError(_not_met(membership, connect_seconds))
+        raise NotMet(_not_met(membership, connect_seconds))
     if failures and membership.coordinator is None:
         raise UserError(
             f"JAX detected no job of several processes ({failures[0]}); {_instead()}"
@@ -289,6 +289,13 @@ def _not_met(membership: Membership, seconds: int) -> str:
         "that process 0 runs at that HOST:PORT, that the port is open and that all processes were started: "
         "mend --coordinator, or wait longer with --connect_seconds."
     )
+
+
+def _exit_status(error: BaseException) -> int:
+    """Return the status of a process that ends by `error`, the same as of a process alone."""
+    if isinstance(error, UserError):
+        return 2
+    return 130 if isinstance(error, KeyboardInterrupt) else 1
 
 
 def _leave(status: int) -> None:
