@@ -49,7 +49,11 @@ start() {
   local index=$1 variables
   shift
   variables=(JAX_COORDINATOR_ADDRESS="127.0.0.1:$port" JAX_NUM_PROCESSES="$processes" JAX_PROCESS_ID="$index")
-  [[ -z "$gpus" ]] || variables+=(JAX_LOCAL_DEVICE_IDS="$index")
+  if [[ "$gpus" ]]; then
+    variables+=(JAX_LOCAL_DEVICE_IDS="$index")
+    # A process alone joins nothing, and only who joins heeds the line above.
+    ((processes > 1)) || variables+=(CUDA_VISIBLE_DEVICES="${CUDA_VISIBLE_DEVICES-0}")
+  fi
   if [[ "$dry_run" ]]; then
     run env "${variables[@]}" "$@"
   else

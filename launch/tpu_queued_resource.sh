@@ -11,7 +11,7 @@
 #   --zone=ZONE              (required)
 #   --accelerator_type=TYPE  type and size, such as v5litepod-256 or v5p-128 (required)
 #   --runtime_version=VER    system image, such as v2-alpha-tpuv5-lite or v2-alpha-tpuv5 (required)
-#   --share=HOST:/PATH       NFS share (Filestore) that all hosts mount at /mnt/eelbert (required)
+#   --share=HOST:/PATH       NFSv4.1 share (Filestore) that all hosts mount at /mnt/eelbert (required)
 #   --install=SPEC           what pip installs into /opt/eelbert on every host (required; may be repeated)
 #   --project=PROJECT        (default: gcloud's)
 #   --on_demand              no spot capacity
@@ -59,7 +59,7 @@ check_count --poll_seconds "$poll_seconds"
 place=(--zone="$zone" ${project:+--project="$project"})
 setup="sudo apt-get -o DPkg::Lock::Timeout=600 install -y -q nfs-common &&
 sudo mkdir -p /mnt/eelbert &&
-{ mountpoint -q /mnt/eelbert || sudo mount -t nfs $(quoted "$share") /mnt/eelbert; } &&
+{ mountpoint -q /mnt/eelbert || sudo mount -t nfs -o vers=4.1 $(quoted "$share") /mnt/eelbert; } &&
 sudo python3 -m pip install -q uv &&
 sudo uv venv -q --allow-existing --python=3.12 /opt/eelbert &&
 sudo uv pip install -q --python=/opt/eelbert$install"
@@ -117,12 +117,21 @@ attempt() {
   else
     failures=$((failures + 1))
     say "$1 failed, $failures in a row"
-    ((failures < 5)) || finish 1
+    if ((failures >= 5)); then
+      [[ "$1" != create ]] || exit 1 # whatever has this name now, we did not make it
+      finish 1
+    fi
   fi
 }
 
+errors=$(mktemp)
+trap 'rm -f "$errors"' EXIT
+
 while true; do
-  state=$(describe 2>/dev/null) || state=absent
+  if ! state=$(describe 2>"$errors"); then
+    # Only gcloud's word that there is none makes us ask for one: the network or a login may fail too.
+    if grep -q NOT_FOUND "$errors"; then state=absent; else state="unknown: $(tail -n 1 "$errors")"; fi
+  fi
   say "$state"
   case $state in
     absent) attempt create ;;

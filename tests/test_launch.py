@@ -159,6 +159,13 @@ def test_gpu_host_commands(tmp_path):
     assert shlex.split(listed.stdout) == expected
 
 
+@pytest.mark.parametrize(("variables", "seen"), [({}, "0"), ({"CUDA_VISIBLE_DEVICES": "3"}, "3")])
+def test_one_gpu_is_one_gpu(variables, seen):
+    done = launch("gpu_host.sh", "--gpus=1", "--dry_run", "--", *TRAIN, **variables)
+    [expected] = members(1, 8476, "JAX_LOCAL_DEVICE_IDS=0", f"CUDA_VISIBLE_DEVICES={seen}")
+    assert shlex.split(done.stdout)[: len(expected)] == expected
+
+
 def test_slurm_commands():
     step = ["srun", "--kill-on-bad-exit=0", "--wait=60", "env", "JAX_OPTIMIZATION_LEVEL=O1"]
     assert printed("slurm.sbatch", "--dry_run", *TRAIN) == [*step, *TRAIN]
@@ -180,7 +187,7 @@ def test_tpu_commands(changes):
     setup = (
         "sudo apt-get -o DPkg::Lock::Timeout=600 install -y -q nfs-common &&\n"
         "sudo mkdir -p /mnt/eelbert &&\n"
-        "{ mountpoint -q /mnt/eelbert || sudo mount -t nfs 10.0.0.2:/eelbert /mnt/eelbert; } &&\n"
+        "{ mountpoint -q /mnt/eelbert || sudo mount -t nfs -o vers=4.1 10.0.0.2:/eelbert /mnt/eelbert; } &&\n"
         "sudo python3 -m pip install -q uv &&\n"
         "sudo uv venv -q --allow-existing --python=3.12 /opt/eelbert &&\n"
         "sudo uv pip install -q --python=/opt/eelbert 'eelbert_jax[tpu] @ git+URL' gcsfs"
@@ -280,7 +287,8 @@ esac
 file=$(dirname $log)/$next
 answer=$(head -1 $file)
 sed -i 1d $file
-[[ "$answer" != none ]] || exit 1
+[[ "$answer" != none ]] || {{ echo "ERROR: (gcloud) NOT_FOUND: Resource was not found." >&2; exit 1; }}
+[[ "$answer" != broken ]] || {{ echo "ERROR: (gcloud) UNAVAILABLE: try later." >&2; exit 1; }}
 tr ' ' '\\n' <<< "$answer"
 """
 
@@ -326,11 +334,20 @@ def test_a_host_that_lost_its_trainer_is_started_again(tmp_path):
     assert actions == ["setup", "start", "logs"]
 
 
-def test_what_cannot_be_created_is_given_up(tmp_path):
-    fake = programs(tmp_path, gcloud=f'echo "$4" >> {tmp_path}/log; exit 1')
+def test_a_look_that_fails_creates_and_deletes_nothing(tmp_path):
+    status, actions = tpu_run(
+        tmp_path, ["broken"] * 6 + ["ACTIVE", "broken", "ACTIVE"], ["running", "exited"], "--keep"
+    )
+    assert status == 0
+    assert actions == ["logs"]
+
+
+def test_what_cannot_be_created_is_given_up_and_nothing_deleted(tmp_path):
+    code = f'echo "$4" >> {tmp_path}/log; echo "ERROR: NOT_FOUND: no such zone." >&2; exit 1'
+    fake = programs(tmp_path, gcloud=code)
     done = launch("tpu_queued_resource.sh", *options(TPU), "--", *TRAIN, path=fake)
     assert done.returncode == 1
-    assert (tmp_path / "log").read_text().split().count("create") == 5
+    assert (tmp_path / "log").read_text().split() == ["describe", "create"] * 5
 
 
 SRUN = "echo run >> {0}/log; status=$(head -1 {0}/statuses); sed -i 1d {0}/statuses; exit $status"
