@@ -130,7 +130,7 @@ trap 'rm -f "$errors"' EXIT
 while true; do
   if ! state=$(describe 2>"$errors"); then
     # Only gcloud's word that there is none makes us ask for one: the network or a login may fail too.
-    if grep -q NOT_FOUND "$errors"; then state=absent; else state="unknown: $(tail -n 1 "$errors")"; fi
+    if grep -q NOT_FOUND "$errors"; then state=absent; else state="unknown: $(tr '\n' ' ' <"$errors")"; fi
   fi
   say "$state"
   case $state in
