@@ -11,7 +11,7 @@ from pathlib import Path
 
 from eelbert_jax import memory
 from eelbert_jax.errors import NotMet, Preempted, UserError
-from eelbert_jax.jobs import command_line
+from eelbert_jax.jobs import command_line, job_table
 
 COMPILED = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "eelbert_jax" / "compiled"
 """Where compiled programs are kept for the next process, unless JAX_COMPILATION_CACHE_DIR names a place."""
@@ -36,7 +36,7 @@ def main(argv: list[str] | None = None) -> int:
         return 0 if words else 2
     name, rest = words[0], words[1:]
     try:
-        if name not in command_line.JOBS:
+        if name not in job_table.JOBS:
             raise command_line.unknown_job(name)
         if any(word in HELP_FLAGS for word in rest):
             print(command_line.job_help(name))

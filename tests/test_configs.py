@@ -7,7 +7,7 @@ from ml_collections import config_dict
 
 from eelbert_jax.errors import UserError
 from eelbert_jax.hash_spec import PRESETS
-from eelbert_jax.jobs import cells, command_line, models
+from eelbert_jax.jobs import cells, command_line, job_table, models
 from eelbert_jax.model.config import EMBEDDINGS, SIZES
 from eelbert_jax.training.optimizer import OptimizerConfig
 
@@ -71,7 +71,7 @@ SAMPLES[tuple] = ("('word', 'other')", ("word", "other"))
 
 @pytest.mark.parametrize("file", sorted((ROOT / "configs").glob("*.py")), ids=lambda path: path.stem)
 def test_every_leaf_can_be_overridden(file):
-    job = file.stem if file.stem in command_line.JOBS else "pretrain"
+    job = file.stem if file.stem in job_table.JOBS else "pretrain"
     for name, kind in leaves(command_line.load_config(file)):
         text, expected = SAMPLES[kind]
         words = [f"--config={file}", "--workdir=x", f"--config.{name}={text}"]

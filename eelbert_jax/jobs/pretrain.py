@@ -12,6 +12,7 @@ from eelbert_jax.data.rows import Rows, row_indices
 from eelbert_jax.errors import Preempted, UserError
 from eelbert_jax.jobs import command_line, plan
 from eelbert_jax.jobs.batches import show_batch
+from eelbert_jax.jobs.job_table import DISTRIBUTED_FLAGS
 from eelbert_jax.jobs.models import CHECKPOINTS_NAME, VOCABULARY_NAME, environment, identity
 from eelbert_jax.jobs.trainer import Trainer, make_trainer
 from eelbert_jax.model import bert
@@ -212,5 +213,5 @@ def main(argv: list[str]) -> None:
     if invocation.flags["show_batch"]:
         print(show_batch(invocation.config, invocation.flags["show_batch"]))
         return
-    with distributed.joined(**{name: invocation.flags[name] for name, *_ in command_line.DISTRIBUTED_FLAGS}):
+    with distributed.joined(**{name: invocation.flags[name] for name, *_ in DISTRIBUTED_FLAGS}):
         pretrain(invocation.config, invocation.workdir)
