@@ -31,6 +31,12 @@ def pretrain_words(rows_dir: Path, workdir: Path, *changes: str) -> list[str]:
     ]  # fmt: skip
 
 
+def held_at(step: int, words: Sequence[str], gate: Path) -> list[str]:
+    """Return the command that stands still before the batch after `step` until the file `gate` exists."""
+    assert words[1:3] == ["-m", "eelbert_jax"]
+    return [words[0], str(ROOT / "tests" / "held.py"), str(step), str(gate), *words[3:]]
+
+
 def start(words: Sequence[str], *, processes: int = 1, devices: int = 1) -> list[subprocess.Popen]:
     """Start the command as `processes` processes that find each other, with `devices` virtual CPUs each."""
     env = {

@@ -8,7 +8,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import numpy as np
 import processes
 import pytest
 import yaml
@@ -421,34 +420,40 @@ def test_sigterm_to_the_local_launcher_reaches_all_processes_and_ends_it(tmp_pat
 
 
 def losses(workdir: Path) -> list[tuple[int, float]]:
-    return [
-        (r["step"], r["train_loss"]) for r in read_metrics(workdir / "metrics.jsonl") if "train_loss" in r
-    ]
+    records = read_metrics(workdir / "metrics.jsonl")
+    return [(r["step"], r["train_loss"]) for r in records if "train_loss" in r]
+
+
+def last_step(workdir: Path) -> int:
+    return max((step for step, _ in losses(workdir)), default=0)
 
 
 @pytest.mark.slow
-def test_two_real_processes_told_to_stop_and_started_again_reach_the_losses_of_one(rows_dir, tmp_path):
-    changes = ("--config.total_steps=8", "--config.eval_every_steps=8", "--config.data.eval_rows=16")
+def test_two_real_processes_told_to_stop_and_started_again_reach_the_losses_of_two_never_stopped(
+    rows_dir, tmp_path
+):
+    """Bitwise. The run would not end by itself, so that the signal always comes before its end."""
+    endless = [f"--config.{name}=100000" for name in ("total_steps", "eval_every_steps")]
+    changes = (*endless, "--config.checkpoint_every_steps=100000", "--config.data.eval_rows=16")
     env = {**os.environ, "PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu"}
 
-    def start() -> subprocess.Popen:
+    def run_until(step: int, workdir: Path) -> str:
+        """Run until `step` is in the record, tell the launcher to stop and return what was printed."""
         launcher = ["launch/local.sh", "--processes=2", f"--port={processes.free_port()}", "--"]
-        words = [*launcher, *processes.pretrain_words(rows_dir, tmp_path / "two", *changes)]
+        words = [*launcher, *processes.pretrain_words(rows_dir, workdir, *changes)]
         pipe = subprocess.PIPE
-        return subprocess.Popen(words, cwd=ROOT, env=env, stdout=pipe, stderr=pipe, text=True)
+        started = subprocess.Popen(words, cwd=ROOT, env=env, stdout=pipe, stderr=pipe, text=True)
+        processes.wait_until(lambda: last_step(workdir) >= step, [started])
+        started.send_signal(signal.SIGTERM)
+        out, err = started.communicate(timeout=processes.PATIENCE_SECONDS)
+        assert started.returncode == 75, err
+        return out
 
-    launcher = start()
-    record = tmp_path / "two" / "metrics.jsonl"
-    processes.wait_until(lambda: record.is_file() and len(losses(tmp_path / "two")) > 2, [launcher])
-    launcher.send_signal(signal.SIGTERM)
-    _, err = launcher.communicate(timeout=processes.PATIENCE_SECONDS)
-    assert launcher.returncode == 75, err
-    launcher = start()
-    out, err = launcher.communicate(timeout=processes.PATIENCE_SECONDS)
-    assert launcher.returncode == 0, err
-    assert out.count("Resuming from step") == 1
-    processes.run(processes.pretrain_words(rows_dir, tmp_path / "one", *changes))
-    one, two = (losses(tmp_path / name) for name in ("one", "two"))
-    assert [step for step, _ in one] == [step for step, _ in two] == list(range(1, 9))
-    # Another number of processes sums in another order.
-    np.testing.assert_allclose([loss for _, loss in two], [loss for _, loss in one], rtol=1e-6)
+    assert "Resuming" not in run_until(3, tmp_path / "stopped")
+    stopped_at = last_step(tmp_path / "stopped")
+    out = run_until(stopped_at + 5, tmp_path / "stopped")
+    assert out.count(f"Resuming from step {stopped_at}") == 1
+    run_until(stopped_at + 5, tmp_path / "whole")
+    stopped, whole = (losses(tmp_path / name)[: stopped_at + 5] for name in ("stopped", "whole"))
+    assert [step for step, _ in whole] == list(range(1, stopped_at + 6))
+    assert stopped == whole

@@ -6,12 +6,12 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import processes
 import pytest
 
 from eelbert_jax.data.rows import Rows
@@ -325,17 +325,14 @@ def test_killed_by_signal_9_and_resumed_bitwise(rows_dir, tmp_path):
     env = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     subprocess.run([*words, f"--workdir={whole}"], env=env, check=True, capture_output=True)
-    process = subprocess.Popen([*words, f"--workdir={parts}"], env=env, stdout=subprocess.PIPE)
-    deadline = time.monotonic() + 120
-    while not (parts / "checkpoints" / "12").is_dir():
-        assert process.poll() is None, "the run ended before it was killed"
-        assert time.monotonic() < deadline
+    killed = processes.held_at(14, [*words, f"--workdir={parts}"], tmp_path / "never")
+    process = subprocess.Popen(killed, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    processes.wait_until(lambda: (parts / "checkpoints" / "12").is_dir(), [process])
     process.send_signal(signal.SIGKILL)
     process.communicate()
-    assert not (parts / "checkpoints" / "20").exists()
     resumed = subprocess.run(
         [*words, f"--workdir={parts}"], env=env, check=True, capture_output=True, text=True
     )
-    assert "Resuming from step" in resumed.stdout
+    assert "Resuming from step 12" in resumed.stdout
     assert losses(parts) == losses(whole)
     assert_same_params(whole, parts)
