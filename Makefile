@@ -10,7 +10,7 @@ RUNS ?= runs
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 
-.PHONY: help quickstart checkpoints glue test test-slow test-tpu-plan lint format bench clean
+.PHONY: help quickstart checkpoints glue test test-slow test-plan lint format bench clean
 
 help:
 	@echo "make quickstart  prepare, pre-train and question a small model in five minutes; no data needed"
@@ -18,7 +18,7 @@ help:
 	@echo "make glue        fine-tune them and two ablations on GLUE, three seeds a task, and report (hours)"
 	@echo "make test        the tests, first stage"
 	@echo "make test-slow   the second stage: parity with PyTorch, killed processes, Apache Beam"
-	@echo "make test-tpu-plan  the part of it that plans for TPU slices: installs their compiler, 0.7 GB"
+	@echo "make test-plan   the part of it that plans for absent TPUs and GPUs: installs their compilers, 1.4 GB"
 	@echo "make lint        ruff (rules and format), mypy and shellcheck"
 	@echo "make format      let ruff format the code"
 	@echo "make bench       the benchmarks, one JSON line a case (BENCHMARK_FLAGS=--quick for a check)"
@@ -63,10 +63,10 @@ test: $(VENV)/.test
 test-slow: $(VENV)/.test $(VENV)-beam/.test
 	$(BIN)/python -m pytest -q -n 2 -m slow
 	$(VENV)-beam/bin/python -m pytest -q -m slow tests/test_beam.py
-	$(MAKE) test-tpu-plan
+	$(MAKE) test-plan
 
-test-tpu-plan: $(VENV)-tpu-plan/.test
-	$(VENV)-tpu-plan/bin/python -m pytest -q -m slow tests/test_plan_tpu.py
+test-plan: $(VENV)-plan/.test
+	$(VENV)-plan/bin/python -m pytest -q -m slow tests/test_plan_tpu.py tests/test_plan_gpu.py
 
 lint: $(VENV)/.test
 	$(BIN)/ruff check .
@@ -82,7 +82,7 @@ bench: $(VENV)/.test
 	@for name in $(BENCHMARKS); do $(BIN)/python benchmarks/$$name.py $(BENCHMARK_FLAGS) || exit 1; done
 
 clean:
-	rm -rf $(VENV) $(VENV)-beam $(VENV)-tpu-plan $(WORKDIR)
+	rm -rf $(VENV) $(VENV)-beam $(VENV)-plan $(WORKDIR)
 
 $(VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
@@ -113,12 +113,12 @@ $(VENV)-beam/.test: requirements-beam.txt pyproject.toml | $(VENV)/bin/python
 	@$(VENV)-beam/bin/python -m pip --disable-pip-version-check install --quiet --no-deps --editable .
 	@touch $@
 
-# The TPU compiler stands in an environment of its own that reads the first: beside JAX itself it would make every
-# process look for TPUs.
-$(VENV)-tpu-plan/.test: pyproject.toml $(VENV)/.test
-	@echo "installing the TPU compiler into $(VENV)-tpu-plan (0.7 GB)"
-	@$(BIN)/python -m venv $(VENV)-tpu-plan
+# The compilers for TPUs and GPUs stand in an environment of their own that reads the first: beside JAX itself they
+# would make every process look for such devices.
+$(VENV)-plan/.test: requirements-plan.txt $(VENV)/.test
+	@echo "installing the compilers for TPUs and GPUs into $(VENV)-plan (1.4 GB)"
+	@$(BIN)/python -m venv $(VENV)-plan
 	@$(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))' \
-	  > $$($(VENV)-tpu-plan/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/base.pth
-	@$(VENV)-tpu-plan/bin/python -m pip --disable-pip-version-check install --quiet --no-deps 'libtpu==0.0.42.*'
+	  > $$($(VENV)-plan/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/base.pth
+	@$(VENV)-plan/bin/python -m pip --disable-pip-version-check install --quiet --no-deps -r requirements-plan.txt
 	@touch $@

@@ -109,7 +109,7 @@ def our_epoch(case: str, options: argparse.Namespace) -> Turn:
         losses.clear()
         state = jax.block_until_ready(jax.tree.map(jnp.copy, start))
         with (
-            supervise(Goodput(time.monotonic()), watchdog_seconds=0.0) as supervision,
+            supervise(Goodput(), watchdog_seconds=0.0) as supervision,
             Writer(None, setup.durations.total_steps, None, tensorboard=False) as writer,
         ):
             began = options.clock()

@@ -17,6 +17,7 @@ import orbax.checkpoint as ocp
 import pytest
 
 from eelbert_jax.errors import UserError
+from eelbert_jax.training import manifest
 from eelbert_jax.training.checkpoint import Checkpoints
 from eelbert_jax.training.manifest import MANIFEST_NAME
 from eelbert_jax.training.state import TrainState
@@ -104,6 +105,18 @@ def test_damage_is_named_and_the_newest_good_step_taken(tmp_path, capfd, pattern
     with Checkpoints(tmp_path) as checkpoints:
         assert checkpoints.latest_step() == 1
     assert {path.name for path in tmp_path.iterdir()} == {"1", "2.corrupt"}
+
+
+def test_a_damaged_checkpoint_that_cannot_be_renamed_is_a_clear_error(tmp_path, monkeypatch):
+    save(tmp_path, 1, 2)
+    flip_bit(one_file(tmp_path / "2", FILES[0]))
+
+    def refuse(folder):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(manifest, "set_aside", refuse)
+    with pytest.raises(UserError, match=r"2 in .* is damaged .* cannot be renamed: Permission denied\. Move"):
+        Checkpoints(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -338,6 +351,7 @@ import sys, jax
 from pathlib import Path
 sys.path.insert(0, {tests!r})
 from test_checkpoint import IDENTITY, assert_state, state_at
+from eelbert_jax.training import manifest
 from eelbert_jax.training.checkpoint import Checkpoints
 SIZE = 200_000
 with Checkpoints(Path(sys.argv[1])) as checkpoints:

@@ -21,7 +21,7 @@ FORBIDDEN = [
     # The model knows the hash and the vocabulary.
     ("model*", "*", ("errors", "model*", "hash*", "strings", "vocabulary")),
     # Data knows no model and no trainer.
-    ("data*", "*", ("errors", "data*", "strings", "vocabulary")),
+    ("data*", "*", ("errors", "data*", "strings", "vocabulary", "workdir")),
     # Training gets the model handed in and knows no job.
     ("training*", "*", ("errors", "training*", "data.masking", "data.rows")),
     # A report reads what runs left; it knows the names of sizes, but builds no model.

@@ -137,7 +137,9 @@ def test_matmul_flops_count_loops_and_gradients():
 def test_a_topology_without_its_compiler_is_a_clear_error(monkeypatch):
     monkeypatch.setattr(topology.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(UserError, match=r"pip install 'eelbert_jax\[tpu-plan\]'"):
-        topology.tpu_devices("v5e:2x4")
+        topology.absent_devices("v5e:2x4")
+    with pytest.raises(UserError, match=r"pip install 'eelbert_jax\[gpu-plan\]'"):
+        topology.absent_devices("h200:8")
 
 
 def a_plan(**changes):
@@ -173,6 +175,14 @@ def test_an_unknown_chip_gets_no_time():
     page = text.page(a_plan(device_kind="TPU v99", estimate=None), "Plan")
     assert "none is estimated" in page
     assert "tokens/s" not in page
+
+
+def test_what_the_compiler_does_not_say_is_unknown_and_not_zero():
+    page = text.page(a_plan(flops=None, bytes_accessed=None, estimate=None), "Plan")
+    for label in ("FLOPs as the compiler counts", "bytes accessed as the compiler counts"):
+        [line] = [line for line in page.splitlines() if label in line]
+        assert line.split()[-1] == "unknown"
+    assert "does not say how many bytes" in page
 
 
 def test_a_change_without_a_plan_says_why():

@@ -1,52 +1,16 @@
-"""Plans for TPU slices that are not here: needs libtpu, which `make test-tpu-plan` installs."""
+"""Plans for TPU slices that are not here: needs libtpu, which `make test-plan` installs."""
 
 import importlib.util
-import json
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
-
-ROOT = Path(__file__).resolve().parents[1]
-WIDTH, VOCABULARY = 128 * 8, 1024
-"""A share of an eighth fills the 128 lanes of a TPU: only then does its compiler scatter what it reduces."""
+from plans import WIDTH, payload, planned, run_plan
 
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(
-        importlib.util.find_spec("libtpu") is None, reason="libtpu is not installed: make test-tpu-plan"
+        importlib.util.find_spec("libtpu") is None, reason="libtpu is not installed: make test-plan"
     ),
 ]
-
-
-def run_plan(topology, *flags):
-    """Return the finished process that plans a small model without dropout, which compiles fastest."""
-    command = [sys.executable, "-m", "eelbert_jax", "pretrain", "--plan", f"--topology={topology}", "--json"]
-    command += ["--config=configs/pretrain.py:micro", "--noalternatives"]
-    sizes = dict(
-        hidden_size=WIDTH,
-        vocab_size=VOCABULARY,
-        max_position_embeddings=128,
-        hidden_dropout_prob=0.0,
-        attention_probs_dropout_prob=0.0,
-    )
-    command += [f"--config.model.{name}={value}" for name, value in sizes.items()]
-    environment = {**os.environ, "JAX_PLATFORMS": "cpu"}
-    return subprocess.run(
-        [*command, *flags], cwd=ROOT, env=environment, capture_output=True, text=True, check=False
-    )
-
-
-def planned(topology, *flags):
-    done = run_plan(topology, "--config.batch_size=8", *flags)
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout)
-
-
-def payload(plan, kind):
-    return sum(one["payload_bytes"] for one in plan["traffic"] if one["kind"] == kind)
 
 
 def test_float32_gradients_are_reduced_once_and_nothing_else_is_sent():

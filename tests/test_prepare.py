@@ -258,13 +258,15 @@ def test_folder_in_use_is_refused(corpus, tmp_path):
     (tmp_path / "rows").mkdir()
     with open(tmp_path / "rows/.lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        with pytest.raises(UserError, match="Another process is preparing in"):
+        with pytest.raises(UserError, match="Another process works in"):
             prepare.main(flags(corpus, tmp_path / "rows"))
 
 
 def test_unwritable_folder_is_refused(corpus, tmp_path):
     (tmp_path / "file").touch()
-    with pytest.raises(UserError, match=r"Cannot write to .*file/rows: Not a directory.*--workdir"):
+    with pytest.raises(
+        UserError, match=r"Cannot write to the workdir '.*file/rows': Not a directory.*--workdir"
+    ):
         prepare.main(flags(corpus, tmp_path / "file/rows"))
 
 

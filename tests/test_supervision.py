@@ -29,15 +29,15 @@ def clock(monkeypatch):
 
 
 def test_every_second_is_of_one_phase(clock):
-    goodput = Goodput(began=90.0)
-    clock.now = 101.0
+    goodput = Goodput()
+    clock.now = 111.0
     goodput.enter("step")
-    clock.now = 104.0
+    clock.now = 114.0
     with goodput.during("data"):
-        clock.now = 105.0
+        clock.now = 115.0
         with goodput.during("checkpoint"):
-            clock.now = 107.0
-    clock.now = 110.0
+            clock.now = 117.0
+    clock.now = 120.0
     seconds = goodput.seconds()
     expected = {"init": 11.0, "step": 6.0, "data": 1.0, "checkpoint": 2.0}
     assert seconds == {f"seconds_{phase}": expected.get(phase, 0.0) for phase in PHASES}
@@ -60,14 +60,16 @@ def test_what_was_done_after_the_resumed_step_is_lost(clock, saved_step, kept, l
         record(20, 3.0, 5.0),
         record(30, 3.0, 10.0),
     ]
-    seconds = Goodput(clock.now, records, saved_step).seconds()
+    goodput = Goodput()
+    goodput.resume(records, saved_step)
+    seconds = goodput.seconds()
     assert seconds["seconds_lost"] == lost
     assert seconds["seconds_init"] + seconds["seconds_step"] == kept
 
 
 def test_sigterm_is_remembered_once_and_the_handler_is_put_back():
     before = signal.getsignal(signal.SIGTERM)
-    with supervise(Goodput(time.monotonic()), 0) as supervision:
+    with supervise(Goodput(), 0) as supervision:
         assert not supervision.preemption.reached(1)
         os.kill(os.getpid(), signal.SIGTERM)
         assert supervision.preemption.reached(2)
@@ -87,7 +89,7 @@ def test_a_stuck_process_ends_with_its_stacks_and_a_busy_one_does_not():
     program = """
 import sys, time
 from eelbert_jax.training.supervision import Watchdog
-watchdog = Watchdog(1.0)
+watchdog = Watchdog(3.0)
 def stuck_here():
     while True:
         time.sleep(10)

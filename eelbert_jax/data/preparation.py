@@ -8,7 +8,6 @@ Leaves reading to `corpus`, what a row is to `rows` and what lies beside the sha
 
 import contextlib
 import dataclasses
-import fcntl
 import functools
 import hashlib
 import importlib.metadata
@@ -33,12 +32,12 @@ from eelbert_jax.data.word_encoder import WordEncoder
 from eelbert_jax.data.workers import run_tasks
 from eelbert_jax.errors import UserError
 from eelbert_jax.vocabulary import Vocabulary, save_vocabulary
+from eelbert_jax.workdir import locked
 
 HEAD_CHARACTERS = 4096
 """What decides whether a document is held out; no more than the least first chunk of a longer document."""
 FLUSH_TOKENS = 1 << 18
 """Tokens that gather before they are written as rows."""
-LOCK_NAME = ".lock"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -310,21 +309,15 @@ def _own(directory: str) -> Iterator[None]:
     work, since equal plans give equal bytes.
 
     Raises:
-      UserError: another process works there.
+      UserError: the folder cannot be made or written, or another process works there.
     """
     if storage.is_url(directory):
         yield
         return
     folder = Path(directory)
-    for name in (*SPLITS, records.UNIT_FOLDER):
-        (folder / name).mkdir(parents=True, exist_ok=True)
-    with open(folder / LOCK_NAME, "w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise UserError(
-                f"Another process is preparing in {directory}. Wait for it or stop it."
-            ) from error
+    with locked(folder):
+        for name in (*SPLITS, records.UNIT_FOLDER):
+            (folder / name).mkdir(exist_ok=True)
         for temporary in folder.rglob("*.tmp"):
             temporary.unlink()  # left by a killed run; the lock keeps this from being a live one's here
         yield

@@ -6,7 +6,6 @@ the record to `results`.
 
 import dataclasses
 import json
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -37,7 +36,7 @@ from eelbert_jax.training.checkpoint import Checkpoints
 from eelbert_jax.training.goodput import Goodput
 from eelbert_jax.training.optimizer import OptimizerConfig, make_optimizer
 from eelbert_jax.training.state import TrainState, initializer
-from eelbert_jax.training.supervision import supervise
+from eelbert_jax.training.supervision import Supervision, supervise
 from eelbert_jax.training.writer import METRICS_NAME, Writer, read_metrics
 from eelbert_jax.vocabulary import Vocabulary, save_vocabulary
 from eelbert_jax.workdir import RESULT_NAME, locked, write_whole
@@ -168,10 +167,10 @@ def finetune(config: ml_collections.ConfigDict, workdir: str | Path) -> dict[str
       UserError: the checkpoint, the data or the config do not fit, or another process works in the workdir.
       Preempted: the machine asked for the end; the step reached is saved.
     """
-    workdir, began = Path(workdir), time.monotonic()
-    with locked(workdir):
+    workdir = Path(workdir)
+    with supervise(Goodput(), watchdog_seconds=0) as supervision, locked(workdir):
         setup = set_up(config)
-        evaluation, figures, seconds = _train(setup, workdir, config, began)
+        evaluation, figures = _train(setup, workdir, config, supervision)
         record = result(
             config,
             setup.data,
@@ -181,19 +180,15 @@ def finetune(config: ml_collections.ConfigDict, workdir: str | Path) -> dict[str
             figures,
             setup.durations.total_steps,
         )
-        record["seconds"] = seconds
+        record["seconds"] = supervision.goodput.total()
         write_whole(workdir / RESULT_NAME, json.dumps(record, indent=2) + "\n")
     return record
 
 
 def _train(
-    setup: Setup, workdir: Path, config: ml_collections.ConfigDict, began: float
-) -> tuple[Evaluation, dict[str, float], float]:
-    """Train to the end, saving in `workdir`.
-
-    Returns:
-      What knows the best step, the last step's figures, and the seconds that all starts of the run took.
-    """
+    setup: Setup, workdir: Path, config: ml_collections.ConfigDict, supervision: Supervision
+) -> tuple[Evaluation, dict[str, float]]:
+    """Train to the end, saving in `workdir`, and return what knows the best step, and the last figures."""
     with (
         Checkpoints(workdir / CHECKPOINTS_NAME) as checkpoints,
         Checkpoints(workdir / BEST_NAME) as best_checkpoints,
@@ -209,12 +204,9 @@ def _train(
         save_vocabulary(setup.vocabulary, workdir / VOCABULARY_NAME)
         total_steps = setup.durations.total_steps
         records = read_metrics(workdir / METRICS_NAME)
-        goodput = Goodput(began, records, saved_step)
+        supervision.goodput.resume(records, saved_step)
         kept = [record for record in records if saved_step is not None and record["step"] <= saved_step]
-        with (
-            supervise(goodput, watchdog_seconds=0) as supervision,
-            Writer(workdir, total_steps, saved_step, tensorboard=config.tensorboard) as writer,
-        ):
+        with Writer(workdir, total_steps, saved_step, tensorboard=config.tensorboard) as writer:
             evaluation = Evaluation(setup.data, setup.answer, kept, config.on_degenerate)
 
             def save(state: TrainState) -> None:
@@ -239,7 +231,7 @@ def _train(
                 checkpoints.wait()
                 raise
             checkpoints.wait()
-    return evaluation, figures, goodput.total()
+    return evaluation, figures
 
 
 def main(argv: list[str]) -> None:

@@ -56,7 +56,7 @@ JOBS: Mapping[str, Job] = MappingProxyType(
                 ("show_batch", 0, "print the rows of this update, as training saw them, and train nothing"),
                 *DISTRIBUTED_FLAGS,
                 ("plan", False, "train nothing: compile the step and say what it takes (needs no workdir)"),
-                ("topology", "", "with --plan: a TPU slice that need not be here, such as v5e:16x16"),
+                ("topology", "", "with --plan: devices that need not be here, such as v5e:16x16 or h200:8"),
                 ("alternatives", True, "with --plan: also what other batches and meshes would cost"),
                 ("json", False, "with --plan: print one JSON object instead of a page"),
             ),

@@ -13,7 +13,7 @@ from eelbert_jax.errors import UserError
 from eelbert_jax.jobs.trainer import make_trainer, train_step_arguments
 from eelbert_jax.planning import text
 from eelbert_jax.planning.plan import DoesNotFit, Plan, plan_step
-from eelbert_jax.planning.topology import tpu_devices
+from eelbert_jax.planning.topology import absent_devices
 from eelbert_jax.training import sharding
 from eelbert_jax.vocabulary import SPECIAL_TOKENS, Vocabulary
 
@@ -57,7 +57,7 @@ def plan(config: ml_collections.ConfigDict, topology: str, *, alternatives: bool
 
     Args:
       config: of `configs/pretrain.py`.
-      topology: a TPU slice as "v5e:16x16"; "" for the devices of this machine.
+      topology: of `absent_devices`, as "v5e:16x16"; "" for the devices of this machine.
       alternatives: also plan other batches and meshes; each takes another compilation.
 
     Raises:
@@ -65,7 +65,7 @@ def plan(config: ml_collections.ConfigDict, topology: str, *, alternatives: bool
     """
     if topology:
         jax.config.update("jax_platforms", "cpu")  # no device of this machine is asked
-    devices = tpu_devices(topology) if topology else jax.devices()
+    devices = absent_devices(topology) if topology else jax.devices()
     vocabulary, row_length = _rows(config)
     try:
         planned = _plan(config, devices, vocabulary, row_length)

@@ -1,7 +1,6 @@
 """`eelbert pretrain`: rows and a config in, checkpoints and a record of the losses out."""
 
 import contextlib
-import time
 from pathlib import Path
 
 import jax
@@ -21,7 +20,7 @@ from eelbert_jax.training.checkpoint import Checkpoints
 from eelbert_jax.training.goodput import Goodput
 from eelbert_jax.training.sharding import Layout
 from eelbert_jax.training.state import TrainState
-from eelbert_jax.training.supervision import supervise
+from eelbert_jax.training.supervision import Supervision, supervise
 from eelbert_jax.training.writer import METRICS_NAME, Writer, read_metrics
 from eelbert_jax.vocabulary import save_vocabulary
 from eelbert_jax.workdir import locked
@@ -145,15 +144,21 @@ def pretrain(config: ml_collections.ConfigDict, workdir: str | Path) -> dict[str
       NonFiniteLoss: too many losses or gradients in a row, or a parameter, are NaN or infinite.
       Preempted: the machine asked for the end; the step reached is saved.
     """
-    began = time.monotonic()
     workdir = Path(workdir).expanduser()
     _check(config)
-    with locked(workdir) if jax.process_index() == 0 else contextlib.nullcontext():
-        return _pretrain(config, workdir, *_open_rows(config), began)
+    with (
+        supervise(Goodput(), config.watchdog_seconds) as supervision,
+        locked(workdir) if jax.process_index() == 0 else contextlib.nullcontext(),
+    ):
+        return _pretrain(config, workdir, *_open_rows(config), supervision)
 
 
 def _pretrain(
-    config: ml_collections.ConfigDict, workdir: Path, train_rows: Rows, eval_rows: Rows, began: float
+    config: ml_collections.ConfigDict,
+    workdir: Path,
+    train_rows: Rows,
+    eval_rows: Rows,
+    supervision: Supervision,
 ) -> dict[str, float]:
     """Do the work of `pretrain` in a workdir that is this run's alone."""
     vocabulary = train_rows.vocabulary
@@ -173,11 +178,9 @@ def _pretrain(
             record = ml_collections.ConfigDict({**config.to_dict(), "run": run})
             command_line.write_config(record, workdir)
             save_vocabulary(vocabulary, workdir / VOCABULARY_NAME)
-        goodput = Goodput(began, read_metrics(workdir / METRICS_NAME), saved_step)
-        with (
-            supervise(goodput, config.watchdog_seconds) as supervision,
-            Writer(ours, config.total_steps, saved_step, tensorboard=config.tensorboard) as writer,
-        ):
+        goodput = supervision.goodput
+        goodput.resume(read_metrics(workdir / METRICS_NAME), saved_step)
+        with Writer(ours, config.total_steps, saved_step, tensorboard=config.tensorboard) as writer:
 
             def finish() -> None:
                 with goodput.during("checkpoint"):

@@ -86,6 +86,26 @@ CHIPS: Mapping[str, Chip] = MappingProxyType(
             clock_hz=918e12 / (8 * 256 * 256),
             source="https://cloud.google.com/tpu/docs/v6e",
         ),
+        "NVIDIA A100-SXM4-80GB": Chip(
+            name="NVIDIA A100 SXM 80 GB",
+            memory_bytes=80e9,
+            peak_flops=312e12,
+            memory_bandwidth=2.039e12,
+            ring_bandwidth=600e9 / 2,
+            ring_multiple=1,
+            clock_hz=None,
+            source="https://www.nvidia.com/en-us/data-center/a100/",
+        ),
+        "NVIDIA H100 80GB HBM3": Chip(
+            name="NVIDIA H100 SXM",
+            memory_bytes=80e9,
+            peak_flops=989e12,  # half of the sheet's figure, which is for sparse matrices
+            memory_bandwidth=3.35e12,
+            ring_bandwidth=900e9 / 2,
+            ring_multiple=1,
+            clock_hz=None,
+            source="https://www.nvidia.com/en-us/data-center/h100/",
+        ),
         "NVIDIA H200": Chip(
             name="NVIDIA H200 SXM",
             memory_bytes=141e9,

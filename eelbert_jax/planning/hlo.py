@@ -17,6 +17,7 @@ _CALLED = re.compile(r"\b(calls|body|to_apply|true_computation|false_computation
 _BRANCHES = re.compile(r"branch_computations=\{([^}]*)\}")
 _CONDITION = re.compile(r"\bcondition=%?([\w.\-]+)")
 _TRIP_COUNT = re.compile(r'"known_trip_count":\{"n":"(\d+)"')
+_COMMENT = re.compile(r"/\*.*?\*/")
 _INTEGER = re.compile(r"[su]\d+\[\](?:\{[^}]*\})? constant\((\d+)\)")
 
 _ENDS = ("async-done", "async-update")
@@ -30,6 +31,7 @@ class Instruction:
     """One instruction of a program.
 
     Attributes:
+      name: unique in its computation.
       opcode: such as "all-reduce".
       shape: text of its result, a tuple in parentheses.
       text: the whole line.
@@ -38,12 +40,20 @@ class Instruction:
       is_fused: it is part of a fusion, whose cost stands at the fusion.
     """
 
+    name: str
     opcode: str
     shape: str
     text: str
-    times: int
-    computation: str
-    is_fused: bool
+    times: int = 1
+    computation: str = ""
+    is_fused: bool = False
+
+    @property
+    def operands(self) -> list[str]:
+        """Names of the operands."""
+        start = self.text.index(f" {self.opcode}(") + len(self.opcode) + 1
+        parts = elements(_COMMENT.sub("", self.text[start:]))
+        return [part.split()[-1].lstrip("%") for part in parts if part]
 
 
 def executed(text: str) -> Iterator[Instruction]:
@@ -55,21 +65,25 @@ def executed(text: str) -> Iterator[Instruction]:
     Raises:
       ValueError: the text has no entry.
     """
-    entry, computations = _computations(text)
-    yield from _walk(computations, entry, 1, False)
+    entry, found = computations(text)
+    yield from _walk(found, entry, 1, False)
 
 
 def _walk(computations: dict[str, list[str]], name: str, times: int, fused: bool) -> Iterator[Instruction]:
     for line in computations.get(name, ()):
-        shape, opcode = _shape_and_opcode(line)
-        yield Instruction(opcode, shape, line, times, name, fused)
-        inner = times * (_trip_count(computations, line) or 1) if opcode == "while" else times
-        for callee in _callees(line, opcode):
-            yield from _walk(computations, callee, inner, fused or opcode == "fusion")
+        one = dataclasses.replace(instruction(line), times=times, computation=name, is_fused=fused)
+        yield one
+        inner = times * (_trip_count(computations, line) or 1) if one.opcode == "while" else times
+        for callee in callees(one):
+            yield from _walk(computations, callee, inner, fused or one.opcode == "fusion")
 
 
-def _computations(text: str) -> tuple[str, dict[str, list[str]]]:
-    """Return the entry's name, and the instruction lines of every computation."""
+def computations(text: str) -> tuple[str, dict[str, list[str]]]:
+    """Return the entry's name, and the instruction lines of every computation.
+
+    Raises:
+      ValueError: the text has no entry.
+    """
     found: dict[str, list[str]] = {}
     entry, lines = "", []
     for line in text.splitlines():
@@ -84,18 +98,20 @@ def _computations(text: str) -> tuple[str, dict[str, list[str]]]:
     return entry, found
 
 
-def _shape_and_opcode(line: str) -> tuple[str, str]:
-    """Split "name = SHAPE opcode(...": no parenthesis of a shape follows a space and a word."""
-    right = line.partition(" = ")[2]
+def instruction(line: str) -> Instruction:
+    """Read "name = SHAPE opcode(...": no parenthesis of a shape follows a space and a word."""
+    left, _, right = line.partition(" = ")
     opcode = _OPCODE.search(right)
-    return right[: opcode.start()] if opcode else right, opcode.group(1) if opcode else ""
+    shape = right[: opcode.start()] if opcode else right
+    return Instruction(left.split()[-1].lstrip("%"), opcode.group(1) if opcode else "", shape, line)
 
 
-def _callees(line: str, opcode: str) -> list[str]:
-    if opcode in _ENDS:
+def callees(one: Instruction) -> list[str]:
+    """Return the computations that an instruction runs."""
+    if one.opcode in _ENDS:
         return []
-    names = [name for word, name in _CALLED.findall(line) if word != "to_apply" or opcode == "call"]
-    branches = _BRANCHES.search(line)
+    names = [name for word, name in _CALLED.findall(one.text) if word != "to_apply" or one.opcode == "call"]
+    branches = _BRANCHES.search(one.text)
     return names + ([name.strip(" %") for name in branches.group(1).split(",")] if branches else [])
 
 

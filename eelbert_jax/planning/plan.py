@@ -11,6 +11,7 @@ from typing import Any
 import jax
 
 from eelbert_jax.errors import UserError
+from eelbert_jax.planning.accessed import bytes_accessed
 from eelbert_jax.planning.chips import CHIPS
 from eelbert_jax.planning.collectives import Traffic, find_collectives, traffic
 from eelbert_jax.planning.estimate import Estimate, estimate, estimated_cycles, matmul_flops
@@ -59,12 +60,12 @@ class Plan:
       row_length: L.
       total_steps: optimizer steps of the run.
       memory: of a chip.
-      flops: of a chip, as the compiler counts; the body of a loop once.
+      flops: of a chip, as the compiler counts; the body of a loop once. None where it does not say.
       matmul_flops: of a chip, of the program's matrix products.
-      bytes_accessed: of a chip, as the compiler counts.
+      bytes_accessed: of a chip, as the compiler counts; None where it does not say.
       optimal_seconds: as the compiler says; None where it gives none, or none that can be (a negative one).
       traffic: what goes over the wire.
-      estimate: None where no figures of the chip are known.
+      estimate: None where no figures of the chip are known, or the compiler counts no bytes.
     """
 
     device_kind: str
@@ -74,9 +75,9 @@ class Plan:
     row_length: int
     total_steps: int
     memory: Memory
-    flops: float
+    flops: float | None
     matmul_flops: float
-    bytes_accessed: float
+    bytes_accessed: float | None
     optimal_seconds: float | None
     traffic: tuple[Traffic, ...]
     estimate: Estimate | None
@@ -128,13 +129,13 @@ def plan_step(
     text, costs = compiled.as_text() or "", compiled.cost_analysis() or {}
     collectives = find_collectives(text, len(devices))
     products = matmul_flops(traced.jaxpr) / len(devices)
-    flops, accessed = costs.get("flops", 0.0), costs.get("bytes accessed", 0.0)
-    optimal = costs.get("optimal_seconds", 0.0)
+    flops, optimal = costs.get("flops"), costs.get("optimal_seconds")
+    accessed = costs.get("bytes accessed", bytes_accessed(text))
     shape = slice_shape(devices)
     times = None
-    if chip:
+    if chip and accessed is not None:
         cycles = estimated_cycles(text)
-        times = estimate(chip, shape, max(flops, products), accessed, cycles, collectives)
+        times = estimate(chip, shape, max(flops or 0.0, products), accessed, cycles, collectives)
     return Plan(
         device_kind=chip.name if chip else devices[0].device_kind,
         slice_shape=shape,
@@ -146,7 +147,7 @@ def plan_step(
         flops=flops,
         matmul_flops=products,
         bytes_accessed=accessed,
-        optimal_seconds=optimal if optimal > 0 else None,
+        optimal_seconds=optimal if optimal is not None and optimal > 0 else None,
         traffic=tuple(traffic(collectives)),
         estimate=times,
     )

@@ -1,15 +1,17 @@
-"""Devices that are not here: the TPU slices that libtpu compiles for. The only importer of `topologies`."""
+"""Devices that are not here: TPU slices and GPUs to compile for. The only importer of `topologies`."""
 
 import importlib.util
 import os
+import re
 from collections.abc import Sequence
 
 import jax
 from jax.experimental import topologies
 
 from eelbert_jax.errors import UserError
+from eelbert_jax.planning.gpus import GPUS
 
-ENVIRONMENT = {
+TPU_ENVIRONMENT = {
     "TPU_SKIP_MDS_QUERY": "1",  # ask no metadata server: this is no Cloud machine
     "TPU_WORKER_HOSTNAMES": "localhost",
     "TPU_ACCELERATOR_TYPE": "v5litepod-8",  # has to be some; the topology's name decides
@@ -19,29 +21,56 @@ ENVIRONMENT = {
 
 EXAMPLES = "v5e:2x4, v5e:16x16, v6e:16x16, v5p:4x4x4"
 
+GPU_PLUGIN = "jax_cuda13_plugin"
+GPU_FLAG = "--xla_gpu_autotune_level=0"
+"""Choose no kernel by running it: there is nothing to run it on."""
 
-def tpu_devices(topology: str) -> Sequence[jax.Device]:
-    """Return the devices of a TPU slice that is not here: to compile for, not to run on.
+
+def absent_devices(topology: str) -> Sequence[jax.Device]:
+    """Return devices that are not here: to compile for, not to run on.
 
     Args:
-      topology: generation, colon, chips along each axis: "v5e:16x16".
+      topology: "v5e:16x16", a TPU slice, or "h200:8", so many GPUs of one host.
 
     Raises:
-      UserError: libtpu is not installed, or knows no such slice.
+      UserError: the compiler is not installed, or knows no such devices.
     """
+    gpus = re.fullmatch(rf"({'|'.join(GPUS)}):([1-9]\d*)", topology)
+    return _gpu_devices(gpus[1], int(gpus[2])) if gpus else _tpu_devices(topology)
+
+
+def _gpu_devices(kind: str, number: int) -> Sequence[jax.Device]:
+    if importlib.util.find_spec(GPU_PLUGIN) is None:
+        raise UserError(
+            f"Planning for {kind}:{number} takes JAX's plugin for CUDA and NVIDIA's assembler (0.7 GB), "
+            "which are not installed; run pip install 'eelbert_jax[gpu-plan]'. They need no GPU."
+        )
+    flags = os.environ.get("XLA_FLAGS", "")
+    if "xla_gpu_autotune_level" not in flags:
+        os.environ["XLA_FLAGS"] = f"{flags} {GPU_FLAG}".strip()
+    return topologies.get_topology_desc(
+        platform="cuda",
+        topology_name=kind,
+        topology=f"1x1x{number}",  # slices, hosts, GPUs of a host
+        target_config=GPUS[kind].target_config(),
+    ).devices
+
+
+def _tpu_devices(topology: str) -> Sequence[jax.Device]:
     if importlib.util.find_spec("libtpu") is None:
         raise UserError(
             f"Planning for {topology} takes the TPU compiler, libtpu (0.7 GB), which is not installed; "
             "run pip install 'eelbert_jax[tpu-plan]'. It needs no TPU."
         )
-    for name, value in ENVIRONMENT.items():
+    for name, value in TPU_ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     try:
         return topologies.get_topology_desc(platform="tpu", topology_name=topology).devices
     except (jax.errors.JaxRuntimeError, RuntimeError, ValueError) as error:
         raise UserError(
             f"libtpu cannot compile for the topology {topology!r}: {' '.join(str(error).split())[:300]} "
-            f"Name a generation and the chips along each axis, for example {EXAMPLES}."
+            f"Name a generation and the chips along each axis, for example {EXAMPLES}; or GPUs of one host "
+            f"and their number: {', '.join(f'{kind}:8' for kind in GPUS)}."
         ) from error
 
 

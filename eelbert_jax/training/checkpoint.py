@@ -298,7 +298,7 @@ def _pass_over(directory: epath.Path, choice: manifest.Choice, may_rename: bool)
     for step, damage in choice.bad.items():
         line = f"Checkpoint {step} in {directory} is damaged: {damage}."
         if may_rename:
-            line += f" It is now {manifest.set_aside(directory / str(step)).name}."
+            line += f" It is now {_set_aside(directory / str(step), damage).name}."
         print(f"WARNING: {line} Taking step {choice.step} instead.", file=sys.stderr, flush=True)
     if not choice.is_verified:
         print(
@@ -307,3 +307,13 @@ def _pass_over(directory: epath.Path, choice: manifest.Choice, may_rename: bool)
             file=sys.stderr,
             flush=True,
         )
+
+
+def _set_aside(folder: epath.Path, damage: str) -> epath.Path:
+    try:
+        return manifest.set_aside(folder)
+    except OSError as error:
+        raise UserError(
+            f"Checkpoint {folder.name} in {folder.parent} is damaged ({damage}) and cannot be renamed: "
+            f"{error.strerror or error}. Move {folder} away, or get leave to write there."
+        ) from error

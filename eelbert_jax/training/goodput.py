@@ -15,27 +15,30 @@ PREFIX = "seconds_"
 class Goodput:
     """Attribute every second of a run to one phase.
 
-    The clock begins in "init". Source: ours; the terms are ML Goodput's.
-
-    Args:
-      began: `time.monotonic()` at the beginning of the job.
-      records: of `metrics.jsonl`, by earlier starts of the run.
-      saved_step: step of the checkpoint that this start resumes; what was recorded after it is lost. None:
-        all of it is.
+    The clock begins now, in "init". Source: ours; the terms are ML Goodput's.
     """
 
-    def __init__(
-        self, began: float, records: Sequence[Mapping[str, Any]] = (), saved_step: int | None = None
-    ) -> None:
+    def __init__(self) -> None:
         self._seconds = dict.fromkeys(PHASES, 0.0)
-        timed = [record for record in records if PREFIX + PHASES[0] in record]
-        kept = [record for record in timed if saved_step is not None and record["step"] <= saved_step]
-        if kept:
-            self._seconds = {phase: kept[-1][PREFIX + phase] for phase in PHASES}
-        if timed:
-            self._seconds["lost"] += sum(timed[-1][PREFIX + p] for p in PHASES) - sum(self._seconds.values())
         self._phase = PHASES[0]
-        self._since = began
+        self._since = time.monotonic()
+
+    def resume(self, records: Sequence[Mapping[str, Any]], saved_step: int | None) -> None:
+        """Add what earlier starts of the run took.
+
+        Args:
+          records: of `metrics.jsonl`, by those starts.
+          saved_step: step of the checkpoint that this start resumes; what was recorded after it is lost.
+            None: all of it is.
+        """
+        timed = [record for record in records if PREFIX + PHASES[0] in record]
+        if not timed:
+            return
+        kept = [record for record in timed if saved_step is not None and record["step"] <= saved_step]
+        before = {phase: kept[-1][PREFIX + phase] if kept else 0.0 for phase in PHASES}
+        before["lost"] += sum(timed[-1][PREFIX + phase] for phase in PHASES) - sum(before.values())
+        for phase, seconds in before.items():
+            self._seconds[phase] += seconds
 
     def enter(self, phase: str) -> None:
         """End the present phase and begin `phase`."""
