@@ -142,6 +142,12 @@ def test_a_topology_without_its_compiler_is_a_clear_error(monkeypatch):
         topology.absent_devices("h200:8")
 
 
+@pytest.mark.parametrize("name", ["nonsense", "h300:8", "h200", "h200:0"])
+def test_unknown_devices_are_a_clear_error(name):
+    with pytest.raises(UserError, match=rf"topology '{name}'\. Name a TPU generation .* h200:8"):
+        topology.absent_devices(name)
+
+
 def a_plan(**changes):
     fields = dict(
         device_kind="TPU v5e",

@@ -19,7 +19,10 @@ TPU_ENVIRONMENT = {
 }
 """What libtpu reads when it starts, unless it is set already."""
 
-EXAMPLES = "v5e:2x4, v5e:16x16, v6e:16x16, v5p:4x4x4"
+HELP = (
+    "Name a TPU generation and the chips along each axis, for example v5e:2x4, v5e:16x16, v6e:16x16 or "
+    f"v5p:4x4x4; or GPUs of one host and their number: {', '.join(f'{kind}:8' for kind in GPUS)}."
+)
 
 GPU_PLUGIN = "jax_cuda13_plugin"
 GPU_FLAG = "--xla_gpu_autotune_level=0"
@@ -36,7 +39,11 @@ def absent_devices(topology: str) -> Sequence[jax.Device]:
       UserError: the compiler is not installed, or knows no such devices.
     """
     gpus = re.fullmatch(rf"({'|'.join(GPUS)}):([1-9]\d*)", topology)
-    return _gpu_devices(gpus[1], int(gpus[2])) if gpus else _tpu_devices(topology)
+    if gpus:
+        return _gpu_devices(gpus[1], int(gpus[2]))
+    if not re.match(r"v\d", topology):
+        raise UserError(f"Cannot plan for the topology {topology!r}. {HELP}")
+    return _tpu_devices(topology)
 
 
 def _gpu_devices(kind: str, number: int) -> Sequence[jax.Device]:
@@ -68,9 +75,7 @@ def _tpu_devices(topology: str) -> Sequence[jax.Device]:
         return topologies.get_topology_desc(platform="tpu", topology_name=topology).devices
     except (jax.errors.JaxRuntimeError, RuntimeError, ValueError) as error:
         raise UserError(
-            f"libtpu cannot compile for the topology {topology!r}: {' '.join(str(error).split())[:300]} "
-            f"Name a generation and the chips along each axis, for example {EXAMPLES}; or GPUs of one host "
-            f"and their number: {', '.join(f'{kind}:8' for kind in GPUS)}."
+            f"libtpu cannot compile for the topology {topology!r}: {' '.join(str(error).split())[:300]} {HELP}"
         ) from error
 
 
