@@ -75,7 +75,8 @@ def _tpu_devices(topology: str) -> Sequence[jax.Device]:
         return topologies.get_topology_desc(platform="tpu", topology_name=topology).devices
     except (jax.errors.JaxRuntimeError, RuntimeError, ValueError) as error:
         raise UserError(
-            f"libtpu cannot compile for the topology {topology!r}: {' '.join(str(error).split())[:300]} {HELP}"
+            f"libtpu cannot compile for the topology {topology!r}: "
+            f"{' '.join(str(error).split())[:300]} {HELP}"
         ) from error
 
 
