@@ -71,7 +71,7 @@ def test_sigterm_saves_the_step_reached_and_the_same_command_continues_bitwise(r
 
 @pytest.mark.parametrize("steps_per_call", [1, 4])
 def test_sigterm_to_one_of_two_processes_saves_one_step_on_both(rows_dir, tmp_path, steps_per_call):
-    """Fault 4. The step that JAX names may lie inside a call of several."""
+    """Fault 4, in a fresh run and in a resumed one before its first step."""
     calls = [f"--config.{name}={steps_per_call}" for name in ("steps_per_call", "log_every_steps")]
     both = start(pretrain_words(rows_dir, tmp_path, *SLOWLY, *calls), processes=2)
     wait_until(lambda: steps_done(tmp_path) >= 5, both)
@@ -81,7 +81,11 @@ def test_sigterm_to_one_of_two_processes_saves_one_step_on_both(rows_dir, tmp_pa
     said = {re.search(r"saved step (\d+)", error).group(1) for _, _, error in ended}
     assert len(said) == 1
     assert said == {str(max(saved_steps(tmp_path)))}
-    more = int(said.pop()) + 4
+    again = start(pretrain_words(rows_dir, tmp_path, *SLOWLY, *calls), processes=2)
+    assert any("Resuming from step" in line for line in again[0].stdout), "after what gloo prints"
+    again[1].send_signal(signal.SIGTERM)  # before the first step, if it comes in time
+    assert [status for status, _, _ in finish(again)] == [75, 75]
+    more = max(saved_steps(tmp_path)) + 4
     durations = ("eval_every_steps", "checkpoint_every_steps")
     every = [f"--config.{name}={steps_per_call}" for name in durations]
     words = pretrain_words(rows_dir, tmp_path, f"--config.total_steps={more}", *calls, *every)

@@ -9,6 +9,7 @@ import time
 import pytest
 
 from eelbert_jax.errors import UserError
+from eelbert_jax.training import supervision
 from eelbert_jax.training.goodput import PHASES, Goodput
 from eelbert_jax.training.supervision import Preemption, Watchdog, supervise
 
@@ -69,10 +70,10 @@ def test_what_was_done_after_the_resumed_step_is_lost(clock, saved_step, kept, l
 
 def test_sigterm_is_remembered_once_and_the_handler_is_put_back():
     before = signal.getsignal(signal.SIGTERM)
-    with supervise(Goodput(), 0) as supervision:
-        assert not supervision.preemption.reached(1)
+    with supervise(Goodput(), 0) as watchers:
+        assert not watchers.preemption.reached()
         os.kill(os.getpid(), signal.SIGTERM)
-        assert supervision.preemption.reached(2)
+        assert watchers.preemption.reached()
         assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL, "a second signal kills"
     assert signal.getsignal(signal.SIGTERM) == before
 
@@ -80,9 +81,24 @@ def test_sigterm_is_remembered_once_and_the_handler_is_put_back():
 def test_a_process_without_the_signal_goes_on():
     preemption = Preemption()
     try:
-        assert not preemption.reached(1)
+        assert not preemption.reached()
     finally:
         preemption.close()
+
+
+def test_several_processes_number_their_questions_from_the_start_whatever_the_step(monkeypatch):
+    """A signal before the first question is answered at number 1, as the coordination service counts."""
+    asked = []
+
+    def answer(number):
+        asked.append(number)
+        return number == 1
+
+    monkeypatch.setattr(supervision.jax, "process_count", lambda: 2)
+    monkeypatch.setattr(supervision.multihost_utils, "reached_preemption_sync_point", answer)
+    preemption = Preemption()
+    assert [preemption.reached() for _ in range(3)] == [False, True, False]
+    assert asked == [0, 1, 2]
 
 
 def test_a_stuck_process_ends_with_its_stacks_and_a_busy_one_does_not():

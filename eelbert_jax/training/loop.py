@@ -162,7 +162,7 @@ def run(
     while True:
         last = step == config.total_steps
         fresh = step != saved_step  # what a resumed run evaluated and saved at its first step stands already
-        preempted = not last and supervision.preemption.reached(step)
+        preempted = not last and supervision.preemption.reached()
         if last or (fresh and step % config.eval_every_steps == 0):
             report(time.monotonic())
             with clock.during("evaluation"):

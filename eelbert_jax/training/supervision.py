@@ -22,13 +22,15 @@ class Preemption:
 
     With one process the first SIGTERM is remembered and the second kills as ever. With several,
     `jax.distributed` has a handler of its own: whichever process got the signal, its coordination service
-    names a step that none has passed yet.
+    names a question that none has asked yet. Questions are numbered from the start of the process, and not by
+    the step: of a signal before the first question the service names number 1, which a resumed run would
+    have passed long ago.
     """
 
     def __init__(self) -> None:
         self._asked = False
         self._several = jax.process_count() > 1
-        self._step: int | None = None
+        self._questions = 0
         self._before = None
         if not self._several and threading.current_thread() is threading.main_thread():
             self._before = signal.signal(signal.SIGTERM, self._remember)
@@ -37,18 +39,12 @@ class Preemption:
         self._asked = True
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
-    def reached(self, step: int) -> bool:
-        """Whether to save at `step` and end; every process has to ask at the same steps.
-
-        The coordination service names one step, which may lie inside a call of several: so each of them is
-        asked for, and the end of the call is where all processes stop.
-        """
+    def reached(self) -> bool:
+        """Whether to save now and end; every process has to ask at the same steps."""
         if not self._several:
             return self._asked
-        first = step if self._step is None else self._step + 1
-        self._step = step
-        answers = [multihost_utils.reached_preemption_sync_point(n) for n in range(first, step + 1)]
-        return any(answers)
+        question, self._questions = self._questions, self._questions + 1
+        return multihost_utils.reached_preemption_sync_point(question)
 
     def close(self) -> None:
         """Put the former handler back."""
