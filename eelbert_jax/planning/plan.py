@@ -62,10 +62,12 @@ class Plan:
       memory: of a chip.
       flops: of a chip, as the compiler counts; the body of a loop once. None where it does not say.
       matmul_flops: of a chip, of the program's matrix products.
-      bytes_accessed: of a chip, as the compiler counts; None where it does not say.
+      bytes_accessed: of a chip.
+      bytes_counted_by: "the compiler", the body of a loop once; "this program" where the compiler does not
+        say, a loop as often as it runs.
       optimal_seconds: as the compiler says; None where it gives none, or none that can be (a negative one).
       traffic: what goes over the wire.
-      estimate: None where no figures of the chip are known, or the compiler counts no bytes.
+      estimate: None where no figures of the chip are known.
     """
 
     device_kind: str
@@ -77,7 +79,8 @@ class Plan:
     memory: Memory
     flops: float | None
     matmul_flops: float
-    bytes_accessed: float | None
+    bytes_accessed: float
+    bytes_counted_by: str
     optimal_seconds: float | None
     traffic: tuple[Traffic, ...]
     estimate: Estimate | None
@@ -130,10 +133,11 @@ def plan_step(
     collectives = find_collectives(text, len(devices))
     products = matmul_flops(traced.jaxpr) / len(devices)
     flops, optimal = costs.get("flops"), costs.get("optimal_seconds")
-    accessed = costs.get("bytes accessed", bytes_accessed(text))
+    counted = costs.get("bytes accessed")
+    accessed = bytes_accessed(text) if counted is None else counted
     shape = slice_shape(devices)
     times = None
-    if chip and accessed is not None:
+    if chip:
         cycles = estimated_cycles(text)
         times = estimate(chip, shape, max(flops or 0.0, products), accessed, cycles, collectives)
     return Plan(
@@ -147,6 +151,7 @@ def plan_step(
         flops=flops,
         matmul_flops=products,
         bytes_accessed=accessed,
+        bytes_counted_by="this program" if counted is None else "the compiler",
         optimal_seconds=optimal if optimal is not None and optimal > 0 else None,
         traffic=tuple(traffic(collectives)),
         estimate=times,

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 
-from eelbert_jax.planning.chips import CHIPS
 from eelbert_jax.planning.plan import Plan
 
 _UNITS = ("B", "kB", "MB", "GB", "TB")
@@ -64,12 +63,11 @@ def _work_lines(plan: Plan) -> list[str]:
         flops = _row(
             "FLOPs as the compiler counts", f"{plan.flops / 1e9:,.1f}", " GFLOP; the body of a loop once"
         )
-    accessed = "unknown" if plan.bytes_accessed is None else size(plan.bytes_accessed)
     return [
         "work a chip and step",
         flops,
         _row("of the program's matrix products", f"{plan.matmul_flops / 1e9:,.1f}", " GFLOP"),
-        _row("bytes accessed as the compiler counts", accessed),
+        _row("bytes accessed", size(plan.bytes_accessed), f", as {plan.bytes_counted_by} counts"),
     ]
 
 
@@ -87,10 +85,7 @@ def _traffic_lines(plan: Plan) -> list[str]:
 def _time_lines(plan: Plan) -> list[str]:
     times = plan.estimate
     if times is None or plan.tokens_per_second is None or plan.hours is None:
-        lacks = f"no published figures of {plan.device_kind!r} are known here"
-        if plan.device_kind in {chip.name for chip in CHIPS.values()}:
-            lacks = "the compiler does not say how many bytes a step accesses"
-        return [f"time: {lacks}, so none is estimated"]
+        return [f"time: no published figures of {plan.device_kind!r} are known here, so none is estimated"]
     bound = "arithmetic" if times.compute >= times.memory else "memory"
     lines = [
         "time of a step (estimates; nothing was run)",
