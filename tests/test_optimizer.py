@@ -1,3 +1,4 @@
+import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
@@ -6,6 +7,7 @@ import pytest
 from eelbert_jax.errors import UserError
 from eelbert_jax.training.optimizer import (
     OptimizerConfig,
+    clip_by_given_norm,
     decay_mask,
     learning_rate_schedule,
     make_optimizer,
@@ -52,7 +54,7 @@ def test_one_update_is_adamw_by_hand(max_grad_norm):
     params = {"kernel": jnp.asarray([1.0, -2.0]), "bias": jnp.asarray([1.0])}
     grads = {"kernel": jnp.asarray([3.0, 4.0]), "bias": jnp.asarray([12.0])}
     state = optimizer.init(params)
-    changes, _ = optimizer.update(grads, state, params)
+    changes, _ = optimizer.update(grads, state, params, grad_norm=optax.tree.norm(grads))
     new = optax.apply_updates(params, changes)
     # After one step both bias-corrected moments are the (clipped) gradient g and g^2: step = sign(g), nearly.
     norm = 13.0 if max_grad_norm else 1.0
@@ -60,3 +62,12 @@ def test_one_update_is_adamw_by_hand(max_grad_norm):
     wanted = [1.0 - 0.1 * (step(3.0) + 0.01 * 1.0), -2.0 - 0.1 * (step(4.0) + 0.01 * -2.0)]
     np.testing.assert_allclose(new["kernel"], wanted, rtol=1e-6)
     np.testing.assert_allclose(new["bias"], 1.0 - 0.1 * step(12.0), rtol=1e-6)
+
+
+@pytest.mark.parametrize("scale", [0.0, 0.1, 1.0, 100.0])
+def test_clipping_by_a_given_norm_is_that_of_optax(scale):
+    grads = {"a": scale * jnp.asarray([0.3, -0.4]), "b": scale * jnp.asarray([[1.2]])}
+    ours, theirs = clip_by_given_norm(1.0), optax.clip_by_global_norm(1.0)
+    found, _ = ours.update(grads, ours.init(grads), grad_norm=optax.tree.norm(grads))
+    wanted, _ = theirs.update(grads, theirs.init(grads))
+    jax.tree.map(lambda left, right: np.testing.assert_allclose(left, right, rtol=1e-6), found, wanted)

@@ -12,7 +12,7 @@ from eelbert_jax.training import state as training_state
 from eelbert_jax.training.state import TrainState, apply_gradients
 
 WAYS = (training_state._update_by_branch, training_state._update_by_selection)
-OPTIMIZER = optax.chain(optax.clip_by_global_norm(1.0), optax.adamw(1e-2))
+OPTIMIZER = optax.with_extra_args_support(optax.chain(optax.clip_by_global_norm(1.0), optax.adamw(1e-2)))
 
 
 def a_state():

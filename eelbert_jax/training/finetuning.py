@@ -34,7 +34,7 @@ class Batch(NamedTuple):
 
 
 def make_train_step(
-    model, optimizer: optax.GradientTransformation, *, regression: bool, seed: int
+    model, optimizer: optax.GradientTransformationExtraArgs, *, regression: bool, seed: int
 ) -> Callable[..., tuple[TrainState, dict[str, jax.Array]]]:
     """Return the jitted (state, constants, batch) -> (state, metrics of [1]); donates the state.
 

@@ -92,7 +92,7 @@ def _decoder_inputs(model, params, constants, masked: masking.MaskedRows, dropou
 
 
 def make_update(
-    model, optimizer: optax.GradientTransformation, task: MaskedLMTask, layout: Layout
+    model, optimizer: optax.GradientTransformationExtraArgs, task: MaskedLMTask, layout: Layout
 ) -> Callable:
     """Return one optimizer step: (state, constants, rows [B, L]) -> (state, metrics).
 
@@ -140,7 +140,7 @@ def make_update(
 
 
 def make_train_step(
-    model, optimizer: optax.GradientTransformation, task: MaskedLMTask, layout: Layout
+    model, optimizer: optax.GradientTransformationExtraArgs, task: MaskedLMTask, layout: Layout
 ) -> Callable:
     """Return the jitted (state, constants, rows [K, B, L]) -> (state, metrics of [K]); donates the state.
 

@@ -3,6 +3,7 @@
 import dataclasses
 
 import jax
+import jax.numpy as jnp
 import optax
 
 from eelbert_jax.errors import UserError
@@ -75,8 +76,25 @@ def decay_mask(params) -> object:
     return jax.tree_util.tree_map_with_path(decayed, params)
 
 
-def make_optimizer(config: OptimizerConfig, total_steps: int) -> optax.GradientTransformation:
-    """Return clipping (if any) and AdamW with the schedule of `learning_rate_schedule`."""
+def clip_by_given_norm(max_norm: float) -> optax.GradientTransformationExtraArgs:
+    """Scale gradients down to the global norm `max_norm` where `grad_norm`, handed to `update`, is larger.
+
+    As `optax.clip_by_global_norm`, which computes the norm again and writes all gradients divided by it: on a
+    CPU that is a third of the time of AdamW over a large table.
+    """
+
+    def update(updates, state, params=None, *, grad_norm: jax.Array, **_):
+        factor = jnp.minimum(1.0, max_norm / grad_norm)
+        return jax.tree.map(lambda leaf: leaf * factor, updates), state
+
+    return optax.GradientTransformationExtraArgs(lambda params: optax.EmptyState(), update)
+
+
+def make_optimizer(config: OptimizerConfig, total_steps: int) -> optax.GradientTransformationExtraArgs:
+    """Return clipping (if any) and AdamW with the schedule of `learning_rate_schedule`.
+
+    Its `update` takes the global norm of the gradients as `grad_norm`.
+    """
     adamw = optax.adamw(
         learning_rate_schedule(config, total_steps),
         b1=config.beta1,
@@ -86,5 +104,5 @@ def make_optimizer(config: OptimizerConfig, total_steps: int) -> optax.GradientT
         mask=decay_mask,
     )
     if config.max_grad_norm == 0:
-        return adamw
-    return optax.chain(optax.clip_by_global_norm(config.max_grad_norm), adamw)
+        return optax.with_extra_args_support(adamw)
+    return optax.chain(clip_by_given_norm(config.max_grad_norm), adamw)

@@ -37,7 +37,7 @@ def named_key(seed: int, name: str) -> jax.Array:
 
 
 def initializer(
-    init_params: Callable[[jax.Array], Any], optimizer: optax.GradientTransformation
+    init_params: Callable[[jax.Array], Any], optimizer: optax.GradientTransformationExtraArgs
 ) -> Callable[[jax.Array], TrainState]:
     """Return key -> the state at step 0.
 
@@ -57,7 +57,7 @@ def apply_gradients(
     state: TrainState,
     loss: jax.Array,
     grads: Any,
-    optimizer: optax.GradientTransformation,
+    optimizer: optax.GradientTransformationExtraArgs,
     pin: Callable[[TrainState], TrainState] = lambda state: state,
 ) -> tuple[TrainState, dict[str, jax.Array]]:
     """Take one optimizer step, unless the loss or the gradient is not finite.
@@ -70,7 +70,7 @@ def apply_gradients(
       state: before.
       loss: float32 scalar.
       grads: in the shape of the parameters.
-      optimizer: made the slots.
+      optimizer: made the slots; its `update` is given the global norm of the gradients as `grad_norm`.
       pin: puts the leaves of the new state where they belong.
 
     Returns:
@@ -78,7 +78,7 @@ def apply_gradients(
     """
 
     def update(state: TrainState) -> TrainState:
-        changes, opt_state = optimizer.update(grads, state.opt_state, state.params)
+        changes, opt_state = optimizer.update(grads, state.opt_state, state.params, grad_norm=norm)
         return pin(TrainState(state.step, optax.apply_updates(state.params, changes), opt_state))
 
     norm = optax.tree.norm(grads)
