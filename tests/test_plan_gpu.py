@@ -39,3 +39,14 @@ def test_a_step_that_does_not_fit_names_the_knobs():
     assert "does not fit" in done.stderr
     assert "model.dtype=bfloat16" in done.stderr
     assert "rows_per_device=4194304" in done.stderr
+
+
+def test_the_page_says_what_other_batches_and_meshes_cost():
+    done = run_plan("h200:2", "--config.batch_size=8", "--nojson", "--alternatives")
+    assert done.returncode == 0, done.stderr
+    assert "2 x NVIDIA H200 SXM, mesh data 2 x fsdp 1" in done.stdout
+    table = done.stdout[done.stdout.index("change ") :].splitlines()
+    changes = [line.split("  ")[0] for line in table[1:]]
+    assert changes == ["as configured", "batch_size=16", "batch_size=32", "mesh.zero1=True", "mesh.fsdp=2"]
+    milliseconds = [float(line.split()[-4]) for line in table[1:]]
+    assert milliseconds[2] > milliseconds[1] > milliseconds[0] > 0

@@ -7,11 +7,11 @@ from eelbert_jax.planning import hlo
 _FREE = frozenset(
     (
         *("parameter", "constant", "tuple", "get-tuple-element", "bitcast", "while", "conditional", "call"),
-        *("after-all", "partition-id", "replica-id", "async-update", "async-done", "copy-done"),
-        *("all-reduce-done", "all-gather-done"),
+        *("after-all", "partition-id", "replica-id", "async-start", "async-update", "async-done"),
+        *("all-reduce-done", "all-gather-done", "copy-done"),
     )
 )
-"""They move nothing themselves: names, control flow, and the ends of what a start has counted."""
+"""They move nothing themselves: names, what runs another computation, the ends of what was counted."""
 
 _SLICES = ("slice", "dynamic-slice", "gather")
 _UPDATE = "dynamic-update-slice"
