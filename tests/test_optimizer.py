@@ -64,6 +64,12 @@ def test_one_update_is_adamw_by_hand(max_grad_norm):
     np.testing.assert_allclose(new["bias"], 1.0 - 0.1 * step(12.0), rtol=1e-6)
 
 
+def test_clipping_may_be_turned_off_in_a_resumed_run():
+    params = {"kernel": jnp.ones(2)}
+    slots = [make_optimizer(OptimizerConfig(max_grad_norm=norm), 20_000).init(params) for norm in (0.0, 1.0)]
+    assert jax.tree.structure(slots[0]) == jax.tree.structure(slots[1])
+
+
 @pytest.mark.parametrize("scale", [0.0, 0.1, 1.0, 100.0])
 def test_clipping_by_a_given_norm_is_that_of_optax(scale):
     grads = {"a": scale * jnp.asarray([0.3, -0.4]), "b": scale * jnp.asarray([[1.2]])}

@@ -103,6 +103,6 @@ def make_optimizer(config: OptimizerConfig, total_steps: int) -> optax.GradientT
         weight_decay=config.weight_decay,
         mask=decay_mask,
     )
-    if config.max_grad_norm == 0:
-        return optax.with_extra_args_support(adamw)
-    return optax.chain(clip_by_given_norm(config.max_grad_norm), adamw)
+    # Slots of one structure with and without clipping, so that a run may change it when it is resumed.
+    clip = clip_by_given_norm(config.max_grad_norm) if config.max_grad_norm else optax.identity()
+    return optax.chain(clip, adamw)
