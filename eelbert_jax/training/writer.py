@@ -1,14 +1,18 @@
 """Where a run's figures go: `metrics.jsonl`, TensorBoard and the console."""
 
+import contextlib
 import json
 import math
 import os
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 
 import tensorboardX
+
+from eelbert_jax.errors import UserError
 
 
 def duration(seconds: float) -> str:
@@ -40,6 +44,18 @@ def read_metrics(path: Path) -> list[dict]:
     return records
 
 
+@contextlib.contextmanager
+def _explained(path: Path) -> Iterator[None]:
+    """Turn a refusal to write `path`, a full disk first of all, into a `UserError`."""
+    try:
+        yield
+    except OSError as error:
+        raise UserError(
+            f"Cannot write {path}: {error.strerror or error}. Free space or get leave to write there; the "
+            "same command resumes from the last checkpoint."
+        ) from error
+
+
 class Writer:
     """Write scalars of a step to `metrics.jsonl` and TensorBoard, and progress to the console.
 
@@ -63,23 +79,29 @@ class Writer:
         self._progress_shown = False
         if workdir is None:
             return
-        path = workdir / METRICS_NAME
-        if path.exists():
-            found = [] if start_step is None else read_metrics(path)
-            kept = [record for record in found if record["step"] <= first]
-            partial = path.with_suffix(".jsonl.partial")
-            partial.write_text("".join(json.dumps(record) + "\n" for record in kept))
-            os.replace(partial, path)
-        self._file = path.open("a")
+        self._path = path = workdir / METRICS_NAME
+        with _explained(path):
+            if path.exists():
+                found = [] if start_step is None else read_metrics(path)
+                kept = [record for record in found if record["step"] <= first]
+                partial = path.with_suffix(".jsonl.partial")
+                partial.write_text("".join(json.dumps(record) + "\n" for record in kept))
+                os.replace(partial, path)
+            self._file = path.open("a")
         if tensorboard:
             self._events = tensorboardX.SummaryWriter(str(workdir / "tensorboard"), purge_step=first + 1)
 
     def scalars(self, step: int, values: dict[str, float]) -> None:
-        """Record `values` of `step`."""
+        """Record `values` of `step`.
+
+        Raises:
+          UserError: the disk is full, or the file may not be written any longer.
+        """
         if self._file is None:
             return
-        self._file.write(json.dumps({"step": step, **values}) + "\n")
-        self._file.flush()
+        with _explained(self._path):
+            self._file.write(json.dumps({"step": step, **values}) + "\n")
+            self._file.flush()
         if self._events is not None:
             for name, value in values.items():
                 self._events.add_scalar(name, value, step)
@@ -120,6 +142,7 @@ class Writer:
         if self._progress_shown:
             print()
         if self._file is not None:
-            self._file.close()
+            with contextlib.suppress(OSError):  # what could not be written was said when it was to be
+                self._file.close()
         if self._events is not None:
             self._events.close()
