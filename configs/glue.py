@@ -69,8 +69,8 @@ def get_config(recipe: str = "tiny") -> config_dict.ConfigDict:
     config.custom = config_dict.ConfigDict()  # task=custom: a table of your own (tsv, csv or jsonl)
     config.custom.train = config_dict.placeholder(str)  # file
     config.custom.dev = config_dict.placeholder(str)  # file; or set dev_every
-    config.custom.test = config_dict.placeholder(str)  # file; optional
     config.custom.dev_every = 0  # hold every so many rows of the training file out; 0: there is a dev file
+    config.custom.columns = config_dict.placeholder(str)  # of files without a header line, all, by commas
     config.custom.text_column = "sentence"
     config.custom.second_text_column = config_dict.placeholder(str)  # of pairs; empty: single texts
     config.custom.label_column = "label"

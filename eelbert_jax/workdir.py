@@ -11,6 +11,7 @@ from eelbert_jax.errors import UserError
 LOCK_NAME = ".lock"
 CONFIG_NAME = "config.json"
 RESULT_NAME = "result.json"
+CHECKPOINTS_NAME = "checkpoints"
 
 
 @contextlib.contextmanager

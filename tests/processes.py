@@ -1,12 +1,15 @@
 """Start `eelbert pretrain` as one process or several, and wait for what it does, never for a time."""
 
+import itertools
 import os
 import socket
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import TextIO
 
 ROOT = Path(__file__).parents[1]
 PATIENCE_SECONDS = 240
@@ -31,10 +34,15 @@ def pretrain_words(rows_dir: Path, workdir: Path, *changes: str) -> list[str]:
     ]  # fmt: skip
 
 
-def held_at(step: int, words: Sequence[str], gate: Path) -> list[str]:
-    """Return the command that stands still before the batch after `step` until the file `gate` exists."""
+def held_at(step: int | str, words: Sequence[str], gate: Path) -> list[str]:
+    """Return the command that stands still at a point until the file `gate` exists; see held.py."""
     assert words[1:3] == ["-m", "eelbert_jax"]
     return [words[0], str(ROOT / "tests" / "held.py"), str(step), str(gate), *words[3:]]
+
+
+def wait_until_held(gate: Path, started: Sequence[subprocess.Popen]) -> None:
+    """Wait until every one of the processes stands still at its gate."""
+    wait_until(lambda: len(list(gate.parent.glob(f"{gate.name}.waiting.*"))) == len(started), started)
 
 
 def start(words: Sequence[str], *, processes: int = 1, devices: int = 1) -> list[subprocess.Popen]:
@@ -89,3 +97,20 @@ def wait_until(happened: Callable[[], bool], started: Sequence[subprocess.Popen]
                 process.kill()
             raise AssertionError("\n".join("\n".join(process.communicate()) for process in started))
         time.sleep(0.02)
+
+
+def wait_for_line(text: str, process: subprocess.Popen, stream: TextIO) -> None:
+    """Read what a process prints until a line with `text`."""
+    found: list[str] = []
+    reader = threading.Thread(target=lambda: found.extend(itertools.islice(lines_with(text, stream), 1)))
+    reader.start()
+    reader.join(PATIENCE_SECONDS)
+    if not found:
+        process.kill()
+        reader.join()
+        raise AssertionError(f"no line with {text!r}")
+
+
+def lines_with(text: str, stream: TextIO) -> Iterator[str]:
+    """Yield the lines with `text`."""
+    return (line for line in stream if text in line)

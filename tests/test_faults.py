@@ -10,7 +10,18 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
-from processes import ROOT, finish, free_port, held_at, pretrain_words, run, start, wait_until
+from processes import (
+    ROOT,
+    finish,
+    free_port,
+    held_at,
+    pretrain_words,
+    run,
+    start,
+    wait_for_line,
+    wait_until,
+    wait_until_held,
+)
 
 from eelbert_jax.data.rows import Rows, row_indices
 from eelbert_jax.jobs.models import load_pretrained
@@ -56,7 +67,7 @@ def test_sigterm_saves_the_step_reached_and_the_same_command_continues_bitwise(r
     seldom = ("--config.checkpoint_every_steps=20", "--config.eval_every_steps=20")
     words = pretrain_words(rows_dir, parts, *seldom)
     process = start(held_at(7, words, tmp_path / "told"))
-    wait_until(lambda: steps_done(parts) >= 6, process)
+    wait_until_held(tmp_path / "told", process)
     process[0].send_signal(signal.SIGTERM)
     (tmp_path / "told").touch()
     [(status, _, error)] = finish(process)
@@ -81,9 +92,12 @@ def test_sigterm_to_one_of_two_processes_saves_one_step_on_both(rows_dir, tmp_pa
     said = {re.search(r"saved step (\d+)", error).group(1) for _, _, error in ended}
     assert len(said) == 1
     assert said == {str(max(saved_steps(tmp_path)))}
-    again = start(pretrain_words(rows_dir, tmp_path, *SLOWLY, *calls), processes=2)
-    assert any("Resuming from step" in line for line in again[0].stdout), "after what gloo prints"
-    again[1].send_signal(signal.SIGTERM)  # before the first step, if it comes in time
+    words = held_at("start", pretrain_words(rows_dir, tmp_path, *SLOWLY, *calls), tmp_path / "told")
+    again = start(words, processes=2)
+    wait_until_held(tmp_path / "told", again)
+    again[1].send_signal(signal.SIGTERM)
+    wait_for_line("SIGTERM caught", again[1], again[1].stderr)
+    (tmp_path / "told").touch()
     assert [status for status, _, _ in finish(again)] == [75, 75]
     more = max(saved_steps(tmp_path)) + 4
     durations = ("eval_every_steps", "checkpoint_every_steps")
@@ -98,9 +112,7 @@ def test_a_killed_peer_ends_the_survivor_and_a_restart_resumes(rows_dir, tmp_pat
     """Fault 5. The bound is the heartbeat's, not ours to wait out."""
     words = pretrain_words(rows_dir, tmp_path, *SLOWLY, "--config.checkpoint_every_steps=4")
     both = start([*words, "--heartbeat_seconds=10"], processes=2)
-    wait_until(
-        lambda: len(list((tmp_path / "checkpoints").glob("[0-9]*"))) > 0 and steps_done(tmp_path) >= 6, both
-    )
+    wait_until(lambda: max(saved_steps_or_none(tmp_path), default=0) >= 4, both)
     both[1].kill()
     ended = finish(both)
     assert ended[0][0] not in (0, None), ended
@@ -162,9 +174,9 @@ def test_a_checkpoint_is_resumed_on_any_number_of_devices(rows_dir, tmp_path, fl
             assert "Resuming from step 16" in out
     one, many = losses(tmp_path / "one"), losses(tmp_path / "many")
     assert one.keys() == many.keys()
-    np.testing.assert_allclose(list(one.values()), list(many.values()), rtol=1e-5)
+    np.testing.assert_allclose(list(one.values()), list(many.values()), rtol=1e-6)
     np.testing.assert_allclose(
-        list(heldout(tmp_path / "one").values()), list(heldout(tmp_path / "many").values()), rtol=1e-5
+        list(heldout(tmp_path / "one").values()), list(heldout(tmp_path / "many").values()), rtol=1e-6
     )
 
 
@@ -179,7 +191,7 @@ def test_one_process_of_8_two_of_4_and_one_device_are_the_same_run(rows_dir, tmp
     run(pretrain_words(rows_dir, tmp_path / "1x1"))
     figures = {name: np.array(list(losses(tmp_path / name).values())) for name in ("1x8", "2x4", "1x1")}
     for name in ("1x8", "2x4"):
-        np.testing.assert_allclose(figures[name], figures["1x1"], rtol=2e-6)
+        np.testing.assert_allclose(figures[name], figures["1x1"], rtol=1e-6)
 
 
 ROWS_OF_A_PROCESS = """
@@ -243,11 +255,14 @@ def test_a_named_batch_can_be_shown_again(rows_dir, tmp_path):
 
 def test_where_the_time_went_survives_a_restart(rows_dir, tmp_path):
     """Goodput: the work of killed steps is counted as lost when it is done again."""
-    process = start(pretrain_words(rows_dir, tmp_path, *SLOWLY, "--config.checkpoint_every_steps=50"))
-    wait_until(lambda: 50 in saved_steps_or_none(tmp_path) and steps_done(tmp_path) >= 60, process)
+    changes = ("--config.total_steps=120", "--config.checkpoint_every_steps=50")
+    words = pretrain_words(rows_dir, tmp_path, *changes)
+    process = start(held_at(60, words, tmp_path / "never"))
+    wait_until_held(tmp_path / "never", process)
+    wait_until(lambda: 50 in saved_steps_or_none(tmp_path), process)
     process[0].kill()
     finish(process)
-    [out] = run(pretrain_words(rows_dir, tmp_path, "--config.total_steps=120"))
+    [out] = run(words)
     last = read_metrics(tmp_path / METRICS_NAME)[-2]
     assert last["seconds_lost"] > 0
     assert re.search(r"goodput [\d.]+% of \d+ s \(init .*step .*lost ", out)

@@ -7,8 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from eelbert_jax.data.glue import load_examples
 from eelbert_jax.errors import UserError
-from eelbert_jax.jobs import command_line
+from eelbert_jax.jobs import command_line, results, task_data
 from eelbert_jax.jobs.evaluation import Degenerate
 from eelbert_jax.jobs.finetune import finetune
 from eelbert_jax.jobs.models import bert_config
@@ -114,6 +115,39 @@ def test_a_degenerate_run_is_said_or_stopped(tables, tmp_path, capsys):
     assert "every development example gets the same class" in capsys.readouterr().out
     with pytest.raises(Degenerate, match=r"config\.on_degenerate=say"):
         finetune(small(tables, **still, on_degenerate="stop"), tmp_path / "stop")
+
+
+@pytest.mark.parametrize("flags", [(0, 0, 1), (0, 1, 0)])
+def test_degenerate_tells_of_the_best_step_and_not_of_the_last(tables, tmp_path, monkeypatch, flags):
+    scores, collapsed = iter((0.0, 0.9, 0.5)), iter(flags)
+    monkeypatch.setattr(task_data.TextData, "scores", lambda *_: {"accuracy": next(scores), "f1": 0.0})
+    monkeypatch.setattr(task_data.TextData, "is_degenerate", lambda *_: bool(next(collapsed)))
+    monkeypatch.setattr(results, "majority_scores", lambda data: {"accuracy": 0.5, "f1": 0.0})
+    result = finetune(small(tables, num_epochs=2), tmp_path)
+    assert result["best_step"] < result["total_steps"]
+    assert result["degenerate"] == bool(flags[1])
+    records = read_metrics(tmp_path / "metrics.jsonl")
+    assert tuple(record["degenerate"] for record in records if "degenerate" in record) == flags
+
+
+def test_a_table_without_a_header_line_has_its_columns_named(tables, tmp_path):
+    bare = tmp_path / "bare.tsv"
+    bare.write_text(Path(tables["classes"]).read_text().split("\n", 1)[1])
+    columns = {"custom.columns": "sentence,label", "custom.train": str(bare)}
+    task = task_data.configured_task(small(tables, **columns))
+    with_header = task_data.configured_task(small(tables))
+    texts, expected = (load_examples(one, "train", glue_dir=None).first for one in (task, with_header))
+    assert texts == expected
+
+
+def test_other_settings_in_the_same_workdir_are_refused(tables, tmp_path):
+    """Else the result would tell of a rate that no step was trained with."""
+    finetune(small(tables, num_epochs=1), tmp_path)
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()}
+    with pytest.raises(UserError, match=r"settings: opt\.learning_rate: 0\.005, now 1e-07; seed: 0, now 5"):
+        finetune(small(tables, num_epochs=1, seed=5, **{"opt.learning_rate": 1e-7}), tmp_path)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()} == before
+    finetune(small(tables, num_epochs=1, log_every_steps=7), tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -103,6 +103,23 @@ def test_resume_is_bitwise_and_a_finished_job_is_a_no_op(rows_dir, tmp_path, mon
     assert (whole / "metrics.jsonl").read_text() == record
 
 
+def test_other_settings_are_said_while_a_run_goes_on_and_refused_once_it_is_finished(
+    rows_dir, tmp_path, capsys
+):
+    pretrain(small(rows_dir, total_steps=4), tmp_path)
+    before = (tmp_path / "config.json").read_bytes()
+    with pytest.raises(UserError, match=r"is finished, and was trained otherwise: seed: 0, now 5\."):
+        pretrain(small(rows_dir, total_steps=4, seed=5), tmp_path)
+    assert (tmp_path / "config.json").read_bytes() == before
+    pretrain(small(rows_dir, total_steps=4, log_every_steps=2), tmp_path)
+    capsys.readouterr()
+    pretrain(small(rows_dir, total_steps=8, **{"opt.learning_rate": 1e-4}), tmp_path)
+    said = capsys.readouterr().out
+    assert "other settings than before" in said
+    assert "opt.learning_rate: 0.001, now 0.0001" in said
+    assert "total_steps: 4, now 8" in said
+
+
 def test_another_seed_is_another_run(rows_dir, tmp_path):
     one, other = (small(rows_dir, total_steps=4, eval_every_steps=4, seed=seed) for seed in (0, 1))
     pretrain(one, tmp_path / "one")

@@ -48,7 +48,7 @@ def sweep(add, config):
 """
 
 STAND_IN = """#!{python} -S
-# Stands for a pre-training: takes its words, counts its starts, and writes the record of the last step.
+# Stands for a pre-training: takes its words, counts its starts, leaves the last step's record and checkpoint.
 import json, os, sys, time
 values = dict(word.lstrip("-").partition("=")[::2] for word in sys.argv[1:])
 workdir = values["workdir"]
@@ -65,6 +65,7 @@ steps = int(values.get("config.total_steps", 4))
 with open(workdir + "/metrics.jsonl", "w") as metrics:
     metrics.write(json.dumps({{"step": steps, "train_loss": 0.0}}) + "\\n")
     metrics.write(json.dumps({{"step": steps, "heldout_loss": loss, "heldout_accuracy": 0.5}}) + "\\n")
+os.makedirs(f"{{workdir}}/checkpoints/{{steps}}", exist_ok=True)
 """
 
 

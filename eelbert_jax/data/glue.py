@@ -26,7 +26,6 @@ __all__ = [
     "custom_task",
     "find_task",
     "load_examples",
-    "missing_files",
 ]
 
 
@@ -103,18 +102,6 @@ def load_examples(
         ids=np.array([example.id for example in examples], np.int64),
         tally=tally,
     )
-
-
-def missing_files(task: Task, glue_dir: str) -> tuple[str, ...]:
-    """Return the files that a task wants and a folder lacks, so that a job can say what it leaves out.
-
-    Raises:
-      UserError: there is no such folder.
-    """
-    if not Path(glue_dir).is_dir():
-        raise UserError(f"No folder {glue_dir}: name one in the GLUE layout by --config.data.glue_dir=DIR.")
-    paths = dict.fromkeys(_path(task, file, glue_dir) for _, file in task.files)
-    return tuple(str(path) for path in paths if not path.is_file())
 
 
 def _path(task: Task, file: str, glue_dir: str | None) -> Path:

@@ -87,11 +87,6 @@ def submission_file(task: Task, split: str) -> str:
     return files[split]
 
 
-def missing_submissions(directory: str | Path) -> list[str]:
-    """Return the files that a complete submission still lacks."""
-    return [name for name in SUBMISSION_ROWS if not (Path(directory) / name).is_file()]
-
-
 def _check_rows(name: str, ids: np.ndarray, predictions: np.ndarray) -> None:
     expected = SUBMISSION_ROWS[name]
     if ids.shape != (expected,) or predictions.shape != (expected,):

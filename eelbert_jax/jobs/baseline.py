@@ -18,7 +18,7 @@ from eelbert_jax.jobs.models import environment
 from eelbert_jax.jobs.task_data import configured_task, find_glue_dir
 from eelbert_jax.training.baselines import BagOfWords, majority
 from eelbert_jax.training.metrics import degenerate, scores
-from eelbert_jax.workdir import RESULT_NAME
+from eelbert_jax.workdir import RESULT_NAME, write_whole
 
 NAME = "bag of words"
 
@@ -82,7 +82,7 @@ def baseline(config: ml_collections.ConfigDict, workdir: str | Path) -> dict[str
         "hardware": "cpu",
         "commit": environment()["commit"],
     }
-    (workdir / RESULT_NAME).write_text(json.dumps(result, indent=2) + "\n")
+    write_whole(workdir / RESULT_NAME, json.dumps(result, indent=2) + "\n")
     return result
 
 

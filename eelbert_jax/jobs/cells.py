@@ -21,7 +21,7 @@ from ml_collections import config_dict
 from eelbert_jax.errors import UserError
 from eelbert_jax.jobs import command_line
 from eelbert_jax.training.writer import METRICS_NAME, read_metrics
-from eelbert_jax.workdir import CONFIG_NAME, RESULT_NAME
+from eelbert_jax.workdir import CHECKPOINTS_NAME, CONFIG_NAME, RESULT_NAME
 
 LONGEST_NAME = 100
 """Characters; file systems take 255, people and tables fewer."""
@@ -83,7 +83,9 @@ class SweptJob(NamedTuple):
 
 
 def pretrain_result(workdir: Path, config: config_dict.ConfigDict) -> Result | None:
-    """Read a pre-training: finished when `metrics.jsonl` holds the evaluation of the last step."""
+    """Read a pre-training: finished when its last step is evaluated, in `metrics.jsonl`, and then saved."""
+    if not (workdir / CHECKPOINTS_NAME / str(config.total_steps)).is_dir():
+        return None
     path = workdir / METRICS_NAME
     records = read_metrics(path) if path.is_file() else []
     for record in reversed(records):

@@ -34,7 +34,6 @@ class Evaluation:
         self._answer = answer
         self._on_degenerate = on_degenerate
         self.selecting = f"dev_{data.task.metrics[0]}"
-        self.degenerate = False
         self.best: dict[str, float] | None = None
         for record in records:
             if self.selecting in record:
@@ -47,20 +46,24 @@ class Evaluation:
             self.best = record
 
     def __call__(self, state: TrainState) -> dict[str, float]:
-        """Return the figures of this step as dev_METRIC, those of a second split as dev_METRIC_mismatched."""
+        """Return the figures of this step: dev_METRIC, and of a second split dev_METRIC_mismatched.
+
+        Beside them `degenerate`: 1 where every example of a split gets the same class, else 0.
+        """
         figures: dict[str, float] = {}
-        self.degenerate = False
+        degenerate = False
         for number, (name_of_split, split) in enumerate(self._data.dev.items()):
             answers = self._answer(state.params, split)
             suffix = "" if number == 0 else "_" + name_of_split.removeprefix("dev_")
             scores = self._data.scores(answers, split)
             figures |= {f"dev_{name}{suffix}": value for name, value in scores.items()}
-            self.degenerate |= self._data.is_degenerate(answers)
+            degenerate |= self._data.is_degenerate(answers)
         step = int(state.step)
-        if self.degenerate and step:
+        if degenerate and step:
             text = f"step {step}: every development example gets the same class; nothing is learned yet."
             if self._on_degenerate == "stop":
                 raise Degenerate(text + " Lower the rate, train longer, or set config.on_degenerate=say.")
             print(text, flush=True)
+        figures["degenerate"] = float(degenerate)
         self._remember({"step": step, **figures})
         return figures

@@ -16,17 +16,12 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding
 
 from eelbert_jax.data import encoding
-from eelbert_jax.errors import Preempted
+from eelbert_jax.errors import Preempted, UserError
 from eelbert_jax.jobs import command_line
+from eelbert_jax.jobs.continuing import changed_settings
 from eelbert_jax.jobs.evaluation import Evaluation
 from eelbert_jax.jobs.examples import Split, make_batch, put
-from eelbert_jax.jobs.models import (
-    BEST_NAME,
-    CHECKPOINTS_NAME,
-    VOCABULARY_NAME,
-    Pretrained,
-    identity,
-)
+from eelbert_jax.jobs.models import BEST_NAME, VOCABULARY_NAME, Pretrained, identity
 from eelbert_jax.jobs.results import model_record, result
 from eelbert_jax.jobs.starting import initial_params, starting_model
 from eelbert_jax.jobs.task_data import Data, load_data
@@ -39,7 +34,17 @@ from eelbert_jax.training.state import TrainState, initializer
 from eelbert_jax.training.supervision import Supervision, supervise
 from eelbert_jax.training.writer import METRICS_NAME, Writer, read_metrics
 from eelbert_jax.vocabulary import Vocabulary, save_vocabulary
-from eelbert_jax.workdir import RESULT_NAME, locked, write_whole
+from eelbert_jax.workdir import CHECKPOINTS_NAME, RESULT_NAME, locked, write_whole
+
+FREE_SETTINGS = (
+    "data.",
+    "vocabulary",
+    "log_every_steps",
+    "max_skipped_steps",
+    "on_degenerate",
+    "tensorboard",
+)
+"""What may differ between the starts of a run."""
 
 
 class Setup(NamedTuple):
@@ -199,6 +204,9 @@ def _train(
         )
         saved_step = checkpoints.latest_step()
         state = setup.fresh() if saved_step is None else checkpoints.restore(like, setup.identity)
+        if saved_step is not None:
+            _check_settings(config, workdir)
+            print(f"Resuming from step {saved_step} of {workdir}.", flush=True)
         # Only now: a refused start leaves what the folder holds as it is.
         command_line.write_config(config, workdir)
         save_vocabulary(setup.vocabulary, workdir / VOCABULARY_NAME)
@@ -232,6 +240,16 @@ def _train(
                 raise
             checkpoints.wait()
     return evaluation, figures
+
+
+def _check_settings(config: ml_collections.ConfigDict, workdir: Path) -> None:
+    """Refuse to go on with other settings than before: `result.json` tells of one set of them."""
+    changed = changed_settings(config, workdir, FREE_SETTINGS)
+    if changed:
+        raise UserError(
+            f"The run in {workdir} was begun with other settings: {'; '.join(changed)}. Take another "
+            "--workdir for these."
+        )
 
 
 def main(argv: list[str]) -> None:

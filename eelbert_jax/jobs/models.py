@@ -23,10 +23,9 @@ from eelbert_jax.model.config import BertConfig
 from eelbert_jax.reporting.json_fields import Fields, read_json
 from eelbert_jax.training.checkpoint import Checkpoints
 from eelbert_jax.vocabulary import Vocabulary, load_vocabulary
-from eelbert_jax.workdir import CONFIG_NAME
+from eelbert_jax.workdir import CHECKPOINTS_NAME, CONFIG_NAME
 
 VOCABULARY_NAME = "vocab.txt"
-CHECKPOINTS_NAME = "checkpoints"
 BEST_NAME = "best"
 """Beside a fine-tuning's checkpoints, to resume from: its best step, to use."""
 

@@ -42,6 +42,8 @@ def queries(text: str, second_text: str, file: str, stdin: BinaryIO) -> Iterator
     if second_text and not text:
         raise UserError("--second_text goes with --text; in a file a tab separates the two texts.")
     if text:
+        if not text.strip() or (second_text and not second_text.strip()):
+            raise UserError("--text is blank; give the text to answer.")
         yield Query("--text", text, second_text or None)
     elif file:
         try:

@@ -11,8 +11,9 @@ from eelbert_jax.data.rows import Rows, row_indices
 from eelbert_jax.errors import Preempted, UserError
 from eelbert_jax.jobs import command_line, plan
 from eelbert_jax.jobs.batches import show_batch
+from eelbert_jax.jobs.continuing import changed_settings
 from eelbert_jax.jobs.job_table import DISTRIBUTED_FLAGS
-from eelbert_jax.jobs.models import CHECKPOINTS_NAME, VOCABULARY_NAME, environment, identity
+from eelbert_jax.jobs.models import VOCABULARY_NAME, environment, identity
 from eelbert_jax.jobs.trainer import Trainer, make_trainer
 from eelbert_jax.model import bert
 from eelbert_jax.training import distributed, loop, sharding
@@ -23,7 +24,21 @@ from eelbert_jax.training.state import TrainState
 from eelbert_jax.training.supervision import Supervision, supervise
 from eelbert_jax.training.writer import METRICS_NAME, Writer, read_metrics
 from eelbert_jax.vocabulary import save_vocabulary
-from eelbert_jax.workdir import locked
+from eelbert_jax.workdir import CHECKPOINTS_NAME, locked
+
+FREE_SETTINGS = (
+    *("recipe", "init_params_from", "data.", "run.", "model.vocab_size", "model.embedding_mode"),
+    *(
+        "log_every_steps",
+        "eval_every_steps",
+        "checkpoint_every_steps",
+        "keep_checkpoints",
+        "keep_every_steps",
+    ),
+    *("watchdog_seconds", "max_skipped_steps", "tensorboard"),
+    *("mesh.", "rows_per_device", "steps_per_call"),
+)
+"""What may differ between the starts of a run without being worth a word."""
 
 STEPS_PER_CALL = {"cpu": 1}
 """Optimizer steps a call by backend where the config leaves it open; 10 elsewhere."""
@@ -105,6 +120,18 @@ def _start(config, workdir: Path, checkpoints: Checkpoints, trainer: Trainer, me
     return state.replace(params=params)
 
 
+def _check_settings(config: ml_collections.ConfigDict, workdir: Path, saved_step: int | None) -> None:
+    """Say what is set otherwise than when the run was begun; refuse where there is nothing left to train."""
+    changed = changed_settings(config, workdir, FREE_SETTINGS) if saved_step is not None else []
+    if changed and saved_step == config.total_steps:
+        raise UserError(
+            f"The run in {workdir} is finished, and was trained otherwise: {'; '.join(changed)}. Take "
+            "another --workdir for these settings, or a higher --config.total_steps to train on with them."
+        )
+    if changed:
+        _say(f"From here on with other settings than before: {'; '.join(changed)}.")
+
+
 def _say(text: str) -> None:
     """Print once a run, whatever the number of its processes."""
     if jax.process_index() == 0:
@@ -170,10 +197,12 @@ def _pretrain(
     with Checkpoints(
         workdir / CHECKPOINTS_NAME, keep=config.keep_checkpoints, keep_every_steps=config.keep_every_steps
     ) as checkpoints:
+        supervision.watchdog.beat()  # not before: all wait while process 0 copies and verifies rows
         saved_step = checkpoints.latest_step()
         state = _start(config, workdir, checkpoints, trainer, meant)
         ours = workdir if jax.process_index() == 0 else None
         if ours is not None:  # only now: a refused start leaves what the folder holds as it is
+            _check_settings(config, workdir, saved_step)
             run = {**environment(), "identity": meant, "row_length": train_rows.row_length}
             record = ml_collections.ConfigDict({**config.to_dict(), "run": run})
             command_line.write_config(record, workdir)

@@ -73,7 +73,7 @@ def result(
         "total_steps": total_steps,
         "metrics": _of_dev(evaluation.best),
         "final_metrics": _of_dev(figures),
-        "degenerate": evaluation.degenerate,
+        "degenerate": bool(evaluation.best.get("degenerate")),  # the model of `metrics`, not the last one
         "majority": majority_scores(data),
         "num_examples": {name: len(split.encoded) for name, split in splits.items()},
         "truncated": sum(split.encoded.num_truncated for split in splits.values()),

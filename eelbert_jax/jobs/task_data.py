@@ -39,14 +39,15 @@ def configured_task(config: ml_collections.ConfigDict) -> Task:
     if config.task != "custom":
         return tasks.find_task(config.task)
     custom = config.custom
-    files = {split: custom[split] for split in ("train", "dev", "test") if custom[split] is not None}
-    columns = [custom.text_column, custom.second_text_column]
+    files = {split: custom[split] for split in ("train", "dev") if custom[split] is not None}
+    texts = [custom.text_column, custom.second_text_column]
     return custom_task(
         files,
-        [column for column in columns if column is not None],
+        [column for column in texts if column is not None],
         custom.label_column,
         labels=custom.labels.split(",") if custom.labels else (),
         regression=custom.regression,
+        columns=custom.columns.split(",") if custom.columns else (),
         dev_every=custom.dev_every,
     )
 

@@ -93,7 +93,7 @@ class _Meter:
                     f"Step {step - len(losses) + 1 + index} has the loss {losses[index]} and the gradient "
                     f"norm {norms[index]}, as the {self._in_a_row - 1} before it; training stopped, and none "
                     "of these steps changed a parameter. Resume from the last checkpoint with a lower "
-                    "--config.opt.learning_rate; --show_batch=STEP shows a step's rows."
+                    "--config.opt.learning_rate; `eelbert pretrain --show_batch=STEP` shows a step's rows."
                 )
         sound = skipped == 0
         figures = {"skipped_steps": float(np.sum(skipped))}
@@ -157,12 +157,20 @@ def run(
                 writer.note(f"step {step}  {values['skipped_steps']:.0f} steps skipped: not finite")
         meter.restart(ended)
 
+    def save_now() -> None:
+        report(time.monotonic())
+        with clock.during("checkpoint"):
+            _check_finite(state, step)
+            save(state)
+
     if step < config.total_steps:
         writer.scalars(step, clock.seconds())  # what starts took stands, even if this one is killed at once
     while True:
         last = step == config.total_steps
         fresh = step != saved_step  # what a resumed run evaluated and saved at its first step stands already
         preempted = not last and supervision.preemption.reached()
+        if fresh and preempted:  # at once: the machine may be gone before an evaluation ends
+            save_now()
         if last or (fresh and step % config.eval_every_steps == 0):
             report(time.monotonic())
             with clock.during("evaluation"):
@@ -170,11 +178,8 @@ def run(
             writer.note(f"step {step}  " + "  ".join(f"{k} {v:.4f}" for k, v in figures.items()))
             if fresh:
                 writer.scalars(step, figures)
-        if fresh and (last or preempted or step % config.checkpoint_every_steps == 0):
-            report(time.monotonic())
-            with clock.during("checkpoint"):
-                _check_finite(state, step)
-                save(state)
+        if fresh and not preempted and (last or step % config.checkpoint_every_steps == 0):
+            save_now()
         if last:
             return state, figures
         if preempted:

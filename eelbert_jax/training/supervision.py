@@ -59,14 +59,14 @@ class Watchdog:
     of the interpreter, so that neither a held lock nor a call into XLA holds it up; the exit status is 1.
 
     Args:
-      seconds: longest time between two calls of `beat`; 0 never ends anything.
+      seconds: longest time between two calls of `beat`, the first of which begins the watch; 0 never ends
+        anything.
     """
 
     def __init__(self, seconds: float) -> None:
         if seconds < 0:
             raise UserError(f"watchdog_seconds must not be negative, got {seconds}.")
         self._seconds = seconds
-        self.beat()
 
     def beat(self) -> None:
         """Report progress."""
