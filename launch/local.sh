@@ -35,11 +35,11 @@ check_count --port "$port"
 [[ "$max_restarts" =~ ^[0-9]+$ ]] || fail "--max_restarts must be a whole number from 0, got '$max_restarts'."
 (($#)) || fail "No command: give it after --, for example -- eelbert pretrain --workdir=runs/tiny."
 
-stopping='' interrupted='' pids=()
+stopping='' pids=()
 
 # SIGTERM, and Ctrl-C, go on to the processes as SIGTERM: they save at a step on which they agree, and end with 75.
 pass_on() {
-  stopping=yes interrupted=yes
+  stopping=yes
   ((${#pids[@]} == 0)) || kill -TERM "${pids[@]}" 2>/dev/null || true
 }
 [[ "$dry_run" ]] || trap pass_on TERM INT
@@ -63,29 +63,34 @@ start() {
 }
 
 # Run all processes once; return 2 where one found bad input, else the first bad status, else 75 or 0.
+# Each is asked for by its number: `wait -n` can lose one of two that end at once, and says 127 then.
 run_once() {
-  local outcome=0 status running
+  local outcome=0 status pid
+  local -A running=()
   pids=()
   for ((index = 0; index < processes; index++)); do start "$index" "$@"; done
-  running=${#pids[@]}
-  while ((running)); do
-    interrupted='' status=0
-    wait -n || status=$?
-    [[ -z "$interrupted" ]] || continue # a signal cut the wait short
-    running=$((running - 1))
-    case $status in
-      0) ;;
-      75) ((outcome)) || outcome=75 ;;
-      *)
-        if ((outcome == 0 || outcome == 75)); then
-          outcome=$status
-          sleep 5 # for what the others have to say of it; then they would wait for the lost one
-          kill -KILL "${pids[@]}" 2>/dev/null || true
-        elif ((status == 2)); then
-          outcome=2
-        fi
-        ;;
-    esac
+  for pid in "${pids[@]}"; do running[$pid]=yes; done
+  while ((${#running[@]})); do
+    for pid in "${!running[@]}"; do
+      ! kill -0 "$pid" 2>/dev/null || continue
+      status=0
+      wait "$pid" || status=$?
+      unset "running[$pid]"
+      case $status in
+        0) ;;
+        75) ((outcome)) || outcome=75 ;;
+        *)
+          if ((outcome == 0 || outcome == 75)); then
+            outcome=$status
+            sleep 5 # for what the others have to say of it; then they would wait for the lost one
+            kill -KILL "${pids[@]}" 2>/dev/null || true
+          elif ((status == 2)); then
+            outcome=2
+          fi
+          ;;
+      esac
+    done
+    sleep 0.2
   done
   return "$outcome"
 }

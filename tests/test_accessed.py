@@ -56,6 +56,20 @@ def test_a_loop_counts_as_often_as_it_runs_and_reads_one_layer_a_time():
     assert accessed(24) / accessed(12) == pytest.approx(2.0, rel=0.05)
 
 
+def test_what_starts_and_ends_counts_once():
+    text = """HloModule step
+
+ENTRY %main (p: f32[16]) -> f32[128] {
+  %p = f32[16]{0} parameter(0)
+  %copy = (f32[16]{0}, f32[16]{0}, u32[]) copy-start(%p)
+  %copied = f32[16]{0} copy-done(%copy)
+  %gather = (f32[16]{0}, f32[128]{0}) all-gather-start(%copied), dimensions={0}
+  ROOT %gathered = f32[128]{0} all-gather-done(%gather)
+}
+"""
+    assert bytes_accessed(text) == 4 * ((16 + 16) + (16 + 128))
+
+
 def test_scratch_space_and_comments_are_passed_over():
     text = """HloModule step
 

@@ -167,6 +167,7 @@ def test_one_gpu_is_one_gpu(variables, seen):
 
 def test_slurm_commands():
     step = ["srun", "--kill-on-bad-exit=0", "--wait=60", "env", "JAX_OPTIMIZATION_LEVEL=O1"]
+    step.append("XLA_PYTHON_CLIENT_MEM_FRACTION=0.9")
     assert printed("slurm.sbatch", "--dry_run", *TRAIN) == [*step, *TRAIN]
     directives = [
         line[8:] for line in (LAUNCH / "slurm.sbatch").read_text().splitlines() if "#SBATCH " in line
@@ -396,8 +397,13 @@ def test_slurm_waits_for_the_tasks_when_it_is_told_to_end(tmp_path):
 def test_local_processes_are_started_again_as_their_status_asks(
     tmp_path, number, code, words, expected, starts
 ):
-    count = f"cd {tmp_path}; echo >> $JAX_PROCESS_ID; n=$(wc -l < $JAX_PROCESS_ID); {code}"
-    command = ("--", "bash", "-c", count)
+    count = f"cd {tmp_path}; echo >> $JAX_PROCESS_ID; n=$(wc -l < $JAX_PROCESS_ID)"
+    # A process that ends badly has the others killed: not before they have counted.
+    together = (
+        "for i in $(seq 0 $((JAX_NUM_PROCESSES - 1))); do until (($(wc -l < $i) >= n)); do :; done; done"
+    )
+    code = f"{count}; {together} 2>/dev/null; {code}"
+    command = ("--", "bash", "-c", code)
     done = launch("local.sh", f"--processes={number}", *words, *command, path=programs(tmp_path))
     assert done.returncode == expected, done.stderr
     assert (tmp_path / str(number - 1)).read_text().count("\n") == starts

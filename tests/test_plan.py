@@ -156,7 +156,7 @@ def a_plan(**changes):
         batch_size=256,
         row_length=128,
         total_steps=900_000,
-        memory=Memory(10, 20, 30, 40, 5, 105, 16 * chips.GIB),
+        memory=Memory(10, 20, 30, 40, 5, 105, 16 * chips.GIB, 16 * chips.GIB),
         flops=1e12,
         matmul_flops=1e12,
         bytes_accessed=1e9,

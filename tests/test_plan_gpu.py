@@ -18,7 +18,7 @@ def test_one_gpu_sends_nothing_and_its_memory_and_time_are_known():
     plan = planned("h200:1")
     assert (plan["num_chips"], plan["device_kind"], plan["traffic"]) == (1, "NVIDIA H200 SXM", [])
     memory = plan["memory"]
-    assert memory["params"] < memory["total"] < memory["capacity"] == 141e9
+    assert memory["params"] < memory["total"] < memory["usable"] == 0.75 * memory["capacity"] == 0.75 * 141e9
     assert plan["flops"] is None, "the compiler does not say"
     # AdamW alone reads four arrays of the parameters' size and writes three.
     assert plan["bytes_accessed"] > 7 * memory["params"]
@@ -37,6 +37,7 @@ def test_a_step_that_does_not_fit_names_the_knobs():
     done = run_plan("h200:1", "--config.batch_size=8388608", "--config.data.eval_batch_size=256")
     assert done.returncode == 2, done.stderr
     assert "does not fit" in done.stderr
+    assert "JAX takes 75% (see XLA_PYTHON_CLIENT_MEM_FRACTION)" in done.stderr
     assert "model.dtype=bfloat16" in done.stderr
     assert "rows_per_device=4194304" in done.stderr
 

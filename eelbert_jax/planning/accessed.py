@@ -66,7 +66,12 @@ def _read(user: hlo.Instruction, position: int, shape: str) -> int:
 
 
 def _written(one: hlo.Instruction, around: _Computation) -> int:
-    """Return what an instruction writes; a library's scratch space, s8 beside its results, does not count."""
+    """Return what an instruction writes.
+
+    A start repeats its operand beside its result, a library its scratch space, as s8: neither counts.
+    """
+    if one.opcode.endswith("-start") and one.shape.startswith("("):
+        return hlo.num_bytes(hlo.elements(one.shape)[0 if one.opcode == "copy-start" else 1])
     if one.opcode == "custom-call":
         return sum(hlo.num_bytes(part) for part in hlo.elements(one.shape) if not part.startswith("s8["))
     return hlo.num_bytes(around[one.operands[1]].shape if one.opcode == _UPDATE else one.shape)

@@ -5,6 +5,7 @@ Knows no model and no config: what it gets is a jitted step and the shapes of it
 
 import dataclasses
 import math
+import os
 import re
 from typing import Any
 
@@ -18,6 +19,7 @@ from eelbert_jax.planning.estimate import Estimate, estimate, estimated_cycles, 
 from eelbert_jax.planning.topology import slice_shape
 
 _TOO_LARGE = "RESOURCE_EXHAUSTED"
+GPU_SHARE = "XLA_PYTHON_CLIENT_MEM_FRACTION"
 _REFUSAL = re.compile(r"[^.:]*memory[^.]*\d[^\n]*", re.IGNORECASE)
 
 
@@ -37,6 +39,7 @@ class Memory:
       other: rows, metrics, the program, and the padding of layouts.
       total: all of these at the worst moment.
       capacity: of the chip, as its maker states it; None where unknown.
+      usable: what JAX takes of that.
     """
 
     params: int
@@ -46,6 +49,7 @@ class Memory:
     other: int
     total: int
     capacity: float | None
+    usable: float | None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -128,7 +132,8 @@ def plan_step(
     chip = CHIPS.get(devices[0].device_kind)
     traced = train_step.trace(state, constants, rows)
     compiled = _compile(traced)
-    memory = _memory(compiled, state, constants, chip.memory_bytes if chip else None)
+    usable = chip.memory_bytes * _usable_share(devices[0]) if chip else None
+    memory = _memory(compiled, state, constants, chip.memory_bytes if chip else None, usable)
     text, costs = compiled.as_text() or "", compiled.cost_analysis() or {}
     collectives = find_collectives(text, len(devices))
     products = matmul_flops(traced.jaxpr) / len(devices)
@@ -168,19 +173,27 @@ def _compile(traced: Any) -> jax.stages.Compiled:
         raise DoesNotFit(f"The step does not fit: {said.group().strip() if said else error}") from error
 
 
-def _memory(compiled: jax.stages.Compiled, state: Any, constants: Any, capacity: float | None) -> Memory:
+def _usable_share(device: jax.Device) -> float:
+    """Return the share of a chip's memory that JAX takes: all of a TPU's, of a GPU's what is preallocated."""
+    return float(os.environ.get(GPU_SHARE, "0.75")) if device.platform in ("gpu", "cuda") else 1.0
+
+
+def _memory(
+    compiled: jax.stages.Compiled, state: Any, constants: Any, capacity: float | None, usable: float | None
+) -> Memory:
     found: Any = compiled.memory_analysis()
     arguments, outputs = found.argument_size_in_bytes, found.output_size_in_bytes
     temporary, code = found.temp_size_in_bytes, found.generated_code_size_in_bytes
     total = arguments + outputs - found.alias_size_in_bytes + temporary + code
     params, optimizer, hashed = map(bytes_per_device, (state.params, state.opt_state, constants))
     other = total - temporary - params - optimizer - hashed
-    if capacity is not None and total > capacity:
+    if capacity is not None and usable is not None and total > usable:
+        less = f", of which JAX takes {usable / capacity:.0%} (see {GPU_SHARE})" if usable < capacity else ""
         raise DoesNotFit(
             f"The step does not fit: it takes {total / 2**30:.1f} GiB of a chip that has "
-            f"{capacity / 2**30:.1f} GiB."
+            f"{capacity / 2**30:.1f} GiB{less}."
         )
-    return Memory(params, optimizer, hashed, temporary, other, total, capacity)
+    return Memory(params, optimizer, hashed, temporary, other, total, capacity, usable)
 
 
 def bytes_per_device(tree: Any) -> int:

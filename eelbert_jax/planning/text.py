@@ -46,6 +46,8 @@ def _row(label: str, value: str, unit: str = "") -> str:
 def _memory_lines(plan: Plan) -> list[str]:
     memory = plan.memory
     of = f" of {size(memory.capacity)} ({memory.total / memory.capacity:.1%})" if memory.capacity else ""
+    if memory.usable is not None and memory.usable != memory.capacity:
+        of += f"; JAX takes {size(memory.usable)}"
     return [
         "memory a chip",
         _row("parameters", size(memory.params)),

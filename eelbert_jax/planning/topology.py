@@ -25,6 +25,9 @@ HELP = (
 )
 
 GPU_PLUGIN = "jax_cuda13_plugin"
+MOST_GPUS = 8
+"""Of one host; what lies between hosts is not known here."""
+
 GPU_FLAG = "--xla_gpu_autotune_level=0"
 """Choose no kernel by running it: there is nothing to run it on."""
 
@@ -47,7 +50,9 @@ def absent_devices(topology: str) -> Sequence[jax.Device]:
 
 
 def _gpu_devices(kind: str, number: int) -> Sequence[jax.Device]:
-    if importlib.util.find_spec(GPU_PLUGIN) is None:
+    if number > MOST_GPUS:
+        raise UserError(f"Cannot plan for {number} GPUs: a host has up to {MOST_GPUS}. {HELP}")
+    if importlib.util.find_spec(GPU_PLUGIN) is None or importlib.util.find_spec("nvidia.cu13") is None:
         raise UserError(
             f"Planning for {kind}:{number} takes JAX's plugin for CUDA and NVIDIA's assembler (0.7 GB), "
             "which are not installed; run pip install 'eelbert_jax[gpu-plan]'. They need no GPU."
