@@ -7,7 +7,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import jax
 import numpy as np
 import pytest
 from processes import (
@@ -22,9 +21,9 @@ from processes import (
     wait_until,
     wait_until_held,
 )
+from workdirs import assert_same_run, figures, saved_steps
 
 from eelbert_jax.data.rows import Rows, row_indices
-from eelbert_jax.jobs.models import load_pretrained
 from eelbert_jax.training.writer import METRICS_NAME, read_metrics
 
 pytestmark = pytest.mark.slow
@@ -38,27 +37,15 @@ SLOWLY = (
 
 
 def losses(workdir: Path) -> dict[int, float]:
-    records = read_metrics(workdir / METRICS_NAME)
-    return {record["step"]: record["train_loss"] for record in records if "train_loss" in record}
+    return figures(workdir, "train_loss")
 
 
 def heldout(workdir: Path) -> dict[int, float]:
-    records = read_metrics(workdir / METRICS_NAME)
-    return {record["step"]: record["heldout_loss"] for record in records if "heldout_loss" in record}
+    return figures(workdir, "heldout_loss")
 
 
 def steps_done(workdir: Path) -> int:
     return max(losses(workdir), default=0)
-
-
-def saved_steps(workdir: Path) -> list[int]:
-    return sorted(int(path.name) for path in (workdir / "checkpoints").iterdir() if path.name.isdigit())
-
-
-def assert_same_run(one: Path, other: Path) -> None:
-    assert losses(one) == losses(other)
-    for left, right in zip(*(jax.tree.leaves(load_pretrained(d).params) for d in (one, other)), strict=True):
-        np.testing.assert_array_equal(left, right)
 
 
 def test_sigterm_saves_the_step_reached_and_the_same_command_continues_bitwise(rows_dir, tmp_path):
@@ -77,7 +64,7 @@ def test_sigterm_saves_the_step_reached_and_the_same_command_continues_bitwise(r
     [out] = run(words)
     assert "Resuming from step 8" in out
     run(pretrain_words(rows_dir, whole, *seldom))
-    assert_same_run(whole, parts)
+    assert_same_run(rows_dir, whole, parts)
 
 
 @pytest.mark.parametrize("steps_per_call", [1, 4])
@@ -112,7 +99,7 @@ def test_a_killed_peer_ends_the_survivor_and_a_restart_resumes(rows_dir, tmp_pat
     """Fault 5. The bound is the heartbeat's, not ours to wait out."""
     words = pretrain_words(rows_dir, tmp_path, *SLOWLY, "--config.checkpoint_every_steps=4")
     both = start([*words, "--heartbeat_seconds=10"], processes=2)
-    wait_until(lambda: max(saved_steps_or_none(tmp_path), default=0) >= 4, both)
+    wait_until(lambda: max(saved_steps(tmp_path), default=0) >= 4, both)
     both[1].kill()
     ended = finish(both)
     assert ended[0][0] not in (0, None), ended
@@ -166,7 +153,7 @@ def test_a_checkpoint_is_resumed_on_any_number_of_devices(rows_dir, tmp_path, fl
         words = pretrain_words(rows_dir, tmp_path / "many", *wide, *mesh)
         if total < 20:
             process = start(held_at(total + 2, words, tmp_path / "never"), devices=devices)
-            wait_until(lambda total=total: total in saved_steps_or_none(tmp_path / "many"), process)
+            wait_until(lambda total=total: total in saved_steps(tmp_path / "many"), process)
             process[0].kill()
             finish(process)
         else:
@@ -180,18 +167,14 @@ def test_a_checkpoint_is_resumed_on_any_number_of_devices(rows_dir, tmp_path, fl
     )
 
 
-def saved_steps_or_none(workdir: Path) -> list[int]:
-    return saved_steps(workdir) if (workdir / "checkpoints").is_dir() else []
-
-
 def test_one_process_of_8_two_of_4_and_one_device_are_the_same_run(rows_dir, tmp_path):
     """Fault 10, and what a global batch means: the same rows, masks and losses on any machine."""
     run(pretrain_words(rows_dir, tmp_path / "1x8"), devices=8)
     run(pretrain_words(rows_dir, tmp_path / "2x4"), devices=4, processes=2)
     run(pretrain_words(rows_dir, tmp_path / "1x1"))
-    figures = {name: np.array(list(losses(tmp_path / name).values())) for name in ("1x8", "2x4", "1x1")}
+    found = {name: np.array(list(losses(tmp_path / name).values())) for name in ("1x8", "2x4", "1x1")}
     for name in ("1x8", "2x4"):
-        np.testing.assert_allclose(figures[name], figures["1x1"], rtol=1e-6)
+        np.testing.assert_allclose(found[name], found["1x1"], rtol=1e-6)
 
 
 ROWS_OF_A_PROCESS = """
@@ -259,7 +242,7 @@ def test_where_the_time_went_survives_a_restart(rows_dir, tmp_path):
     words = pretrain_words(rows_dir, tmp_path, *changes)
     process = start(held_at(60, words, tmp_path / "never"))
     wait_until_held(tmp_path / "never", process)
-    wait_until(lambda: 50 in saved_steps_or_none(tmp_path), process)
+    wait_until(lambda: 50 in saved_steps(tmp_path), process)
     process[0].kill()
     finish(process)
     [out] = run(words)
