@@ -8,12 +8,16 @@ from pathlib import Path
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
+import hypothesis
 import jax
 import pytest
 
 from eelbert_jax.jobs import command_line
 from eelbert_jax.jobs.prepare import prepare_rows
 
+# The same examples in every run, however slow the machine: what passes here passes there.
+hypothesis.settings.register_profile("reproducible", derandomize=True, deadline=None)
+hypothesis.settings.load_profile("reproducible")
 jax.config.update("jax_numpy_rank_promotion", "raise")
 # Tests compile the same small programs many times over: keep them for the session.
 _COMPILED = tempfile.TemporaryDirectory(prefix="eelbert-tests-compiled-")

@@ -169,7 +169,7 @@ def test_a_line_without_spaces_is_cut_between_characters(tmp_path):
 
 
 @given(data=st.data())
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_parts_of_a_file_have_each_document_once(tmp_path_factory, data):
     """However a file is cut, its parts hold the documents of the whole, in order."""
     path = tmp_path_factory.getbasetemp() / "parts.txt"
@@ -180,7 +180,7 @@ def test_parts_of_a_file_have_each_document_once(tmp_path_factory, data):
 
 
 @given(data=st.data())
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_parts_of_jsonl_have_each_record_once(tmp_path_factory, data):
     path = tmp_path_factory.getbasetemp() / "parts.jsonl"
     texts = data.draw(st.lists(st.text("abé ", min_size=1).filter(str.strip), min_size=1, max_size=20))

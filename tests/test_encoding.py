@@ -76,7 +76,7 @@ def test_no_room_is_an_error(max_length, second):
         encoding.encode_texts(["a"], second, VOCABULARY, max_length)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(first=st.integers(0, 40), second=st.integers(0, 40), room=st.integers(2, 50))
 def test_the_cut_leaves_as_much_as_fits_and_spares_the_shorter(first, second, room):
     a, b = encoding.cut_longest_first(first, second, room)
@@ -150,7 +150,7 @@ def test_lengths_between_stand_where_enough_batches_use_them():
     assert encoding.bucket_lengths(lengths, 128, 4) == (12, 16, 24, 32, 64, 96, 128)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     lengths=st.lists(st.integers(2, 100), min_size=1, max_size=80),
     batch_size=st.integers(1, 17),

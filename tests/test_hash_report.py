@@ -34,7 +34,7 @@ def test_marks_collide_where_they_are_stripped():
     assert collision_groups(HashSpec(), ["ing", "##ing", "##"]) == []
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(tokens=st.lists(st.text("ab", max_size=7), unique=True), max_gram=st.integers(1, 3))
 def test_tokens_collide_exactly_where_their_vectors_do(tokens, max_gram):
     spec = HashSpec(max_gram=max_gram)

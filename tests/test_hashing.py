@@ -229,7 +229,6 @@ any_strings = st.lists(
 )
 
 
-@settings(deadline=None)
 @given(spec=specs(), strings=any_strings)
 def test_any_string_under_any_function_agrees_with_the_truth(spec, strings):
     d = 3 * spec.max_gram + spec.whole_token_width if isinstance(spec.split, tuple) else 20
@@ -253,7 +252,7 @@ def test_any_string_under_any_function_agrees_with_the_truth(spec, strings):
     ids=lambda spec: f"B={spec.bucket_size},N={spec.max_gram}",
 )
 def test_jax_agrees_with_numpy_for_any_modulus(spec):
-    @settings(deadline=None, max_examples=25)
+    @settings(max_examples=25)
     @given(strings=st.lists(st.text(max_size=5), min_size=4, max_size=4))
     def compare(strings):
         strings = [*strings, "##ing"]  # five characters: one shape, so one compilation

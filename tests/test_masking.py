@@ -21,7 +21,7 @@ def test_number_of_positions_is_rounded_up():
     assert masking.num_masked(128, 0.15) == 20
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(seed=st.integers(0, 2**31 - 1))
 def test_exactly_p_positions_change_at_most_and_the_rest_stays(seed):
     ids = rows(4, 32, seed)

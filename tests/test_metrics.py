@@ -24,7 +24,7 @@ def two_sides(elements, dtype):
 
 
 @pytest.mark.filterwarnings("ignore:A single label was found")
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(sides=two_sides(st.integers(0, 1), np.int32))
 def test_two_classes_as_scikit_learn(sides):
     predictions, labels = sides
@@ -36,7 +36,7 @@ def test_two_classes_as_scikit_learn(sides):
 
 
 @pytest.mark.filterwarnings("ignore:A single label was found")
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(sides=two_sides(st.integers(0, 4), np.int32))
 def test_more_classes_as_scikit_learn(sides):
     predictions, labels = sides
@@ -45,7 +45,7 @@ def test_more_classes_as_scikit_learn(sides):
 
 
 # Sixteenths: many ties, and no overflow or cancellation that would test the arithmetic and not the formula.
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(sides=two_sides(st.integers(-80, 80).map(lambda i: i / 16), np.float32))
 def test_correlations_as_scipy(sides):
     if min(np.ptp(side) for side in sides) == 0:
@@ -117,7 +117,7 @@ def chunks(tags):
 TAGS = ["O", *(f"{prefix}-{kind}" for prefix in "BIES" for kind in ("PER", "LOC"))]
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(tags=st.lists(st.sampled_from(TAGS), max_size=12))
 def test_entities_as_conlleval(tags):
     assert metrics.entities(tags) == chunks(tags)
@@ -159,7 +159,7 @@ def test_entity_f1_wants_a_tag_a_word_and_a_scheme():
 # The state.
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(
     num_examples=st.integers(1, 40),
     batch_size=st.integers(1, 9),

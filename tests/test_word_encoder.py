@@ -46,7 +46,7 @@ TEXTS = st.text(
 
 @CASES
 @given(text=TEXTS)
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_ids_are_the_tokenizers(encoders, lowercase, text):
     ours, tokenizer = encoders[lowercase]
     ids = ours.encode(text)
