@@ -76,6 +76,7 @@ run_once() {
       status=0
       wait "$pid" || status=$?
       unset "running[$pid]"
+      pids=("${!running[@]}") # its number may be another's from now on
       case $status in
         0) ;;
         75) ((outcome)) || outcome=75 ;;

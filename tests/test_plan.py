@@ -142,6 +142,12 @@ def test_a_topology_without_its_compiler_is_a_clear_error(monkeypatch):
         topology.absent_devices("h200:8")
 
 
+def test_a_gpu_plugin_without_its_assembler_is_a_clear_error(monkeypatch):
+    monkeypatch.setattr(topology, "GPU_PACKAGES", ("jax", "no_such_package", "no_such_package.inside"))
+    with pytest.raises(UserError, match=r"pip install 'eelbert_jax\[gpu-plan\]'"):
+        topology.absent_devices("h200:8")
+
+
 @pytest.mark.parametrize("name", ["nonsense", "h300:8", "h200", "h200:0"])
 def test_unknown_devices_are_a_clear_error(name):
     with pytest.raises(UserError, match=rf"topology '{name}'\. Name a TPU generation .* h200:8"):

@@ -24,7 +24,9 @@ HELP = (
     f"v5p:4x4x4; or GPUs of one host and their number: {', '.join(f'{kind}:8' for kind in GPUS)}."
 )
 
-GPU_PLUGIN = "jax_cuda13_plugin"
+GPU_PACKAGES = ("jax_cuda13_plugin", "nvidia", "nvidia.cu13")
+"""JAX's plugin and NVIDIA's assembler; a package stands before what is inside it."""
+
 MOST_GPUS = 8
 """Of one host; what lies between hosts is not known here."""
 
@@ -52,7 +54,7 @@ def absent_devices(topology: str) -> Sequence[jax.Device]:
 def _gpu_devices(kind: str, number: int) -> Sequence[jax.Device]:
     if number > MOST_GPUS:
         raise UserError(f"Cannot plan for {number} GPUs: a host has up to {MOST_GPUS}. {HELP}")
-    if importlib.util.find_spec(GPU_PLUGIN) is None or importlib.util.find_spec("nvidia.cu13") is None:
+    if any(importlib.util.find_spec(name) is None for name in GPU_PACKAGES):
         raise UserError(
             f"Planning for {kind}:{number} takes JAX's plugin for CUDA and NVIDIA's assembler (0.7 GB), "
             "which are not installed; run pip install 'eelbert_jax[gpu-plan]'. They need no GPU."

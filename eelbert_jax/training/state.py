@@ -96,12 +96,18 @@ def apply_gradients(
     }
 
 
-def _update_by_branch(finite: jax.Array, update: Callable[[TrainState], TrainState], state: TrainState):
-    """Return the updated state where `finite`, else the state; a CPU would spend a quarter of a small step on
-    the memory traffic of a selection."""
+def _update_by_branch(
+    finite: jax.Array, update: Callable[[TrainState], TrainState], state: TrainState
+) -> TrainState:
+    """Return the updated state where `finite` (bool scalar), else the state.
+
+    A CPU would spend a quarter of a small step on the memory traffic of a selection.
+    """
     return jax.lax.cond(finite, update, lambda state: state, state)
 
 
-def _update_by_selection(finite: jax.Array, update: Callable[[TrainState], TrainState], state: TrainState):
+def _update_by_selection(
+    finite: jax.Array, update: Callable[[TrainState], TrainState], state: TrainState
+) -> TrainState:
     """Return the same; accelerators fuse the selection into the update, where a branch copies the state."""
     return jax.tree.map(lambda new, old: jnp.where(finite, new, old), update(state), state)
