@@ -62,11 +62,11 @@ test: $(VENV)/.test
 
 test-slow: $(VENV)/.test $(VENV)-beam/.test
 	$(BIN)/python -m pytest -q -n 2 -m slow
-	$(VENV)-beam/bin/python -m pytest -q -m slow tests/test_beam.py
+	$(VENV)-beam/bin/python -m pytest -q -m slow tests/corpus/test_beam.py
 	$(MAKE) test-plan
 
 test-plan: $(VENV)-plan/.test
-	$(VENV)-plan/bin/python -m pytest -q -m slow tests/test_plan_tpu.py tests/test_plan_gpu.py
+	$(VENV)-plan/bin/python -m pytest -q -m slow tests/planning/test_plan_tpu.py tests/planning/test_plan_gpu.py
 
 lint: $(VENV)/.test
 	$(BIN)/ruff check .

@@ -25,10 +25,10 @@ import jax.numpy as jnp
 import numpy as np
 
 import _measure
-from eelbert_jax import hashing
+from eelbert_jax.hashing import steps as hashing
+from eelbert_jax.hashing.strings import code_points
 from eelbert_jax.model.bert import BertForSequenceClassification, constants
 from eelbert_jax.model.config import SIZES, BertConfig, sized
-from eelbert_jax.strings import code_points
 from eelbert_jax.vocabulary import SPECIAL_TOKENS, Vocabulary, load_vocabulary
 
 LENGTH = 128

@@ -40,7 +40,7 @@ from typing import Any
 import numpy as np
 
 import _measure
-from eelbert_jax.data.glue import Examples, find_task, load_examples
+from eelbert_jax.datasets.glue import Examples, find_task, load_examples
 
 OURS, BASELINES = ("table", "hash"), ("trainer", "padded")
 EMBEDDINGS = {"table": "table", "hash": "ngram_hash"}
@@ -76,7 +76,7 @@ def check_learned(case: str, losses: list[float], num_examples: int) -> None:
 
 def our_config(case: str, options: argparse.Namespace) -> Any:
     """Return the config of `eelbert finetune` for a case; the defaults are what is measured."""
-    from eelbert_jax.jobs.command_line import load_config
+    from eelbert_jax.cli import load_config
 
     config = load_config(f"configs/glue.py:{options.size},task=sst2,embedding={EMBEDDINGS[case]}")
     config.data.glue_dir, config.vocabulary = options.glue, options.vocabulary

@@ -128,8 +128,8 @@ def real_texts(num_bytes: int) -> Iterator[str]:
             with lzma.open(Path(data, "corpus", f"{name}.txt.xz"), "rt", encoding="utf-8") as lines:
                 yield "".join(lines.readlines(num_bytes))
         return
-    from eelbert_jax.data.corpus import SourceOptions, find_units
-    from eelbert_jax.data.documents import ReadOptions, ReadTally
+    from eelbert_jax.corpus.documents import ReadOptions, ReadTally
+    from eelbert_jax.corpus.sources import SourceOptions, find_units
 
     parts: list[str] = []
     for unit in find_units("docs", SourceOptions(docs_bytes=24 * num_bytes), ReadOptions()):

@@ -5,7 +5,7 @@
 Four processes do the same work and take turns: masking on the fly, forward, backward, clipping, AdamW; same
 sizes, batch, rows, dropout 0.1, float32, all cores.
 
-    table, hash        our step (`eelbert_jax.training.masked_lm`), logits at the masked positions
+    table, hash        our step (`eelbert_jax.objectives.masked_lm`), logits at the masked positions
     run_mlm            transformers' BertForMaskedLM as the script `run_mlm` trains it: labels -100, logits
                        at every position
     masked_only        the same model in a loop as PyTorch users write it by hand for speed: encoder, gather
@@ -155,7 +155,8 @@ def our_step(size: str, batch: int, embedding: str) -> Callable[[np.ndarray], fl
 
     from eelbert_jax.model import bert
     from eelbert_jax.model.config import sized
-    from eelbert_jax.training import masked_lm, sharding
+    from eelbert_jax.objectives import masked_lm
+    from eelbert_jax.training import sharding
     from eelbert_jax.training.optimizer import OptimizerConfig, make_optimizer
     from eelbert_jax.training.state import initializer
     from eelbert_jax.vocabulary import Vocabulary

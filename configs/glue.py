@@ -16,9 +16,9 @@ The defaults are a cell of Google's grid for the miniatures (4 epochs, batch 8-1
 
 from ml_collections import config_dict
 
-from eelbert_jax.data.conll import TOKENS
-from eelbert_jax.data.tasks import GLUE_TASKS
-from eelbert_jax.jobs.command_line import load_config, parse_recipe
+from eelbert_jax.cli import load_config, parse_recipe
+from eelbert_jax.datasets.conll import TOKENS
+from eelbert_jax.datasets.tasks import GLUE_TASKS
 from eelbert_jax.model.config import SIZES
 
 # Legal recipe words, the default first.

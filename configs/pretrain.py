@@ -16,8 +16,8 @@ import dataclasses
 
 from ml_collections import config_dict
 
-from eelbert_jax.hash_spec import PRESETS
-from eelbert_jax.jobs.command_line import parse_recipe
+from eelbert_jax.cli import parse_recipe
+from eelbert_jax.hashing.spec import PRESETS
 from eelbert_jax.model.config import SIZES, sized
 
 # Legal recipe words, the default first.

@@ -9,9 +9,8 @@ import os
 import sys
 from pathlib import Path
 
-from eelbert_jax import memory
+from eelbert_jax import cli, job_table, memory
 from eelbert_jax.errors import NotMet, Preempted, UserError
-from eelbert_jax.jobs import command_line, job_table
 
 COMPILED = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "eelbert_jax" / "compiled"
 """Where compiled programs are kept for the next process, unless JAX_COMPILATION_CACHE_DIR names a place."""
@@ -32,14 +31,14 @@ def main(argv: list[str] | None = None) -> int:
     """
     words = sys.argv[1:] if argv is None else argv
     if not words or words[0] in HELP_FLAGS:
-        print(command_line.overview())
+        print(cli.overview())
         return 0 if words else 2
     name, rest = words[0], words[1:]
     try:
         if name not in job_table.JOBS:
-            raise command_line.unknown_job(name)
+            raise cli.unknown_job(name)
         if any(word in HELP_FLAGS for word in rest):
-            print(command_line.job_help(name))
+            print(cli.job_help(name))
             return 0
         os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(COMPILED))
         if argv is None:

@@ -1,7 +1,7 @@
 """WordPiece vocabularies: load, save, train, fingerprint, and the tokenizer that reads text with one.
 
 The file format is BERT's `vocab.txt`: one token a line, the id is the line number. The only importer of
-`tokenizers`. Leaves reading documents to `eelbert_jax.data.corpus` and hashing to `eelbert_jax.hashing`.
+`tokenizers`. Leaves reading documents to `corpus.sources` and hashing to `hashing`.
 """
 
 import collections
@@ -15,7 +15,7 @@ from pathlib import Path
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
 from eelbert_jax.errors import UserError
-from eelbert_jax.strings import code_points
+from eelbert_jax.hashing.strings import code_points
 
 __all__ = [
     "SPECIAL_TOKENS",

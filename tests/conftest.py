@@ -12,7 +12,7 @@ import hypothesis
 import jax
 import pytest
 
-from eelbert_jax.jobs import command_line
+from eelbert_jax import cli
 from eelbert_jax.jobs.prepare import prepare_rows
 
 # The same examples in every run, however slow the machine: what passes here passes there.
@@ -61,7 +61,7 @@ def rows_dir(tmp_path_factory) -> Path:
         for animal, place, thing in itertools.product(*words.values())
     ]
     (folder / "text.txt").write_text("".join(texts) * 20)
-    config = command_line.load_config("configs/prepare.py")
+    config = cli.load_config("configs/prepare.py")
     config.source = str(folder / "text.txt")
     config.row_length = 32
     config.train_vocabulary.size = 300

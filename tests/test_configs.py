@@ -5,10 +5,12 @@ from pathlib import Path
 import pytest
 from ml_collections import config_dict
 
+from eelbert_jax import cli, job_table
 from eelbert_jax.errors import UserError
-from eelbert_jax.hash_spec import PRESETS
-from eelbert_jax.jobs import cells, command_line, job_table, models
+from eelbert_jax.hashing.spec import PRESETS
+from eelbert_jax.inference import load as models
 from eelbert_jax.model.config import EMBEDDINGS, SIZES
+from eelbert_jax.sweeping import grid as cells
 from eelbert_jax.training.optimizer import OptimizerConfig
 
 ROOT = Path(__file__).parents[1]
@@ -19,7 +21,7 @@ SWEEPS = sorted((ROOT / "configs" / "sweeps").glob("*.py"))
 @pytest.mark.parametrize("embedding", EMBEDDINGS)
 @pytest.mark.parametrize("setting", ["paper", "small"])
 def test_every_recipe_describes_a_model(size, embedding, setting):
-    config = command_line.load_config(f"configs/pretrain.py:{size},embedding={embedding},setting={setting}")
+    config = cli.load_config(f"configs/pretrain.py:{size},embedding={embedding},setting={setting}")
     model = models.bert_config(config.model, 30522)
     assert model.embedding == embedding
     assert model.hidden_size == SIZES[size]["hidden_size"]
@@ -27,7 +29,7 @@ def test_every_recipe_describes_a_model(size, embedding, setting):
 
 
 def test_the_papers_setting_is_the_default():
-    config = command_line.load_config("configs/pretrain.py")
+    config = cli.load_config("configs/pretrain.py")
     assert (config.total_steps, config.batch_size, config.mlm_probability) == (900_000, 256, 0.15)
     assert (config.opt.learning_rate, config.opt.warmup_steps, config.opt.weight_decay) == (
         1e-4,
@@ -38,20 +40,20 @@ def test_the_papers_setting_is_the_default():
 
 
 def test_a_preset_names_a_hash_function():
-    config = command_line.load_config("configs/pretrain.py:tiny,hash=reference")
+    config = cli.load_config("configs/pretrain.py:tiny,hash=reference")
     assert models.bert_config(config.model, 30522).hash == PRESETS["reference"]
 
 
 def test_the_split_can_be_given_as_widths():
     words = ["--config=configs/pretrain.py:tiny", "--workdir=x", "--config.model.hash.split=21,43,64"]
-    model = command_line.parse("pretrain", words).config.model
+    model = cli.parse("pretrain", words).config.model
     assert models.bert_config(model, 30522).hash.widths(128) == (21, 43, 64)
 
 
 @pytest.mark.parametrize("recipe", ["huge", "tiny,embedding=hash", "tiny,bf16", "tiny,setting="])
 def test_unknown_recipe_words_are_named_with_the_legal_ones(recipe):
     with pytest.raises(UserError, match=r"Unknown recipe word .*: .*(tiny|table)"):
-        command_line.load_config(f"configs/pretrain.py:{recipe}")
+        cli.load_config(f"configs/pretrain.py:{recipe}")
 
 
 def leaves(config: config_dict.ConfigDict, prefix: str = "") -> list[tuple[str, type]]:
@@ -72,10 +74,10 @@ SAMPLES[tuple] = ("('word', 'other')", ("word", "other"))
 @pytest.mark.parametrize("file", sorted((ROOT / "configs").glob("*.py")), ids=lambda path: path.stem)
 def test_every_leaf_can_be_overridden(file):
     job = file.stem if file.stem in job_table.JOBS else "pretrain"
-    for name, kind in leaves(command_line.load_config(file)):
+    for name, kind in leaves(cli.load_config(file)):
         text, expected = SAMPLES[kind]
         words = [f"--config={file}", "--workdir=x", f"--config.{name}={text}"]
-        value = command_line.parse(job, words).config
+        value = cli.parse(job, words).config
         for part in name.split("."):
             value = value[part]
         assert value == expected, name

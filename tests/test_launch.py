@@ -8,12 +8,12 @@ import subprocess
 import sys
 from pathlib import Path
 
-import processes
 import pytest
 import yaml
 
-from eelbert_jax.jobs import command_line
+from eelbert_jax import cli
 from eelbert_jax.training.writer import read_metrics
+from support import processes
 
 ROOT = Path(__file__).resolve().parents[1]
 LAUNCH = ROOT / "launch"
@@ -268,7 +268,7 @@ def test_documented_commands_are_taken_by_the_launcher_and_by_the_job(words):
     own = ["--gpus=8"] if words[at] == "launch/gpu_host.sh" else []
     done = launch(words[at].removeprefix("launch/"), "--dry_run", *own, *words[at + 1 :])
     assert done.returncode == 0, done.stderr
-    command_line.parse(words[job + 1], words[job + 2 :])
+    cli.parse(words[job + 1], words[job + 2 :])
 
 
 def test_the_documentation_shows_every_launcher():

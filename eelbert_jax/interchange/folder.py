@@ -21,7 +21,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 from eelbert_jax.errors import UserError
-from eelbert_jax.hash_spec import HashSpec
+from eelbert_jax.hashing.spec import HashSpec
 from eelbert_jax.interchange.hf import SHARED_FIELDS, WORD_EMBEDDINGS, from_hf, full_names, hf_config, to_hf
 from eelbert_jax.model.bert import BertForMaskedLM, BertForSequenceClassification
 from eelbert_jax.model.config import BertConfig

@@ -1,7 +1,7 @@
 """`eelbert baseline`: a bag of words on the task of a fine-tuning config, as a run that a report shows.
 
 Takes the config of `eelbert finetune`, so that both read the same data, a table of one's own too; of it only
-the task and where it lies matter. Leaves the model to `eelbert_jax.training.baselines`.
+the task and where it lies matter. Leaves the model to `eelbert_jax.datasets.bag_of_words`.
 """
 
 import json
@@ -12,12 +12,12 @@ from typing import Any
 import ml_collections
 import numpy as np
 
-from eelbert_jax.data.glue import load_examples
-from eelbert_jax.jobs import command_line
-from eelbert_jax.jobs.models import environment
-from eelbert_jax.jobs.task_data import configured_task, find_glue_dir
-from eelbert_jax.training.baselines import BagOfWords, majority
-from eelbert_jax.training.metrics import degenerate, scores
+from eelbert_jax import cli
+from eelbert_jax.datasets.bag_of_words import BagOfWords, majority
+from eelbert_jax.datasets.glue import load_examples
+from eelbert_jax.datasets.metrics import degenerate, scores
+from eelbert_jax.inference.load import environment
+from eelbert_jax.objectives.task_data import configured_task, find_glue_dir
 from eelbert_jax.workdir import RESULT_NAME, write_whole
 
 NAME = "bag of words"
@@ -34,7 +34,7 @@ def baseline(config: ml_collections.ConfigDict, workdir: str | Path) -> dict[str
       UserError: a file of the task is missing or not of its format.
     """
     workdir, started = Path(workdir), time.monotonic()
-    command_line.write_config(config, workdir)
+    cli.write_config(config, workdir)
     task, glue_dir = configured_task(config), find_glue_dir(config.data.glue_dir)
     splits = {
         split: load_examples(task, split, glue_dir=glue_dir, tfds_data_dir=config.data.tfds_data_dir)
@@ -88,7 +88,7 @@ def baseline(config: ml_collections.ConfigDict, workdir: str | Path) -> dict[str
 
 def main(argv: list[str]) -> None:
     """Run the job from the command line."""
-    invocation = command_line.parse("baseline", argv)
+    invocation = cli.parse("baseline", argv)
     result = baseline(invocation.config, invocation.workdir)
     for name, found in ((NAME, result["metrics"]), ("majority class", result["majority"])):
         print(f"{name} on {result['task']}:", "  ".join(f"{key} {value:.4f}" for key, value in found.items()))

@@ -15,19 +15,20 @@ import ml_collections
 import numpy as np
 from jax.sharding import Mesh, NamedSharding
 
-from eelbert_jax.data import encoding
+from eelbert_jax import cli
+from eelbert_jax.datasets import encoding
 from eelbert_jax.errors import Preempted, UserError
-from eelbert_jax.jobs import command_line
-from eelbert_jax.jobs.continuing import changed_settings
-from eelbert_jax.jobs.evaluation import Evaluation
-from eelbert_jax.jobs.examples import Split, make_batch, put
-from eelbert_jax.jobs.models import BEST_NAME, VOCABULARY_NAME, Pretrained, identity
-from eelbert_jax.jobs.results import model_record, result
-from eelbert_jax.jobs.starting import initial_params, starting_model
-from eelbert_jax.jobs.task_data import Data, load_data
+from eelbert_jax.inference.load import BEST_NAME, VOCABULARY_NAME, Pretrained, identity
 from eelbert_jax.model import bert
-from eelbert_jax.training import finetuning, loop, sharding
+from eelbert_jax.objectives import classify as finetuning
+from eelbert_jax.objectives.evaluation import Evaluation
+from eelbert_jax.objectives.examples import Split, make_batch, put
+from eelbert_jax.objectives.results import model_record, result
+from eelbert_jax.objectives.starting import initial_params, starting_model
+from eelbert_jax.objectives.task_data import Data, load_data
+from eelbert_jax.training import loop, sharding
 from eelbert_jax.training.checkpoint import Checkpoints
+from eelbert_jax.training.continuing import changed_settings
 from eelbert_jax.training.goodput import Goodput
 from eelbert_jax.training.optimizer import OptimizerConfig, make_optimizer
 from eelbert_jax.training.state import TrainState, initializer
@@ -208,7 +209,7 @@ def _train(
             _check_settings(config, workdir)
             print(f"Resuming from step {saved_step} of {workdir}.", flush=True)
         # Only now: a refused start leaves what the folder holds as it is.
-        command_line.write_config(config, workdir)
+        cli.write_config(config, workdir)
         save_vocabulary(setup.vocabulary, workdir / VOCABULARY_NAME)
         total_steps = setup.durations.total_steps
         records = read_metrics(workdir / METRICS_NAME)
@@ -254,7 +255,7 @@ def _check_settings(config: ml_collections.ConfigDict, workdir: Path) -> None:
 
 def main(argv: list[str]) -> None:
     """Run the job from the command line."""
-    invocation = command_line.parse("finetune", argv)
+    invocation = cli.parse("finetune", argv)
     record = finetune(invocation.config, invocation.workdir)
     scores = "  ".join(f"{name} {value:.4f}" for name, value in record["metrics"].items())
     print(f"{record['model']['name']} on {record['task']}: {scores} ({record['selection']})")

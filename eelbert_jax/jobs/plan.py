@@ -8,9 +8,9 @@ from typing import Any, NamedTuple
 import jax
 import ml_collections
 
-from eelbert_jax.data.rows import Rows
+from eelbert_jax.corpus.rows import Rows
 from eelbert_jax.errors import UserError
-from eelbert_jax.jobs.trainer import make_trainer, train_step_arguments
+from eelbert_jax.objectives.trainer import make_trainer, train_step_arguments
 from eelbert_jax.planning import text
 from eelbert_jax.planning.plan import DoesNotFit, Plan, plan_step
 from eelbert_jax.planning.topology import absent_devices

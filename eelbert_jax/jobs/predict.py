@@ -18,14 +18,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-from eelbert_jax.data.glue import check_labels, find_task, load_examples
-from eelbert_jax.data.submission import submission_file, write_submission
+from eelbert_jax import cli
+from eelbert_jax.datasets.glue import check_labels, find_task, load_examples
+from eelbert_jax.datasets.submission import submission_file, write_submission
 from eelbert_jax.errors import UserError
-from eelbert_jax.jobs import command_line
-from eelbert_jax.jobs.answers import Classifier
-from eelbert_jax.jobs.models import Finetuned, Pretrained, load_finetuned, load_pretrained
-from eelbert_jax.jobs.responses import Query, responder
-from eelbert_jax.jobs.task_data import decide, find_glue_dir
+from eelbert_jax.inference.load import Finetuned, Pretrained, load_finetuned, load_pretrained
+from eelbert_jax.inference.predict import Classifier
+from eelbert_jax.inference.responses import Query, responder
+from eelbert_jax.objectives.task_data import decide, find_glue_dir
 
 LINES_AT_ONCE = 1024
 BATCH_SIZE = 32
@@ -136,7 +136,7 @@ def submit(model: Finetuned, split: str, workdir: str | Path, glue_dir: str | No
 
 def main(argv: list[str]) -> None:
     """Run the job from the command line."""
-    flags = command_line.parse("predict", argv).flags
+    flags = cli.parse("predict", argv).flags
     if not flags["checkpoint"]:
         raise UserError("predict needs a model: add --checkpoint=DIR, the workdir of a run.")
     if flags["glue_split"]:

@@ -2,7 +2,7 @@
 
     eelbert prepare --config=configs/prepare.py --config.source=SOURCE --config.vocabulary=FILE --workdir=DIR
 
-Reads the flags, picks the engine and shows the progress; the work is `eelbert_jax.data.preparation`'s. Does
+Reads the flags, picks the engine and shows the progress; the work is `eelbert_jax.corpus.prepare`'s. Does
 not import jax, nor Apache Beam unless it is asked for.
 """
 
@@ -20,14 +20,14 @@ from typing import Any, TextIO
 import ml_collections
 import numpy as np
 
-from eelbert_jax.data import records, storage
-from eelbert_jax.data.corpus import SourceOptions, find_units
-from eelbert_jax.data.documents import ReadOptions, ReadTally, Unit
-from eelbert_jax.data.preparation import Engine, Settings, is_held_out, prepare, run_here
-from eelbert_jax.data.rows import SPLITS, VOCABULARY_NAME, Rows, read_manifest
-from eelbert_jax.data.workers import usable_cores
+from eelbert_jax import cli
+from eelbert_jax.corpus import ledger, storage
+from eelbert_jax.corpus.documents import ReadOptions, ReadTally, Unit
+from eelbert_jax.corpus.prepare import Engine, Settings, is_held_out, prepare, run_here
+from eelbert_jax.corpus.rows import SPLITS, VOCABULARY_NAME, Rows, read_manifest
+from eelbert_jax.corpus.sources import SourceOptions, find_units
+from eelbert_jax.corpus.workers import usable_cores
 from eelbert_jax.errors import UserError
-from eelbert_jax.jobs import command_line
 from eelbert_jax.vocabulary import Vocabulary, load_vocabulary, train_vocabulary
 from eelbert_jax.workdir import is_writable
 
@@ -132,7 +132,7 @@ def _check_engine(config: ml_collections.ConfigDict) -> None:
 def _engine(config: ml_collections.ConfigDict, progress: ProgressLine) -> Engine:
     """Return what works on the units."""
     if config.engine == "beam":
-        from eelbert_jax.data import beam_pipeline  # only here: Beam is an extra
+        from eelbert_jax.corpus import beam as beam_pipeline
 
         return functools.partial(beam_pipeline.run_pipeline, args=shlex.split(config.beam.args))
     return functools.partial(run_here, workers=config.workers or usable_cores(), report=progress)
@@ -165,7 +165,7 @@ def _is_begun(directory: str) -> bool:
       UserError: it cannot be read.
     """
     try:
-        return records.is_begun(directory)
+        return ledger.is_begun(directory)
     except OSError as error:
         raise UserError(f"Cannot read the workdir {directory}: {error.strerror or error}.") from error
 
@@ -190,10 +190,10 @@ def _load_vocabulary(path: str) -> Vocabulary:
 def _write_config(config: ml_collections.ConfigDict, directory: str) -> None:
     """Leave the config beside the rows."""
     if not storage.is_url(directory):
-        command_line.write_config(config, directory)
+        cli.write_config(config, directory)
         return
     with tempfile.TemporaryDirectory() as folder:
-        written = command_line.write_config(config, folder)
+        written = cli.write_config(config, folder)
         try:
             storage.write_bytes(f"{directory}/{written.name}", written.read_bytes())
         except OSError as error:
@@ -247,7 +247,7 @@ def show_rows(workdir: str | Path, count: int) -> str:
 
 def main(argv: list[str]) -> None:
     """Run `eelbert prepare` with the words after its name."""
-    config, workdir, _ = command_line.parse("prepare", argv)
+    config, workdir, _ = cli.parse("prepare", argv)
     manifest = prepare_rows(config, workdir, sys.stderr)
     _write_config(config, storage.canonical(workdir).rstrip("/"))
     print(summary(manifest))

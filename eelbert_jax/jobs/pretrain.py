@@ -7,17 +7,18 @@ import jax
 import ml_collections
 import numpy as np
 
-from eelbert_jax.data.rows import Rows, row_indices
+from eelbert_jax import cli
+from eelbert_jax.corpus.rows import Rows, row_indices
 from eelbert_jax.errors import Preempted, UserError
-from eelbert_jax.jobs import command_line, plan
-from eelbert_jax.jobs.batches import show_batch
-from eelbert_jax.jobs.continuing import changed_settings
-from eelbert_jax.jobs.job_table import DISTRIBUTED_FLAGS
-from eelbert_jax.jobs.models import VOCABULARY_NAME, environment, identity
-from eelbert_jax.jobs.trainer import Trainer, make_trainer
+from eelbert_jax.inference.load import VOCABULARY_NAME, environment, identity
+from eelbert_jax.job_table import DISTRIBUTED_FLAGS
+from eelbert_jax.jobs import plan
 from eelbert_jax.model import bert
+from eelbert_jax.objectives.batches import show_batch
+from eelbert_jax.objectives.trainer import Trainer, make_trainer
 from eelbert_jax.training import distributed, loop, sharding
 from eelbert_jax.training.checkpoint import Checkpoints
+from eelbert_jax.training.continuing import changed_settings
 from eelbert_jax.training.goodput import Goodput
 from eelbert_jax.training.sharding import Layout
 from eelbert_jax.training.state import TrainState
@@ -205,7 +206,7 @@ def _pretrain(
             _check_settings(config, workdir, saved_step)
             run = {**environment(), "identity": meant, "row_length": train_rows.row_length}
             record = ml_collections.ConfigDict({**config.to_dict(), "run": run})
-            command_line.write_config(record, workdir)
+            cli.write_config(record, workdir)
             save_vocabulary(vocabulary, workdir / VOCABULARY_NAME)
         goodput = supervision.goodput
         goodput.resume(read_metrics(workdir / METRICS_NAME), saved_step)
@@ -237,7 +238,7 @@ def _pretrain(
 
 def main(argv: list[str]) -> None:
     """Run the job from the command line."""
-    invocation = command_line.parse("pretrain", argv)
+    invocation = cli.parse("pretrain", argv)
     if invocation.flags["plan"]:
         _check(invocation.config)
         plan.main(invocation.config, invocation.flags)

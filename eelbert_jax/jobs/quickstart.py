@@ -13,16 +13,16 @@ from typing import NamedTuple
 import ml_collections
 import numpy as np
 
-from eelbert_jax.data.rows import MANIFEST_NAME, Rows
-from eelbert_jax.data.statistics import unigram_entropy
-from eelbert_jax.hash_report import nearest_neighbours
-from eelbert_jax.jobs import command_line
-from eelbert_jax.jobs.answers import MaskFiller
-from eelbert_jax.jobs.models import load_pretrained
+from eelbert_jax import cli
+from eelbert_jax.corpus.rows import MANIFEST_NAME, Rows
+from eelbert_jax.corpus.statistics import unigram_entropy
+from eelbert_jax.hashing.statistics import nearest_neighbours
+from eelbert_jax.inference.load import load_pretrained
+from eelbert_jax.inference.predict import MaskFiller
 from eelbert_jax.jobs.prepare import prepare_rows, summary
 from eelbert_jax.jobs.pretrain import pretrain
-from eelbert_jax.jobs.sizes import count_parameters
 from eelbert_jax.model.config import sized
+from eelbert_jax.model.count import count_parameters
 from eelbert_jax.training.writer import duration, read_metrics
 from eelbert_jax.vocabulary import CONTINUATION_PREFIX
 
@@ -56,7 +56,7 @@ def quickstart(config: ml_collections.ConfigDict, workdir: str | Path) -> Outcom
     """
     started = time.monotonic()
     rows_dir, model_dir = Path(workdir) / "rows", Path(workdir) / "model"
-    command_line.write_config(config, workdir)
+    cli.write_config(config, workdir)
 
     _heading("Preparing the documentation installed on this machine")
     if (rows_dir / MANIFEST_NAME).exists():
@@ -140,7 +140,7 @@ def plot_losses(records: Sequence[dict[str, float]], entropy: float, path: Path)
 
 def main(argv: list[str]) -> None:
     """Run the job from the command line."""
-    config, workdir, _ = command_line.parse("quickstart", argv)
+    config, workdir, _ = cli.parse("quickstart", argv)
     quickstart(config, workdir)
 
 

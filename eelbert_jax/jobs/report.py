@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from eelbert_jax import cli
 from eelbert_jax.errors import UserError
-from eelbert_jax.jobs import command_line
 from eelbert_jax.reporting import (
     ablation_tables,
     cost_tables,
@@ -162,7 +162,7 @@ def _costs(lines: Sequence[dict[str, Any]]) -> list[str]:
 
 def main(argv: list[str]) -> None:
     """Run the job from the command line."""
-    invocation = command_line.parse("report", argv)
+    invocation = cli.parse("report", argv)
     runs, benchmarks = (str(invocation.flags[name]) for name in ("runs", "benchmarks"))
     if not runs:
         raise UserError("report needs the folders of the runs: add --runs=DIR,DIR or a pattern.")

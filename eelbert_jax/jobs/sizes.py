@@ -6,23 +6,12 @@ Papers count differently, so every figure carries its convention (`CONVENTIONS`)
 """
 
 import json
-import math
 from collections.abc import Iterator
 from typing import NamedTuple
 
-import jax
-import jax.numpy as jnp
-
-from eelbert_jax.jobs import command_line
-from eelbert_jax.model.bert import BertForMaskedLM, BertForSequenceClassification
-from eelbert_jax.model.config import EMBEDDINGS, SIZES, BertConfig, sized
-
-CONVENTIONS = {
-    "MLM": "no pooler; the decoder matrix counts only where it is tied to the table, as EELBERT counts.",
-    "MLM+decoder": "the decoder matrix always counts, as it does in a pre-training checkpoint.",
-    "2-class": "with pooler and classifier, without MLM head: what a fine-tuned model ships.",
-}
-"""What a count includes, by the convention's name."""
+from eelbert_jax import cli
+from eelbert_jax.model.config import EMBEDDINGS, SIZES, sized
+from eelbert_jax.model.count import CONVENTIONS, count_parameters
 
 BYTES_PER_FLOAT32 = 4
 
@@ -39,7 +28,7 @@ class Size(NamedTuple):
 
 def main(argv: list[str]) -> None:
     """Print the table, or with `--json` one object a line."""
-    if command_line.parse("sizes", argv).flags["json"]:
+    if cli.parse("sizes", argv).flags["json"]:
         for size in all_sizes():
             print(json.dumps(size._asdict()))
     else:
@@ -52,18 +41,6 @@ def all_sizes() -> Iterator[Size]:
         for embedding in EMBEDDINGS:
             for convention, parameters in count_parameters(sized(size, embedding=embedding)).items():
                 yield Size(size, embedding, convention, parameters, BYTES_PER_FLOAT32 * parameters)
-
-
-def count_parameters(config: BertConfig) -> dict[str, int]:
-    """Return the number of parameters of a model by convention; `config.num_labels` is 2 in "2-class".
-
-    Source: EELBERT, section 4 ("MLM").
-    """
-    masked_lm = _shapes(BertForMaskedLM(config))
-    classifier = _shapes(BertForSequenceClassification(config))
-    decoder = 0 if config.has_trained_table else _total(masked_lm["cls"]["predictions"]["decoder"])
-    with_decoder = _total(masked_lm)
-    return dict(zip(CONVENTIONS, (with_decoder - decoder, with_decoder, _total(classifier)), strict=True))
 
 
 def format_table(sizes: list[Size]) -> str:
@@ -82,13 +59,3 @@ def format_table(sizes: list[Size]) -> str:
     lines += ["", "MB: float32 parameters, 10^6 bytes. V = 30,522, 512 positions, 2 segment types."]
     lines += [f"{name}: {meaning}" for name, meaning in CONVENTIONS.items()]
     return "\n".join(lines)
-
-
-def _shapes(model: BertForMaskedLM | BertForSequenceClassification) -> dict:
-    """Return the model's parameters as shapes."""
-    input_ids = jnp.zeros((1, 1), jnp.int32)
-    return jax.eval_shape(model.init, jax.random.key(0), input_ids)["params"]
-
-
-def _total(shapes: dict) -> int:
-    return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(shapes))

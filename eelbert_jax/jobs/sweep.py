@@ -15,12 +15,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from eelbert_jax import cli
 from eelbert_jax.errors import UserError
-from eelbert_jax.jobs import command_line, processes
-from eelbert_jax.jobs.cells import SWEPT_JOBS, Cell, Result, plan, read_result, short_names
-from eelbert_jax.jobs.samplers import GridSampler, OptunaSampler, Sampler
 from eelbert_jax.reporting import text
 from eelbert_jax.reporting.scores import summarize
+from eelbert_jax.sweeping import processes
+from eelbert_jax.sweeping.grid import SWEPT_JOBS, Cell, Result, plan, read_result, short_names
+from eelbert_jax.sweeping.samplers import GridSampler, OptunaSampler, Sampler
 from eelbert_jax.training.writer import duration
 from eelbert_jax.workdir import write_whole
 
@@ -182,7 +183,7 @@ def main(argv: list[str]) -> None:
     Raises:
       CellsFailed: after all cells are done, where some have no result.
     """
-    invocation = command_line.parse("sweep", argv)
+    invocation = cli.parse("sweep", argv)
     flags = invocation.flags
     if flags["processes"] < 1 or flags["trials"] < 1:
         raise UserError("--processes and --trials count from 1.")
@@ -201,7 +202,7 @@ def main(argv: list[str]) -> None:
         print(slurm_script(cells, flags["processes"]) if flags["slurm"] else listing(cells))
         return
     sampler = samplers[flags["sampler"]]()
-    command_line.write_config(invocation.config, invocation.workdir, "sweep.json")
+    cli.write_config(invocation.config, invocation.workdir, "sweep.json")
     # A scheduler's SIGTERM stops the cells as Ctrl-C does.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     outcomes = sweep(cells, invocation.workdir, sampler, flags["processes"])

@@ -10,7 +10,7 @@ the collection "constants", which `constants` makes and no checkpoint holds.
 
 To train with dropout pass `deterministic=False` and `rngs={"dropout": key}`. To read what every layer
 computed pass `mutable=["intermediates"]` and hand the collection to `encoder_states`. Leaves the losses to
-`eelbert_jax.training.objectives`.
+`eelbert_jax.training.losses`.
 """
 
 from typing import Any, NamedTuple

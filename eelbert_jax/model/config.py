@@ -1,13 +1,13 @@
 """What a BERT is: `BertConfig` and the table of published sizes.
 
 Field names are those of Hugging Face's `BertConfig`, so that export and import are a rename. Leaves the
-arithmetic of the hash to `eelbert_jax.hashing` and the modules to the rest of this folder.
+arithmetic of the hash to `eelbert_jax.hashing.steps` and the modules to the rest of this folder.
 """
 
 import dataclasses
 
 from eelbert_jax.errors import UserError
-from eelbert_jax.hash_spec import HashSpec
+from eelbert_jax.hashing.spec import HashSpec
 
 EMBEDDINGS = ("table", "ngram_hash", "random_hash", "hash_initialized")
 EMBEDDING_MODES = ("cached", "on_the_fly")

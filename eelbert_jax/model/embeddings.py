@@ -8,7 +8,7 @@
 
 What a hashed embedder reads comes in the variable collection "constants" (`embedding_constants` makes it): no
 parameter, no gradient, no optimizer state, in no checkpoint, since one integer regenerates it. The arithmetic
-is in `eelbert_jax.hashing`, whose `embed_strings` also embeds strings that have no id.
+is in `eelbert_jax.hashing.steps`, whose `embed_strings` also embeds strings that have no id.
 """
 
 import flax.linen as nn
@@ -16,10 +16,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from eelbert_jax import hashing
 from eelbert_jax.errors import UserError
+from eelbert_jax.hashing import steps as hashing
+from eelbert_jax.hashing.strings import code_points
 from eelbert_jax.model.config import BertConfig
-from eelbert_jax.strings import code_points
 from eelbert_jax.vocabulary import Vocabulary
 
 COLLECTION = "constants"

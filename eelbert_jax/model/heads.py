@@ -1,7 +1,7 @@
 """Task heads: masked-token prediction and the pooler.
 
 A classifier is one dense layer and stands in `eelbert_jax.model.bert`. Leaves the losses to
-`eelbert_jax.training.objectives`.
+`eelbert_jax.training.losses`.
 """
 
 import flax.linen as nn

@@ -9,8 +9,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from eelbert_jax.data.rows import Rows
-from eelbert_jax.data.statistics import unigram_accuracy, unigram_entropy
+from eelbert_jax.corpus.rows import Rows
+from eelbert_jax.corpus.statistics import unigram_accuracy, unigram_entropy
 from eelbert_jax.reporting.runs import PretrainingRun
 from eelbert_jax.reporting.text import NONE, Table, count, millions, number
 from eelbert_jax.training.writer import duration

