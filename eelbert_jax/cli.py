@@ -19,6 +19,7 @@ from ml_collections import config_dict, config_flags
 
 from eelbert_jax.errors import UserError
 from eelbert_jax.job_table import JOBS, Job
+from eelbert_jax.workdir import CONFIG_NAME, make_writable, write_whole
 
 PACKAGE = Path(__file__).resolve().parent
 CONFIG_ROOTS = (Path(), PACKAGE.parent, PACKAGE)
@@ -170,7 +171,7 @@ def parse_recipe(
 
 
 def write_config(
-    config: config_dict.ConfigDict, workdir: str | os.PathLike[str], name: str = "config.json"
+    config: config_dict.ConfigDict, workdir: str | os.PathLike[str], name: str = CONFIG_NAME
 ) -> Path:
     """Write the resolved config as JSON into the workdir, making the folder where needed.
 
@@ -184,16 +185,8 @@ def write_config(
       UserError: the folder cannot be made or written.
     """
     path = Path(workdir) / name
-    temporary = path.with_name(f"{name}.{os.getpid()}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_text(json.dumps(config.to_dict(), indent=2) + "\n", encoding="utf-8")
-        temporary.replace(path)
-    except OSError as error:
-        raise UserError(
-            f"Cannot write to the workdir {os.fspath(workdir)!r}: {error.strerror or error}. "
-            "Give a folder that you may write to: --workdir=DIR."
-        ) from error
+    make_writable(path.parent)
+    write_whole(path, json.dumps(config.to_dict(), indent=2) + "\n")
     return path
 
 

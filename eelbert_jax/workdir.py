@@ -1,17 +1,30 @@
-"""A job's folder: the names of its files; it can be written, nobody else works in it, its files are whole."""
+"""A job's folder: names of its files, whole writes, the lock, and "is this the same run?"."""
 
 import contextlib
+import errno
 import fcntl
+import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from eelbert_jax.errors import UserError
 
 LOCK_NAME = ".lock"
 CONFIG_NAME = "config.json"
 RESULT_NAME = "result.json"
+METRICS_NAME = "metrics.jsonl"
+TENSORBOARD_NAME = "tensorboard"
+VOCABULARY_NAME = "vocab.txt"
 CHECKPOINTS_NAME = "checkpoints"
+BEST_NAME = "best"
+"""Beside the checkpoints to resume from: the best step, to use."""
+MANIFEST_NAME = "manifest.json"
+"""Of prepared rows."""
+LOG_NAME = "log.txt"
+SWEEP_NAME = "sweep.json"
+REPORT_NAME = "report.md"
 
 
 @contextlib.contextmanager
@@ -23,15 +36,8 @@ def locked(workdir: Path) -> Iterator[None]:
     Raises:
       UserError: the folder cannot be made or written, or another process works in it.
     """
-    try:
-        workdir.mkdir(parents=True, exist_ok=True)
-        lock = (workdir / LOCK_NAME).open("w")
-    except OSError as error:
-        raise UserError(
-            f"Cannot write to the workdir '{workdir}': {error.strerror or error}. "
-            "Give a folder that you may write to: --workdir=DIR."
-        ) from error
-    with lock:
+    make_writable(workdir)
+    with (workdir / LOCK_NAME).open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
@@ -41,29 +47,95 @@ def locked(workdir: Path) -> Iterator[None]:
         yield
 
 
-def is_writable(workdir: Path) -> bool:
-    """Whether `workdir`, made where it is missing, can be written: to know before long work, not after."""
+def make_writable(workdir: Path) -> None:
+    """Make `workdir` where it is missing: to know before long work, not after, that it can be written.
+
+    Raises:
+      UserError: it cannot.
+    """
     try:
         workdir.mkdir(parents=True, exist_ok=True)
-    except OSError:
-        return False
-    return os.access(workdir, os.W_OK)
+        if not os.access(workdir, os.W_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+    except OSError as error:
+        raise UserError(
+            f"Cannot write to the workdir '{workdir}': {error.strerror or error}. "
+            "Give a folder that you may write to: --workdir=DIR."
+        ) from error
 
 
-def write_whole(path: Path, text: str) -> None:
-    """Write `text` so that a kill leaves the old file or the new one, never a torn one.
+def write_whole(path: Path, content: str | bytes) -> None:
+    """Write `content` so that a kill leaves the old file or the new one, never a torn one.
 
     Raises:
       UserError: the file cannot be written.
     """
     temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     try:
-        with temporary.open("w", encoding="utf-8") as file:
-            file.write(text)
+        with temporary.open("wb") as file:
+            file.write(content.encode() if isinstance(content, str) else content)
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
     except OSError as error:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
         raise UserError(
             f"Cannot write {path}: {error.strerror or error}. Free space, or give another --workdir=DIR."
         ) from error
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Return the object that a JSON file holds.
+
+    Raises:
+      UserError: it cannot be read, or holds something else.
+    """
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise UserError(
+            f"{path} cannot be read as JSON ({error}). Run again, or move the folder away."
+        ) from error
+    if not isinstance(value, dict):
+        raise UserError(f"{path} holds no JSON object. Run again, or move the folder away.")
+    return value
+
+
+def changed_settings(config: Mapping[str, Any], workdir: Path, free: Sequence[str]) -> list[str]:
+    """Return a line a setting that is another than in the workdir's `config.json`: "seed: 0, now 5".
+
+    The one answer to "is this the same run?". What only one of the two has is passed over, as versions differ
+    in what can be set.
+
+    Args:
+      config: nested, asked for now.
+      workdir: of the run.
+      free: settings that may change within a run; "data." stands for all that begin so.
+
+    Raises:
+      UserError: the file cannot be read.
+    """
+    path = workdir / CONFIG_NAME
+    if not path.is_file():
+        return []
+    before, now = _flat(read_json(path)), _flat(config)
+    return [
+        f"{name}: {before[name]!r}, now {value!r}"
+        for name, value in now.items()
+        if name in before and before[name] != value and not _is_free(name, free)
+    ]
+
+
+def _is_free(name: str, free: Sequence[str]) -> bool:
+    return any(name == one or (one.endswith(".") and name.startswith(one)) for one in free)
+
+
+def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    leaves: dict[str, Any] = {}
+    for name, value in tree.items():
+        if isinstance(value, Mapping):
+            leaves |= _flat(value, f"{prefix}{name}.")
+        else:
+            leaves[prefix + name] = list(value) if isinstance(value, tuple) else value
+    return leaves

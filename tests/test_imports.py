@@ -51,7 +51,7 @@ OUTSIDERS = {
     "apache_beam": ("corpus.beam",),
     "fsspec": ("corpus.storage",),
     "tokenizers": ("vocabulary",),
-    "ml_collections": ("jobs.*", "cli", "objectives.*", "sweeping.*", "training.continuing", "inference.*"),
+    "ml_collections": ("jobs.*", "cli", "objectives.*", "sweeping.*", "inference.*"),
     "jax.experimental.topologies": ("planning.topology",),
     "torch": (),
     "transformers": (),

@@ -20,19 +20,12 @@ import numpy as np
 import eelbert_jax
 from eelbert_jax.corpus import ledger, storage
 from eelbert_jax.corpus.documents import ReadOptions, ReadTally, Unit
-from eelbert_jax.corpus.rows import (
-    FORMAT_VERSION,
-    MANIFEST_NAME,
-    SPLITS,
-    VOCABULARY_NAME,
-    RowPacker,
-    id_dtype,
-)
+from eelbert_jax.corpus.rows import FORMAT_VERSION, SPLITS, RowPacker, id_dtype
 from eelbert_jax.corpus.word_encoder import WordEncoder
 from eelbert_jax.corpus.workers import run_tasks
 from eelbert_jax.errors import UserError
 from eelbert_jax.vocabulary import Vocabulary, save_vocabulary
-from eelbert_jax.workdir import locked
+from eelbert_jax.workdir import MANIFEST_NAME, VOCABULARY_NAME, locked
 
 HEAD_CHARACTERS = 4096
 """What decides whether a document is held out; no more than the least first chunk of a longer document."""

@@ -15,10 +15,9 @@ import numpy as np
 from eelbert_jax.corpus import cache, storage
 from eelbert_jax.errors import UserError
 from eelbert_jax.vocabulary import Vocabulary, load_vocabulary
+from eelbert_jax.workdir import MANIFEST_NAME, VOCABULARY_NAME
 
 FORMAT_VERSION = 1
-MANIFEST_NAME = "manifest.json"
-VOCABULARY_NAME = "vocab.txt"
 SPLITS = ("train", "heldout")
 
 FEISTEL_ROUNDS = 8

@@ -12,6 +12,9 @@ from typing import Any
 
 from eelbert_jax.errors import UserError
 
+KINDS = ("classify", "regress", "tag")
+"""What a task asks for: a class a text, a number a text, a tag a word."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Task:
@@ -197,6 +200,38 @@ _TASKS = (
 
 GLUE_TASKS: Mapping[str, Task] = MappingProxyType({task.name: task for task in _TASKS})
 """Every task by name. Source: GLUE (Wang et al. 2019); names, fields and order of classes as in TFDS."""
+
+
+@dataclasses.dataclass(frozen=True)
+class TaskRecord:
+    """What a model was fine-tuned for: a checkpoint carries it, so that nothing has to be guessed.
+
+    Attributes:
+      name: of the task.
+      kind: one of `KINDS`: a class a text, a number a text, a tag a word.
+      labels: names of the classes or tags in the order of the outputs; () for numbers.
+      reads_pairs: it is about two texts.
+      max_length: tokens that an example had at most.
+    """
+
+    name: str
+    kind: str
+    labels: tuple[str, ...]
+    reads_pairs: bool
+    max_length: int
+
+    def __post_init__(self) -> None:
+        if self.kind not in KINDS:
+            raise UserError(f"A task's kind is one of {', '.join(KINDS)}, got {self.kind!r}.")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the fields as JSON types; `from_dict` reads them back."""
+        return {**dataclasses.asdict(self), "labels": list(self.labels)}
+
+    @classmethod
+    def from_dict(cls, fields: Mapping[str, Any]) -> "TaskRecord":
+        """Read what `to_dict` gave."""
+        return cls(**{**fields, "labels": tuple(fields["labels"])})
 
 
 def find_task(name: str) -> Task:

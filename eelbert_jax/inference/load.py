@@ -20,14 +20,10 @@ from eelbert_jax.hashing.steps import HashSpec
 from eelbert_jax.interchange.folder import is_folder, read_folder
 from eelbert_jax.model import bert
 from eelbert_jax.model.config import BertConfig
-from eelbert_jax.reporting.json_fields import Fields, read_json
+from eelbert_jax.reporting.json_fields import Fields
 from eelbert_jax.training.checkpoint import Checkpoints
 from eelbert_jax.vocabulary import Vocabulary, load_vocabulary
-from eelbert_jax.workdir import CHECKPOINTS_NAME, CONFIG_NAME
-
-VOCABULARY_NAME = "vocab.txt"
-BEST_NAME = "best"
-"""Beside a fine-tuning's checkpoints, to resume from: its best step, to use."""
+from eelbert_jax.workdir import BEST_NAME, CHECKPOINTS_NAME, CONFIG_NAME, VOCABULARY_NAME, read_json
 
 NOT_IDENTITY = (
     "hidden_dropout_prob",

@@ -18,7 +18,7 @@ from jax.sharding import Mesh, NamedSharding
 from eelbert_jax import cli
 from eelbert_jax.datasets import encoding
 from eelbert_jax.errors import Preempted, UserError
-from eelbert_jax.inference.load import BEST_NAME, VOCABULARY_NAME, Pretrained, identity
+from eelbert_jax.inference.load import Pretrained, identity
 from eelbert_jax.model import bert
 from eelbert_jax.objectives import classify as finetuning
 from eelbert_jax.objectives.evaluation import Evaluation
@@ -28,14 +28,22 @@ from eelbert_jax.objectives.starting import initial_params, starting_model
 from eelbert_jax.objectives.task_data import Data, load_data
 from eelbert_jax.training import loop, sharding
 from eelbert_jax.training.checkpoint import Checkpoints
-from eelbert_jax.training.continuing import changed_settings
 from eelbert_jax.training.goodput import Goodput
 from eelbert_jax.training.optimizer import OptimizerConfig, make_optimizer
 from eelbert_jax.training.state import TrainState, initializer
 from eelbert_jax.training.supervision import Supervision, supervise
-from eelbert_jax.training.writer import METRICS_NAME, Writer, read_metrics
+from eelbert_jax.training.writer import Writer, read_metrics
 from eelbert_jax.vocabulary import Vocabulary, save_vocabulary
-from eelbert_jax.workdir import CHECKPOINTS_NAME, RESULT_NAME, locked, write_whole
+from eelbert_jax.workdir import (
+    BEST_NAME,
+    CHECKPOINTS_NAME,
+    METRICS_NAME,
+    RESULT_NAME,
+    VOCABULARY_NAME,
+    changed_settings,
+    locked,
+    write_whole,
+)
 
 FREE_SETTINGS = (
     "data.",
@@ -245,7 +253,7 @@ def _train(
 
 def _check_settings(config: ml_collections.ConfigDict, workdir: Path) -> None:
     """Refuse to go on with other settings than before: `result.json` tells of one set of them."""
-    changed = changed_settings(config, workdir, FREE_SETTINGS)
+    changed = changed_settings(config.to_dict(), workdir, FREE_SETTINGS)
     if changed:
         raise UserError(
             f"The run in {workdir} was begun with other settings: {'; '.join(changed)}. Take another "

@@ -24,12 +24,12 @@ from eelbert_jax import cli
 from eelbert_jax.corpus import ledger, storage
 from eelbert_jax.corpus.documents import ReadOptions, ReadTally, Unit
 from eelbert_jax.corpus.prepare import Engine, Settings, is_held_out, prepare, run_here
-from eelbert_jax.corpus.rows import SPLITS, VOCABULARY_NAME, Rows, read_manifest
+from eelbert_jax.corpus.rows import SPLITS, Rows, read_manifest
 from eelbert_jax.corpus.sources import SourceOptions, find_units
 from eelbert_jax.corpus.workers import usable_cores
 from eelbert_jax.errors import UserError
 from eelbert_jax.vocabulary import Vocabulary, load_vocabulary, train_vocabulary
-from eelbert_jax.workdir import is_writable
+from eelbert_jax.workdir import VOCABULARY_NAME, make_writable
 
 MIB = 1 << 20
 ENGINES = ("local", "beam")
@@ -150,8 +150,8 @@ def _vocabulary(
         return _load_vocabulary(storage.canonical(config.vocabulary))
     if _is_begun(directory):
         return _load_vocabulary(f"{directory}/{VOCABULARY_NAME}")
-    if not storage.is_url(directory) and not is_writable(Path(directory)):
-        raise UserError(f"Cannot write to the workdir '{directory}'. Give a folder that you may write to.")
+    if not storage.is_url(directory):
+        make_writable(Path(directory))
     stream.write(f"Training a vocabulary of {config.train_vocabulary.size} tokens on the source.\n")
     stream.flush()
     texts = _training_texts(units, settings, round(config.train_vocabulary.max_mib * MIB))

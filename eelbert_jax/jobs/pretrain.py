@@ -10,7 +10,7 @@ import numpy as np
 from eelbert_jax import cli
 from eelbert_jax.corpus.rows import Rows, row_indices
 from eelbert_jax.errors import Preempted, UserError
-from eelbert_jax.inference.load import VOCABULARY_NAME, environment, identity
+from eelbert_jax.inference.load import environment, identity
 from eelbert_jax.job_table import DISTRIBUTED_FLAGS
 from eelbert_jax.jobs import plan
 from eelbert_jax.model import bert
@@ -18,14 +18,13 @@ from eelbert_jax.objectives.batches import show_batch
 from eelbert_jax.objectives.trainer import Trainer, make_trainer
 from eelbert_jax.training import distributed, loop, sharding
 from eelbert_jax.training.checkpoint import Checkpoints
-from eelbert_jax.training.continuing import changed_settings
 from eelbert_jax.training.goodput import Goodput
 from eelbert_jax.training.sharding import Layout
 from eelbert_jax.training.state import TrainState
 from eelbert_jax.training.supervision import Supervision, supervise
-from eelbert_jax.training.writer import METRICS_NAME, Writer, read_metrics
+from eelbert_jax.training.writer import Writer, read_metrics
 from eelbert_jax.vocabulary import save_vocabulary
-from eelbert_jax.workdir import CHECKPOINTS_NAME, locked
+from eelbert_jax.workdir import CHECKPOINTS_NAME, METRICS_NAME, VOCABULARY_NAME, changed_settings, locked
 
 FREE_SETTINGS = (
     *("recipe", "init_params_from", "data.", "run.", "model.vocab_size", "model.embedding_mode"),
@@ -123,7 +122,7 @@ def _start(config, workdir: Path, checkpoints: Checkpoints, trainer: Trainer, me
 
 def _check_settings(config: ml_collections.ConfigDict, workdir: Path, saved_step: int | None) -> None:
     """Say what is set otherwise than when the run was begun; refuse where there is nothing left to train."""
-    changed = changed_settings(config, workdir, FREE_SETTINGS) if saved_step is not None else []
+    changed = changed_settings(config.to_dict(), workdir, FREE_SETTINGS) if saved_step is not None else []
     if changed and saved_step == config.total_steps:
         raise UserError(
             f"The run in {workdir} is finished, and was trained otherwise: {'; '.join(changed)}. Take "

@@ -14,7 +14,7 @@ import ml_collections
 import numpy as np
 
 from eelbert_jax import cli
-from eelbert_jax.corpus.rows import MANIFEST_NAME, Rows
+from eelbert_jax.corpus.rows import Rows
 from eelbert_jax.corpus.statistics import unigram_entropy
 from eelbert_jax.hashing.statistics import nearest_neighbours
 from eelbert_jax.inference.load import load_pretrained
@@ -25,6 +25,7 @@ from eelbert_jax.model.config import sized
 from eelbert_jax.model.count import count_parameters
 from eelbert_jax.training.writer import duration, read_metrics
 from eelbert_jax.vocabulary import CONTINUATION_PREFIX
+from eelbert_jax.workdir import MANIFEST_NAME, METRICS_NAME
 
 MEGABYTE = 10**6
 BERT_BASE_UNCASED_SIZE = 30522
@@ -71,7 +72,7 @@ def quickstart(config: ml_collections.ConfigDict, workdir: str | Path) -> Outcom
     config = ml_collections.ConfigDict(config)
     config.pretrain.data.rows = str(rows_dir)
     figures = pretrain(config.pretrain, model_dir)
-    records = read_metrics(model_dir / "metrics.jsonl")
+    records = read_metrics(model_dir / METRICS_NAME)
     outcome = Outcome(_first(records, "heldout_loss"), figures["heldout_loss"], entropy)
     trained = load_pretrained(model_dir)
 

@@ -22,8 +22,7 @@ from eelbert_jax.reporting import (
 from eelbert_jax.reporting.runs import Found, find_runs
 from eelbert_jax.reporting.scores import Model, collect
 from eelbert_jax.reporting.text import Table, csv_text, markdown
-
-REPORT_NAME = "report.md"
+from eelbert_jax.workdir import REPORT_NAME
 
 
 class Output:

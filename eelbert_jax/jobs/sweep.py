@@ -23,7 +23,7 @@ from eelbert_jax.sweeping import processes
 from eelbert_jax.sweeping.grid import SWEPT_JOBS, Cell, Result, plan, read_result, short_names
 from eelbert_jax.sweeping.samplers import GridSampler, OptunaSampler, Sampler
 from eelbert_jax.training.writer import duration
-from eelbert_jax.workdir import write_whole
+from eelbert_jax.workdir import SWEEP_NAME, write_whole
 
 SEED_KEY = "seed"
 CONTINUE = "The same command continues: finished cells stay, the others take up their checkpoint."
@@ -202,7 +202,7 @@ def main(argv: list[str]) -> None:
         print(slurm_script(cells, flags["processes"]) if flags["slurm"] else listing(cells))
         return
     sampler = samplers[flags["sampler"]]()
-    cli.write_config(invocation.config, invocation.workdir, "sweep.json")
+    cli.write_config(invocation.config, invocation.workdir, SWEEP_NAME)
     # A scheduler's SIGTERM stops the cells as Ctrl-C does.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     outcomes = sweep(cells, invocation.workdir, sampler, flags["processes"])

@@ -1,29 +1,11 @@
 """Read a JSON object strictly: typed values, and errors that name file and key."""
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from eelbert_jax.errors import UserError
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """Return the object that a JSON file holds.
-
-    Raises:
-      UserError: it cannot be read, or holds something else.
-    """
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(
-            f"{path} cannot be read as JSON ({error}). Run again, or move the folder away."
-        ) from error
-    if not isinstance(value, dict):
-        raise UserError(f"{path} holds no JSON object. Run again, or move the folder away.")
-    return value
 
 
 class Fields:

@@ -14,11 +14,11 @@ from eelbert_jax.corpus.rows import read_manifest
 from eelbert_jax.datasets.conll import TOKENS
 from eelbert_jax.errors import UserError
 from eelbert_jax.model.config import EMBEDDINGS, SIZES
-from eelbert_jax.reporting.json_fields import Fields, read_json
+from eelbert_jax.reporting.json_fields import Fields
 from eelbert_jax.reporting.naming import hash_changes, model_name, parameter_counts, size_of
 from eelbert_jax.reporting.published import MEASURES, TASK_NAMES
-from eelbert_jax.training.writer import METRICS_NAME, read_metrics
-from eelbert_jax.workdir import CONFIG_NAME, RESULT_NAME
+from eelbert_jax.training.writer import read_metrics
+from eelbert_jax.workdir import CONFIG_NAME, METRICS_NAME, RESULT_NAME, read_json
 
 
 class Recipe(NamedTuple):

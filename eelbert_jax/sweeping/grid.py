@@ -20,8 +20,8 @@ from ml_collections import config_dict
 
 from eelbert_jax import cli
 from eelbert_jax.errors import UserError
-from eelbert_jax.training.writer import METRICS_NAME, read_metrics
-from eelbert_jax.workdir import CHECKPOINTS_NAME, CONFIG_NAME, RESULT_NAME
+from eelbert_jax.training.writer import read_metrics
+from eelbert_jax.workdir import CHECKPOINTS_NAME, CONFIG_NAME, METRICS_NAME, RESULT_NAME
 
 LONGEST_NAME = 100
 """Characters; file systems take 255, people and tables fewer."""

@@ -12,7 +12,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
-LOG_NAME = "log.txt"
+from eelbert_jax.workdir import LOG_NAME
+
 POLL_SECS = 0.1
 GRACE_SECS = 20.0
 """Between asking a process to end and killing it; a checkpoint being written takes a few seconds."""

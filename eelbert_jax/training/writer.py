@@ -13,6 +13,7 @@ from types import TracebackType
 import tensorboardX
 
 from eelbert_jax.errors import UserError
+from eelbert_jax.workdir import METRICS_NAME, TENSORBOARD_NAME
 
 
 def duration(seconds: float) -> str:
@@ -23,9 +24,6 @@ def duration(seconds: float) -> str:
     if whole >= 3600:
         return f"{whole // 3600}h{whole % 3600 // 60:02d}m"
     return f"{whole // 60}m{whole % 60:02d}s" if whole >= 60 else f"{whole}s"
-
-
-METRICS_NAME = "metrics.jsonl"
 
 
 def read_metrics(path: Path) -> list[dict]:
@@ -89,7 +87,7 @@ class Writer:
                 os.replace(partial, path)
             self._file = path.open("a")
         if tensorboard:
-            self._events = tensorboardX.SummaryWriter(str(workdir / "tensorboard"), purge_step=first + 1)
+            self._events = tensorboardX.SummaryWriter(str(workdir / TENSORBOARD_NAME), purge_step=first + 1)
 
     def scalars(self, step: int, values: dict[str, float]) -> None:
         """Record `values` of `step`.

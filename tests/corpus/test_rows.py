@@ -12,9 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from eelbert_jax.corpus import rows as rows_module
-from eelbert_jax.corpus.rows import FORMAT_VERSION, MANIFEST_NAME, RowPacker, Rows, id_dtype, row_indices
+from eelbert_jax.corpus.rows import FORMAT_VERSION, RowPacker, Rows, id_dtype, row_indices
 from eelbert_jax.errors import UserError
 from eelbert_jax.vocabulary import SPECIAL_TOKENS, Vocabulary, save_vocabulary
+from eelbert_jax.workdir import MANIFEST_NAME
 
 VOCABULARY = Vocabulary((*SPECIAL_TOKENS, "run", "##ning", "a", "table", "."))
 CLS, SEP = VOCABULARY.cls_id, VOCABULARY.sep_id

@@ -14,7 +14,8 @@ from eelbert_jax.objectives.trainer import make_trainer
 from eelbert_jax.training import sharding
 from eelbert_jax.training.checkpoint import Checkpoints
 from eelbert_jax.training.state import TrainState
-from eelbert_jax.training.writer import METRICS_NAME, read_metrics
+from eelbert_jax.training.writer import read_metrics
+from eelbert_jax.workdir import METRICS_NAME
 from support.processes import pretrain_words
 
 CHECKPOINTS_NAME = "checkpoints"

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from eelbert_jax.corpus.rows import Rows, row_indices
-from eelbert_jax.training.writer import METRICS_NAME, read_metrics
+from eelbert_jax.training.writer import read_metrics
+from eelbert_jax.workdir import METRICS_NAME
 from support.processes import (
     ROOT,
     finish,
@@ -183,6 +184,7 @@ from eelbert_jax.corpus.rows import Rows
 from eelbert_jax import cli
 from eelbert_jax.jobs import pretrain
 from eelbert_jax.training import distributed, sharding
+from eelbert_jax.workdir import METRICS_NAME
 rows_dir, out, port, index = sys.argv[1:]
 with distributed.joined(coordinator=f"127.0.0.1:{port}", num_processes=2, process_id=int(index)):
     config = cli.load_config("configs/pretrain.py:micro,setting=small")
