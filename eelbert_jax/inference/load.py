@@ -20,7 +20,7 @@ from eelbert_jax.hashing.steps import HashSpec
 from eelbert_jax.interchange.folder import is_folder, read_folder
 from eelbert_jax.model import bert
 from eelbert_jax.model.config import BertConfig
-from eelbert_jax.reporting.json_fields import Fields
+from eelbert_jax.record import Fields
 from eelbert_jax.training.checkpoint import Checkpoints
 from eelbert_jax.vocabulary import Vocabulary, load_vocabulary
 from eelbert_jax.workdir import BEST_NAME, CHECKPOINTS_NAME, CONFIG_NAME, VOCABULARY_NAME, read_json

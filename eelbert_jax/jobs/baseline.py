@@ -4,10 +4,8 @@ Takes the config of `eelbert finetune`, so that both read the same data, a table
 the task and where it lies matter. Leaves the model to `eelbert_jax.datasets.bag_of_words`.
 """
 
-import json
 import time
 from pathlib import Path
-from typing import Any
 
 import ml_collections
 import numpy as np
@@ -18,12 +16,12 @@ from eelbert_jax.datasets.glue import load_examples
 from eelbert_jax.datasets.metrics import degenerate, scores
 from eelbert_jax.inference.load import environment
 from eelbert_jax.objectives.task_data import configured_task, find_glue_dir
-from eelbert_jax.workdir import RESULT_NAME, write_whole
+from eelbert_jax.record import ModelRecord, Result
 
 NAME = "bag of words"
 
 
-def baseline(config: ml_collections.ConfigDict, workdir: str | Path) -> dict[str, Any]:
+def baseline(config: ml_collections.ConfigDict, workdir: str | Path) -> Result:
     """Train a bag of words and score it on the development splits; write and return `result.json`.
 
     Args:
@@ -54,35 +52,30 @@ def baseline(config: ml_collections.ConfigDict, workdir: str | Path) -> dict[str
         figures = scores(task.metrics, found, splits[split].labels)
         metrics |= {name + suffix: value for name, value in figures.items()}
     first_dev = splits[task.dev_splits[0]]
-    result = {
-        "task": task.name,
-        "official": task.official,
-        "split": task.dev_splits[0],
-        "model": {
-            "name": NAME,
-            "size": None,
-            "embedding": None,
-            "parameters": int(np.count_nonzero(model.weights)),
-        },
-        "pretrained": None,
-        "seed": 0,
-        "learning_rate": 0.0,
-        "batch_size": len(train),
-        "num_epochs": 0,
-        "selection": "none: the optimum of the training data",
-        "best_step": 0,
-        "total_steps": 0,
-        "metrics": metrics,
-        "final_metrics": metrics,
-        "majority": scores(task.metrics, majority(train.labels, len(first_dev)), first_dev.labels),
-        "degenerate": any(degenerate(found) for found in predictions.values()),
-        "num_examples": {split: len(examples) for split, examples in splits.items()},
-        "truncated": 0,
-        "seconds": round(time.monotonic() - started, 1),
-        "hardware": "cpu",
-        "commit": environment()["commit"],
-    }
-    write_whole(workdir / RESULT_NAME, json.dumps(result, indent=2) + "\n")
+    result = Result(
+        task=task.name,
+        official=task.official,
+        split=task.dev_splits[0],
+        model=ModelRecord(NAME, None, None, int(np.count_nonzero(model.weights))),
+        pretrained=None,
+        seed=0,
+        learning_rate=0.0,
+        batch_size=len(train),
+        num_epochs=0,
+        selection="none: the optimum of the training data",
+        best_step=0,
+        total_steps=0,
+        metrics=metrics,
+        final_metrics=metrics,
+        degenerate=any(degenerate(found) for found in predictions.values()),
+        majority=scores(task.metrics, majority(train.labels, len(first_dev)), first_dev.labels),
+        num_examples={split: len(examples) for split, examples in splits.items()},
+        truncated=0,
+        hardware="cpu",
+        commit=environment()["commit"],
+        seconds=round(time.monotonic() - started, 1),
+    )
+    result.write(workdir)
     return result
 
 
@@ -90,5 +83,5 @@ def main(argv: list[str]) -> None:
     """Run the job from the command line."""
     invocation = cli.parse("baseline", argv)
     result = baseline(invocation.config, invocation.workdir)
-    for name, found in ((NAME, result["metrics"]), ("majority class", result["majority"])):
-        print(f"{name} on {result['task']}:", "  ".join(f"{key} {value:.4f}" for key, value in found.items()))
+    for name, found in ((NAME, result.metrics), ("majority class", result.majority)):
+        print(f"{name} on {result.task}:", "  ".join(f"{key} {value:.4f}" for key, value in found.items()))

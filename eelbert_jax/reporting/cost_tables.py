@@ -8,8 +8,8 @@ from typing import Any
 
 from eelbert_jax.errors import UserError
 from eelbert_jax.model.config import SIZES
+from eelbert_jax.record import Fields
 from eelbert_jax.reporting import published
-from eelbert_jax.reporting.json_fields import Fields
 from eelbert_jax.reporting.naming import model_name, parameter_counts, published_identity
 from eelbert_jax.reporting.text import NONE, Table, count
 

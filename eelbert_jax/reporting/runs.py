@@ -14,7 +14,7 @@ from eelbert_jax.corpus.rows import read_manifest
 from eelbert_jax.datasets.conll import TOKENS
 from eelbert_jax.errors import UserError
 from eelbert_jax.model.config import EMBEDDINGS, SIZES
-from eelbert_jax.reporting.json_fields import Fields
+from eelbert_jax.record import Fields, Result, Start
 from eelbert_jax.reporting.naming import hash_changes, model_name, parameter_counts, size_of
 from eelbert_jax.reporting.published import MEASURES, TASK_NAMES
 from eelbert_jax.training.writer import read_metrics
@@ -248,61 +248,49 @@ def read_result(path: Path, folder: str) -> FineTuningRun:
     Raises:
       UserError: a key is missing or of another type, or a metric that the papers' tables need is not there.
     """
-    null = type(None)
-    fields = Fields(path, read_json(path))
-    model = fields.group("model")
-    examples = fields.numbers("num_examples", int)
-    if "train" not in examples:
-        raise fields.group("num_examples").wrong("train", "is missing", (int,))
-    num_dev = {split: number for split, number in examples.items() if split != "train"}
-    has_checkpoint = fields.take("pretrained", dict, null) is not None
-    task, metrics = fields.take("task", str), fields.numbers("metrics", float)
-    missing = [metric for name, metric, _ in MEASURES if name == task and metric not in metrics]
-    if missing or not metrics:
-        raise fields.group("metrics").wrong(", ".join(missing) or "any metric", "is missing", (float,))
-    official = fields.take("official", bool)
+    result = Result.read(path)
+    needed = [metric for name, metric, _ in MEASURES if name == result.task]
+    missing = [metric for metric in needed if metric not in result.metrics]
+    if missing:
+        raise Fields(path, {}, "metrics.").wrong(", ".join(missing), "is missing", (float,))
+    num_dev = {split: number for split, number in result.num_examples.items() if split != "train"}
+    task = result.task
     if task in ("custom", TOKENS):
         task = f"{task} ({sum(num_dev.values())} dev examples)"
-    elif task in TASK_NAMES and not official:
+    elif task in TASK_NAMES and not result.official:
         task = f"{task} (unofficial split)"
     return FineTuningRun(
         folder=folder,
         task=task,
-        official=official,
-        model_name=model.take("name", str),
-        size=model.take("size", str, null),
-        embedding=model.take("embedding", str, null),
-        parameters=model.take("parameters", int),
-        checkpoint=_checkpoint(fields.group("pretrained")) if has_checkpoint else None,
-        seed=fields.take("seed", int),
+        official=result.official,
+        model_name=result.model.name,
+        size=result.model.size,
+        embedding=result.model.embedding,
+        parameters=result.model.parameters,
+        checkpoint=None if result.pretrained is None else _checkpoint(result.pretrained),
+        seed=result.seed,
         recipe=Recipe(
-            fields.take("learning_rate", float),
-            fields.take("batch_size", int),
-            fields.take("num_epochs", float),
-            examples["train"],
+            result.learning_rate, result.batch_size, result.num_epochs, result.num_examples["train"]
         ),
-        selection=fields.take("selection", str),
-        best_step=fields.take("best_step", int),
-        total_steps=fields.take("total_steps", int),
-        metrics=metrics,
-        majority=fields.numbers("majority", float),
-        degenerate=fields.take("degenerate", bool),
+        selection=result.selection,
+        best_step=result.best_step,
+        total_steps=result.total_steps,
+        metrics=result.metrics,
+        majority=result.majority,
+        degenerate=result.degenerate,
         num_dev=num_dev,
-        seconds=fields.take("seconds", float),
-        hardware=fields.take("hardware", str),
-        commit=fields.take("commit", str, null),
+        seconds=result.seconds,
+        hardware=result.hardware,
+        commit=result.commit,
     )
 
 
-def _checkpoint(start: Fields) -> Checkpoint:
+def _checkpoint(start: Start) -> Checkpoint:
     """Return where a run started; what its record leaves out, the pre-training run says where it is here."""
-    null = type(None)
-    workdir, step = os.path.normpath(start.take("workdir", str)), start.take("step", int, null)
-    if "tokens" in start and "heldout_loss" in start:
-        return Checkpoint(
-            workdir, step, start.take("tokens", int, null), start.take("heldout_loss", float, null)
-        )
-    return read_checkpoint(workdir, step)
+    workdir = os.path.normpath(start.workdir)
+    if start.tokens is None and start.heldout_loss is None:
+        return read_checkpoint(workdir, start.step)
+    return Checkpoint(workdir, start.step, start.tokens, start.heldout_loss)
 
 
 def read_checkpoint(workdir: str, step: int | None) -> Checkpoint:

@@ -1,0 +1,184 @@
+"""The record of a finished run, `result.json`, and strict reading of JSON: errors name file and key."""
+
+import dataclasses
+import json
+import math
+import types
+import typing
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+from eelbert_jax.errors import UserError
+from eelbert_jax.workdir import RESULT_NAME, read_json, write_whole
+
+Record = TypeVar("Record")
+
+
+class Fields:
+    """Take typed values out of a JSON object; an error names file and key."""
+
+    def __init__(self, path: Path, values: Mapping[str, Any], prefix: str = "") -> None:
+        self._path, self._values, self._prefix = path, values, prefix
+
+    def take(self, key: str, *kinds: type) -> Any:
+        """Return a value of one of `kinds`; float takes integers too and has to be finite.
+
+        Raises:
+          UserError: the key is missing or its value is of another kind.
+        """
+        if key not in self._values:
+            raise self.wrong(key, "is missing", kinds)
+        value = self._values[key]
+        legal = (*kinds, int) if float in kinds else kinds
+        if not isinstance(value, legal) or (isinstance(value, bool) and bool not in kinds):
+            raise self.wrong(key, f"is {value!r}", kinds)
+        if isinstance(value, float) and not math.isfinite(value):
+            raise self.wrong(key, f"is {value!r}", kinds)
+        return value
+
+    def __contains__(self, key: str) -> bool:
+        """Whether there is such a key."""
+        return key in self._values
+
+    def group(self, key: str) -> "Fields":
+        """Return the object under `key`."""
+        return Fields(self._path, self.take(key, dict), f"{self._prefix}{key}.")
+
+    def values(self, key: str, kind: type) -> dict[str, Any]:
+        """Return the object under `key`, whose values are all of `kind`."""
+        group = self.group(key)
+        return {name: group.take(name, kind) for name in group._values}
+
+    def record(self, kind: type[Record]) -> Record:
+        """Return the dataclass `kind` of these values, each by the type of its field.
+
+        A missing value is the field's default; values that `kind` does not know are passed over.
+        """
+        hints = typing.get_type_hints(kind)
+        return kind(
+            **{
+                field.name: self._typed(field.name, hints[field.name])
+                for field in dataclasses.fields(kind)  # type: ignore[arg-type]
+                if field.name in self or not _has_default(field)
+            }
+        )
+
+    def _typed(self, key: str, hint: Any) -> Any:
+        if typing.get_origin(hint) is dict:
+            return self.values(key, typing.get_args(hint)[1])
+        kinds = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
+        nested: Any = next((kind for kind in kinds if dataclasses.is_dataclass(kind)), None)
+        if nested is None:
+            return self.take(key, *kinds)
+        others = [kind for kind in kinds if kind is not nested]
+        return None if self.take(key, dict, *others) is None else self.group(key).record(nested)
+
+    def wrong(self, key: str, what: str, kinds: Sequence[type]) -> UserError:
+        """Return the error for `key`."""
+        wanted = " or ".join("null" if kind is type(None) else kind.__name__ for kind in kinds)
+        return UserError(
+            f"{self._path}: {self._prefix}{key} {what}, expected {wanted}. Run again with this version, or "
+            "move the folder away."
+        )
+
+
+def _has_default(field: dataclasses.Field) -> bool:
+    missing = dataclasses.MISSING
+    return field.default is not missing or field.default_factory is not missing
+
+
+@dataclasses.dataclass(frozen=True)
+class Start:
+    """The pre-trained model that a run started from; None is what an imported one cannot know."""
+
+    workdir: str
+    step: int | None
+    tokens: int | None = None
+    heldout_loss: float | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelRecord:
+    """What a model is.
+
+    Attributes:
+      name: as the tables name models.
+      size: encoder size; None of a baseline that is no BERT, and of sizes that have no name.
+      embedding: kind of token embedder; None for such a baseline.
+      parameters: trained numbers, 2-class convention.
+    """
+
+    name: str
+    size: str | None
+    embedding: str | None
+    parameters: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Result:
+    """What a finished fine-tuning or baseline leaves in `result.json`. Later fields have defaults.
+
+    Attributes:
+      official: whether the split is GLUE's.
+      split: the development split of `metrics`; figures of a second one have its name as suffix.
+      pretrained: None: from scratch.
+      seed: of head, dropout and order.
+      selection: how the best step was chosen.
+      best_step: the step of `metrics`; `final_metrics` are of the last one.
+      degenerate: whether the model of `metrics` gives all examples of a split one class.
+      majority: the metrics of always giving the most frequent label.
+      num_examples: by split, "train" among them.
+      truncated: examples that were cut.
+      hardware: devices.
+      commit: of the program; None where unknown.
+      seconds: wall-clock time.
+      data: SHA-256 by split of the files of one's own task, to tell tasks apart.
+    """
+
+    task: str
+    official: bool
+    split: str
+    model: ModelRecord
+    pretrained: Start | None
+    seed: int
+    learning_rate: float
+    batch_size: int
+    num_epochs: float
+    selection: str
+    best_step: int
+    total_steps: int
+    metrics: dict[str, float]
+    final_metrics: dict[str, float]
+    degenerate: bool
+    majority: dict[str, float]
+    num_examples: dict[str, int]
+    truncated: int
+    hardware: str
+    commit: str | None
+    seconds: float
+    data: dict[str, str] = dataclasses.field(default_factory=dict)
+
+    def write(self, workdir: Path) -> None:
+        """Write `result.json` whole."""
+        write_whole(workdir / RESULT_NAME, json.dumps(dataclasses.asdict(self), indent=2) + "\n")
+
+    @classmethod
+    def read(cls, path: Path) -> "Result":
+        """Read a `result.json`.
+
+        Raises:
+          UserError: it cannot be read, or a key is missing or of another type.
+        """
+        fields = Fields(path, read_json(path))
+        result = fields.record(cls)
+        if "train" not in result.num_examples:
+            raise fields.group("num_examples").wrong("train", "is missing", (int,))
+        if not result.metrics:
+            raise fields.group("metrics").wrong("any metric", "is missing", (float,))
+        return result
+
+    @property
+    def main_metric(self) -> str:
+        """The metric that selected the best step."""
+        return next(iter(self.metrics))
