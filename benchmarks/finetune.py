@@ -76,7 +76,7 @@ def check_learned(case: str, losses: list[float], num_examples: int) -> None:
 
 def our_config(case: str, options: argparse.Namespace) -> Any:
     """Return the config of `eelbert finetune` for a case; the defaults are what is measured."""
-    from eelbert_jax.cli import load_config
+    from eelbert_jax.config_files import load_config
 
     config = load_config(f"configs/glue.py:{options.size},task=sst2,embedding={EMBEDDINGS[case]}")
     config.data.glue_dir, config.vocabulary = options.glue, options.vocabulary

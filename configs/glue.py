@@ -16,7 +16,7 @@ The defaults are a cell of Google's grid for the miniatures (4 epochs, batch 8-1
 
 from ml_collections import config_dict
 
-from eelbert_jax.cli import load_config, parse_recipe
+from eelbert_jax.config_files import load_config, parse_recipe
 from eelbert_jax.datasets.conll import TOKENS
 from eelbert_jax.datasets.tasks import GLUE_TASKS
 from eelbert_jax.model.config import SIZES

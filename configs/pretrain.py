@@ -16,7 +16,7 @@ import dataclasses
 
 from ml_collections import config_dict
 
-from eelbert_jax.cli import parse_recipe
+from eelbert_jax.config_files import parse_recipe
 from eelbert_jax.hashing.spec import PRESETS
 from eelbert_jax.model.config import SIZES, sized
 

@@ -8,7 +8,7 @@ last lines stand in the README. Interrupted, the same command continues.
 
 from ml_collections import config_dict
 
-from eelbert_jax.cli import load_config
+from eelbert_jax.config_files import load_config
 
 
 def get_config() -> config_dict.ConfigDict:

@@ -9,8 +9,8 @@ import os
 import sys
 from pathlib import Path
 
-from eelbert_jax import cli, job_table, memory
-from eelbert_jax.errors import NotMet, Preempted, UserError
+from eelbert_jax import cli, memory
+from eelbert_jax.errors import NotMet, Preempted, UserError, unknown
 
 COMPILED = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "eelbert_jax" / "compiled"
 """Where compiled programs are kept for the next process, unless JAX_COMPILATION_CACHE_DIR names a place."""
@@ -35,8 +35,8 @@ def main(argv: list[str] | None = None) -> int:
         return 0 if words else 2
     name, rest = words[0], words[1:]
     try:
-        if name not in job_table.JOBS:
-            raise cli.unknown_job(name)
+        if name not in cli.JOBS:
+            raise unknown("job", name, cli.JOBS)
         if any(word in HELP_FLAGS for word in rest):
             print(cli.job_help(name))
             return 0

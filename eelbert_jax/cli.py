@@ -1,29 +1,144 @@
-"""The command line that all jobs share: their flags, their config files, their help.
+"""The command line: the table of jobs, parsing, help. Imports no job, and so not JAX."""
 
-Every call parses into a private `absl.flags.FlagValues`, so that one process (a test, a sweep) can parse many
-command lines. Leaves to the jobs what the config means.
-"""
-
-import difflib
-import importlib.util
-import inspect
+import dataclasses
 import json
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
-from types import ModuleType
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from absl import flags
 from ml_collections import config_dict, config_flags
 
-from eelbert_jax.errors import UserError
-from eelbert_jax.job_table import JOBS, Job
+from eelbert_jax.config_files import config_keys, load_config
+from eelbert_jax.errors import UserError, unknown
 from eelbert_jax.workdir import CONFIG_NAME, make_writable, write_whole
 
-PACKAGE = Path(__file__).resolve().parent
-CONFIG_ROOTS = (Path(), PACKAGE.parent, PACKAGE)
-"""Where a relative config path is looked up: here, in a checkout, in an installed package."""
+
+@dataclasses.dataclass(frozen=True)
+class Job:
+    """Describe one job to the command line.
+
+    Attributes:
+      summary: one line for `eelbert --help`; what goes in and what comes out.
+      default_config: config file used where the user names none; None: the job takes no config.
+      workdir: "required", "none", or the default path of the folder that receives the job's files.
+      flags: the job's own flags as (name, default, help); a bool, int or str default decides the type.
+    """
+
+    summary: str
+    default_config: str | None
+    workdir: str
+    flags: tuple[tuple[str, bool | int | str, str], ...] = ()
+
+
+DISTRIBUTED_FLAGS = (
+    ("coordinator", "", "HOST:PORT of process 0 of a job of several (default: JAX_COORDINATOR_ADDRESS)"),
+    ("num_processes", 0, "processes of the job (default: JAX_NUM_PROCESSES)"),
+    ("process_id", -1, "which of them this is, from 0 (default: JAX_PROCESS_ID)"),
+    (
+        "distributed",
+        False,
+        "detect the other hosts; Slurm and GKE are detected without, Cloud TPU VMs are not",
+    ),
+    ("connect_seconds", 300, "how long to wait for the other processes"),
+    ("heartbeat_seconds", 100, "end the job when a process was not heard of for so long"),
+)
+"""The flags of a job that may run as several processes: the arguments of `training.distributed.joined`."""
+
+JOBS: Mapping[str, Job] = MappingProxyType(
+    {
+        "prepare": Job(
+            "turn text into fixed rows of token ids: documents in, checksummed shards out",
+            "configs/prepare.py",
+            "required",
+        ),
+        "pretrain": Job(
+            "train a BERT or EELBERT as a masked language model on prepared rows",
+            "configs/pretrain.py",
+            "required",
+            (
+                ("show_batch", 0, "print the rows of this update, as training saw them, and train nothing"),
+                *DISTRIBUTED_FLAGS,
+            ),
+        ),
+        "plan": Job(
+            "say what a step of pre-training takes on devices that need not be here: memory, traffic, time",
+            "configs/pretrain.py",
+            "none",
+            (
+                ("topology", "", "devices such as v5e:16x16 or h200:8 (default: those of this machine)"),
+                ("alternatives", True, "also what other batches and meshes would cost"),
+                ("json", False, "print one JSON object instead of a page"),
+            ),
+        ),
+        "finetune": Job(
+            "fine-tune on a GLUE task or a table of your own: a checkpoint in, a classifier out",
+            "configs/glue.py",
+            "required",
+        ),
+        "baseline": Job(
+            "score a bag of words on the task of a fine-tuning config: what a BERT has to beat",
+            "configs/glue.py",
+            "required",
+        ),
+        "sizes": Job(
+            "print parameters and bytes of every size x embedding x counting convention",
+            None,
+            "none",
+            (("json", False, "print one JSON object a line instead of the table"),),
+        ),
+        "sweep": Job(
+            "run a grid of pre-trainings or fine-tunings, each its own process: a table of results out",
+            "configs/sweeps/glue.py",
+            "required",
+            (
+                ("job", "", "job of a cell: pretrain or finetune (default: JOB of the config file)"),
+                ("processes", 1, "cells that run at a time"),
+                ("print", False, "list the cells and their commands, and run nothing"),
+                ("slurm", False, "print a Slurm array script of the unfinished cells, and run nothing"),
+                ("sampler", "grid", "grid: every cell; optuna: the promising ones of a full grid"),
+                ("trials", 20, "cells that optuna chooses"),
+            ),
+        ),
+        "report": Job(
+            "collect folders of runs into the papers' tables, measured beside reported: Markdown, CSV, PNG",
+            None,
+            "required",
+            (
+                ("runs", "", "folders that hold runs at any depth, or patterns, separated by commas"),
+                ("benchmarks", "", "files of JSON lines that benchmarks printed, separated by commas"),
+            ),
+        ),
+        "predict": Job(
+            "answer texts: labels of a fine-tuned model, words for [MASK] of a pre-trained one",
+            None,
+            "none",
+            (
+                ("checkpoint", "", "workdir of the run whose model answers (required)"),
+                ("text", "", "the text to answer"),
+                ("second_text", "", "the second text, for a task of pairs"),
+                ("file", "", "texts, one a line, pairs separated by a tab (default: standard input)"),
+                ("fill_mask", False, "guess the words that [MASK] stands for, with a pre-trained model"),
+                ("top", 1, "labels, or words a mask, that are shown, the most probable first"),
+                ("json", False, "print one JSON object a text, with all probabilities"),
+                (
+                    "glue_split",
+                    "",
+                    "write the GLUE submission of a test split instead (ax: MNLI's diagnostic)",
+                ),
+                ("workdir", "", "folder that receives the submission"),
+            ),
+        ),
+        "quickstart": Job(
+            "see it all work in five minutes: prepare, pre-train and question a UNO, no data needed",
+            "configs/quickstart.py",
+            "runs/quickstart",
+        ),
+    }
+)
+"""Every job by name; the job's code is `eelbert_jax.jobs.NAME` with `main(argv)`."""
 
 
 class Invocation(NamedTuple):
@@ -41,14 +156,10 @@ class Invocation(NamedTuple):
 
 
 def parse(job: str, argv: list[str]) -> Invocation:
-    """Parse the words after `eelbert JOB`.
+    """Parse the words after `eelbert JOB`, without touching the flags of the process.
 
     The config file is loaded here and handed to `config_flags` as a dictionary, because its own file loader
-    turns every error of a config into a traceback. Source: ours.
-
-    Args:
-      job: a key of `JOBS`.
-      argv: the words after the job's name.
+    turns every error of a config into a traceback.
 
     Raises:
       UserError: an unknown flag or config key, a value of the wrong type, a missing file or flag.
@@ -65,7 +176,7 @@ def parse(job: str, argv: list[str]) -> Invocation:
         positional = values(["eelbert", *rest])[1:]
     except flags.UnrecognizedFlagError as error:
         known = [f"--{name}" for name in values] + (["--config"] if spec.default_config else [])
-        raise UserError(_unknown(f"flag of {job}", f"--{error.flagname}", known)) from error
+        raise unknown(f"flag of {job}", f"--{error.flagname}", known) from error
     except (flags.Error, TypeError, ValueError) as error:
         raise UserError(f"Cannot parse the command line of {job}: {' '.join(str(error).split())}") from error
     if positional:
@@ -73,52 +184,14 @@ def parse(job: str, argv: list[str]) -> Invocation:
     parsed: dict[str, Any] = values.flag_values_dict()
     if config_file is not None:
         config = parsed["config"]
-    if spec.workdir != "none" and not parsed["workdir"] and not parsed.get(spec.writes_nothing_with):
+    if spec.workdir != "none" and not parsed["workdir"]:
         raise UserError(f"{job} needs a folder for its files: add --workdir=DIR.")
     workdir = "" if spec.workdir == "none" else os.path.expanduser(parsed["workdir"] or "")
     return Invocation(config, workdir, {name: parsed[name] for name, _, _ in spec.flags})
 
 
-def load_config(path_and_recipe: str | os.PathLike[str]) -> config_dict.ConfigDict:
-    """Load `FILE[:recipe]` and return what its `get_config` gives.
-
-    The shipped configs are found from any folder. Config files use this to build on one another.
-
-    Args:
-      path_and_recipe: path of a Python file, optionally with a colon and the words for its `get_config`.
-
-    Raises:
-      UserError: no such file, no `get_config` in it, or a recipe it does not take.
-    """
-    name, colon, recipe = os.fspath(path_and_recipe).partition(":")
-    module = load_config_module(name)
-    path, get_config = module.__file__, getattr(module, "get_config", None)
-    if not callable(get_config):
-        raise UserError(f"{path} has no function get_config(); a config file must define one.")
-    if colon and not inspect.signature(get_config).parameters:
-        raise UserError(f"{path} takes no recipe, got {recipe!r}; write --config={name} alone.")
-    config = get_config(recipe) if colon else get_config()
-    if not isinstance(config, config_dict.ConfigDict):
-        raise UserError(f"get_config() of {path} must return a ConfigDict, got {type(config).__name__}.")
-    return config
-
-
-def load_config_module(name: str) -> ModuleType:
-    """Import the config file `name` as a module, for what stands in it beside `get_config`.
-
-    Raises:
-      UserError: no such file, or no Python in it.
-    """
-    return _load_module(_find_config(name))
-
-
 def config_words(job: str, argv: list[str]) -> tuple[str | None, list[str]]:
-    """Return the config file of a command line and its `--config.KEY=VALUE` words, to hand them on.
-
-    Args:
-      job: a key of `JOBS`.
-      argv: words that `parse` takes.
-    """
+    """Return the config file of a command line and its `--config.KEY=VALUE` words, to hand them on."""
     config_file, rest = _take_config_flag(job, JOBS[job], argv)
     kept: list[str] = []
     takes_next = False
@@ -130,56 +203,12 @@ def config_words(job: str, argv: list[str]) -> tuple[str | None, list[str]]:
     return config_file, kept
 
 
-def config_keys(config: config_dict.ConfigDict, prefix: str = "") -> dict[str, type]:
-    """Return the dotted name and the type of every leaf and every group."""
-    found: dict[str, type] = {}
-    for name in config.keys():  # noqa: SIM118 (a ConfigDict iterates over keys, but this says so)
-        kind = config.get_type(name)
-        found[prefix + name] = kind
-        if issubclass(kind, config_dict.ConfigDict):
-            found |= config_keys(config[name], f"{prefix}{name}.")
-    return found
-
-
-def parse_recipe(
-    recipe: str, sizes: Iterable[str], options: Mapping[str, Sequence[str]]
-) -> tuple[str, dict[str, str]]:
-    """Split a recipe such as "tiny,embedding=table" into its size and its options.
-
-    Args:
-      recipe: a size, then NAME=VALUE words, separated by commas.
-      sizes: legal sizes.
-      options: legal values by name, the default first.
-
-    Returns:
-      The size, and a value for every option.
-
-    Raises:
-      UserError: an unknown word; names the legal ones.
-    """
-    size, *words = recipe.split(",")
-    if size not in sizes:
-        raise UserError(f"Unknown recipe word {size!r}; the first word is a size: {', '.join(sizes)}.")
-    chosen = {name: values[0] for name, values in options.items()}
-    for word in words:
-        name, _, value = word.partition("=")
-        if name not in options or value not in options[name]:
-            known = [f"{key}={choice}" for key, choices in options.items() for choice in choices]
-            raise UserError(f"Unknown recipe word {word!r}; known words: {', '.join(known)}.")
-        chosen[name] = value
-    return size, chosen
-
-
 def write_config(
     config: config_dict.ConfigDict, workdir: str | os.PathLike[str], name: str = CONFIG_NAME
 ) -> Path:
-    """Write the resolved config as JSON into the workdir, making the folder where needed.
+    """Write the resolved config as JSON into the workdir, making the folder where needed; return its path.
 
-    Called first by every job, it also finds an unwritable workdir before any work is done. Written through a
-    temporary file, so that a kill leaves the old one or the new one. Source: ours.
-
-    Returns:
-      The path of the file.
+    Called first by every job, it also finds an unwritable workdir before any work is done.
 
     Raises:
       UserError: the folder cannot be made or written.
@@ -228,11 +257,6 @@ def job_help(job: str) -> str:
     return "\n".join([f"usage: eelbert {job} [flags]", "", _sentence(spec.summary), "", "flags:", *lines])
 
 
-def unknown_job(name: str) -> UserError:
-    """Return the error for a job that does not exist, with the nearest one that does."""
-    return UserError(_unknown("job", name, JOBS))
-
-
 def _define_flags(spec: Job) -> flags.FlagValues:
     values = flags.FlagValues()
     if spec.workdir != "none":
@@ -267,29 +291,6 @@ def _take_config_flag(job: str, spec: Job, argv: list[str]) -> tuple[str | None,
     return config_file, rest
 
 
-def _find_config(name: str) -> Path:
-    for root in CONFIG_ROOTS:
-        path = root / Path(name).expanduser()
-        if path.is_file():
-            return path
-    shipped = {str(path.relative_to(root)) for root in CONFIG_ROOTS for path in root.glob("configs/**/*.py")}
-    raise UserError(_unknown("config file", name, sorted(shipped)))
-
-
-def _load_module(path: Path) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(f"eelbert_config_{path.stem}", path)
-    if spec is None or spec.loader is None:
-        raise UserError(f"{path} is no Python file; a config file ends in .py and defines get_config().")
-    module = importlib.util.module_from_spec(spec)
-    try:
-        spec.loader.exec_module(module)
-    except SyntaxError as error:
-        raise UserError(
-            f"{error.filename or path}, line {error.lineno}: {error.msg}; mend the config file."
-        ) from error
-    return module
-
-
 def _check_override_keys(config: config_dict.ConfigDict, config_file: str, argv: list[str]) -> None:
     """Refuse an override of a key that the config does not have, naming the nearest one that it has."""
     known = config_keys(config)
@@ -299,21 +300,11 @@ def _check_override_keys(config: config_dict.ConfigDict, config_file: str, argv:
             continue
         key = name.partition(".")[2]
         if key not in known:
-            raise UserError(
-                _unknown(f"key of {config_file}", f"config.{key}", [f"config.{k}" for k in known])
-            )
+            raise unknown(f"key of {config_file}", f"config.{key}", [f"config.{k}" for k in known])
         if known[key] is type(None):
             raise UserError(
                 f"config.{key} is None in {config_file} and has no type; make it a placeholder(type)."
             )
-
-
-def _unknown(what: str, got: str, known: Iterable[str]) -> str:
-    """Return "Unknown WHAT 'GOT'" with the nearest legal name, or with all of them where none is near."""
-    legal = list(known)
-    near = difflib.get_close_matches(got, legal, n=1, cutoff=0.5)
-    hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(legal) or 'none'}."
-    return f"Unknown {what} {got!r}; {hint}"
 
 
 def _value_hint(default: bool | int | str) -> str:

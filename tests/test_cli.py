@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from eelbert_jax import cli, job_table
+from eelbert_jax import cli
 from eelbert_jax.__main__ import main
 from eelbert_jax.errors import UserError
 
@@ -31,7 +31,7 @@ def get_config(recipe="small"):
     config.untyped = None
     return config
 """
-ROOT = cli.PACKAGE.parent
+ROOT = Path(__file__).resolve().parents[1]
 HEAVY = ("jax", "jaxlib", "flax", "optax", "orbax", "tensorflow_datasets", "tokenizers")
 
 
@@ -211,7 +211,7 @@ def test_defects_keep_their_traceback(monkeypatch):
 def test_overview_lists_every_job_once(capsys):
     assert main(["--help"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    for name, job in job_table.JOBS.items():
+    for name, job in cli.JOBS.items():
         assert [line for line in lines if line.split() == [name, *job.summary.split()]], name
 
 
@@ -220,7 +220,7 @@ def test_no_job_shows_the_overview_and_fails(capsys):
     assert capsys.readouterr().out.startswith("usage: eelbert JOB")
 
 
-@pytest.mark.parametrize("words", [["--help"], *([name, "--help"] for name in job_table.JOBS)])
+@pytest.mark.parametrize("words", [["--help"], *([name, "--help"] for name in cli.JOBS)])
 def test_help_imports_nothing_heavy(words):
     loaded, text = modules_after(f"from eelbert_jax.__main__ import main; main({words!r})")
     assert text.startswith("usage: eelbert")
@@ -257,7 +257,7 @@ def test_console_script_is_the_same_function():
 
 
 def test_every_job_has_its_code_and_config():
-    for name, job in job_table.JOBS.items():
+    for name, job in cli.JOBS.items():
         assert importlib.util.find_spec(f"eelbert_jax.jobs.{name}"), name
         if job.default_config:
             assert (ROOT / job.default_config).is_file()

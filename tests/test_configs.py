@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from ml_collections import config_dict
 
-from eelbert_jax import cli, job_table
+from eelbert_jax import cli
 from eelbert_jax.errors import UserError
 from eelbert_jax.hashing.spec import PRESETS
 from eelbert_jax.inference import load as models
@@ -73,7 +73,7 @@ SAMPLES[tuple] = ("('word', 'other')", ("word", "other"))
 
 @pytest.mark.parametrize("file", sorted((ROOT / "configs").glob("*.py")), ids=lambda path: path.stem)
 def test_every_leaf_can_be_overridden(file):
-    job = file.stem if file.stem in job_table.JOBS else "pretrain"
+    job = file.stem if file.stem in cli.JOBS else "pretrain"
     for name, kind in leaves(cli.load_config(file)):
         text, expected = SAMPLES[kind]
         words = [f"--config={file}", "--workdir=x", f"--config.{name}={text}"]

@@ -53,8 +53,8 @@ OUTSIDERS = {
     "apache_beam": ("corpus.beam",),
     "fsspec": ("corpus.storage",),
     "tokenizers": ("vocabulary",),
-    "ml_collections": ("jobs.*", "cli", "objectives.*", "sweeping.*", "inference.*"),
-    "jax.experimental.topologies": ("planning.topology",),
+    "ml_collections": ("jobs.*", "cli", "config_files", "objectives.*", "sweeping.*", "inference.*"),
+    "jax.experimental.topologies": ("planning.devices",),
     "torch": (),
     "transformers": (),
 }

@@ -8,7 +8,7 @@ from typing import Any
 
 from ml_collections import config_dict
 
-from eelbert_jax.cli import load_config
+from eelbert_jax.config_files import load_config
 
 REFERENCE_BUCKET_SIZE = 10**9 + 7
 """B of two public reimplementations, with base 31 and N = 3."""

@@ -5,7 +5,7 @@ from typing import Any
 
 from ml_collections import config_dict
 
-from eelbert_jax.cli import load_config
+from eelbert_jax.config_files import load_config
 
 
 def get_config(recipe: str = "tiny") -> config_dict.ConfigDict:

@@ -1,4 +1,4 @@
-"""`eelbert pretrain --plan`: what the training step of a config takes, on devices that need not be here."""
+"""`eelbert plan`: what a pre-training step of a config takes, on devices that need not be here."""
 
 import json
 import sys
@@ -8,12 +8,14 @@ from typing import Any, NamedTuple
 import jax
 import ml_collections
 
+from eelbert_jax import cli
 from eelbert_jax.corpus.rows import Rows
 from eelbert_jax.errors import UserError
+from eelbert_jax.jobs import pretrain
 from eelbert_jax.objectives.trainer import make_trainer, train_step_arguments
-from eelbert_jax.planning import text
+from eelbert_jax.planning import page
+from eelbert_jax.planning.devices import absent_devices
 from eelbert_jax.planning.plan import DoesNotFit, Plan, plan_step
-from eelbert_jax.planning.topology import absent_devices
 from eelbert_jax.training import sharding
 from eelbert_jax.vocabulary import SPECIAL_TOKENS, Vocabulary
 
@@ -57,18 +59,19 @@ def plan(config: ml_collections.ConfigDict, topology: str, *, alternatives: bool
 
     Args:
       config: of `configs/pretrain.py`.
-      topology: of `absent_devices`, as "v5e:16x16"; "" for the devices of this machine.
+      topology: as `absent_devices` takes it; "" for the devices of this machine.
       alternatives: also plan other batches and meshes; each takes another compilation.
 
     Raises:
       UserError: the topology is unknown, the config does not fit it, or the step does not fit its memory.
     """
+    pretrain.check(config)
     if topology:
         jax.config.update("jax_platforms", "cpu")  # no device of this machine is asked
     devices = absent_devices(topology) if topology else jax.devices()
     vocabulary, row_length = _rows(config)
     try:
-        planned = _plan(config, devices, vocabulary, row_length)
+        planned = _plan_step(config, devices, vocabulary, row_length)
     except DoesNotFit as error:
         knobs = "; ".join(_knobs(config, len(devices)))
         raise UserError(f"{error} Turn one of these, or several: {knobs}.") from error
@@ -77,16 +80,16 @@ def plan(config: ml_collections.ConfigDict, topology: str, *, alternatives: bool
         changed = ml_collections.ConfigDict(config)
         changed.update_from_flattened_dict(changes)
         try:
-            others.append((name, _plan(changed, devices, vocabulary, row_length)))
+            others.append((name, _plan_step(changed, devices, vocabulary, row_length)))
         except UserError as error:
             others.append((name, str(error)))
     return Planned(planned, vocabulary.size, config.data.rows is None, others)
 
 
-def _plan(
+def _plan_step(
     config: ml_collections.ConfigDict, devices: Sequence[jax.Device], vocabulary: Vocabulary, row_length: int
 ) -> Plan:
-    """Compile a call of one step; a call of several runs the same in a loop."""
+    """Plan a call of one step; a call of several runs the same in a loop."""
     layout = sharding.Layout(sharding.make_mesh(config.mesh.fsdp, devices), config.mesh.zero1)
     trainer = make_trainer(config, vocabulary, row_length, layout)
     arguments = train_step_arguments(trainer, config, vocabulary, row_length, steps=1)
@@ -127,18 +130,19 @@ def _knobs(config: ml_collections.ConfigDict, devices: int) -> list[str]:
     return [*found, f"more chips than {devices}"]
 
 
-def main(config: ml_collections.ConfigDict, flags: dict[str, Any]) -> None:
-    """Print the plan that the command line asks for."""
+def main(argv: list[str]) -> None:
+    """Run the job from the command line."""
+    config, _, flags = cli.parse("plan", argv)
     print("Compiling; a deep model takes minutes.", file=sys.stderr, flush=True)
     found = plan(config, flags["topology"], alternatives=flags["alternatives"])
     if flags["json"]:
         print(json.dumps(found.to_dict()))
         return
-    print(text.page(found.plan, f"Plan of {config.recipe} in {config.model.dtype}"))
+    print(page.page(found.plan, f"Plan of {config.recipe} in {config.model.dtype}"))
     if found.is_assumed:
         print(
             f"\nAssumed, as config.data.rows is empty: a vocabulary of {found.vocab_size:,} tokens, "
             f"rows of {found.plan.row_length}."
         )
     if flags["alternatives"]:
-        print(f"\n{text.alternatives([('as configured', found.plan), *found.alternatives])}")
+        print(f"\n{page.alternatives([('as configured', found.plan), *found.alternatives])}")

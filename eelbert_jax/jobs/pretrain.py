@@ -11,8 +11,6 @@ from eelbert_jax import cli
 from eelbert_jax.corpus.rows import Rows, row_indices
 from eelbert_jax.errors import Preempted, UserError
 from eelbert_jax.inference.load import environment, identity
-from eelbert_jax.job_table import DISTRIBUTED_FLAGS
-from eelbert_jax.jobs import plan
 from eelbert_jax.model import bert
 from eelbert_jax.objectives.batches import show_batch
 from eelbert_jax.objectives.trainer import Trainer, make_trainer
@@ -138,7 +136,7 @@ def _say(text: str) -> None:
         print(text, flush=True)
 
 
-def _check(config: ml_collections.ConfigDict) -> None:
+def check(config: ml_collections.ConfigDict) -> None:
     """Refuse values out of range, by their full names; what `BertConfig` and others check is left to them."""
     for name in ("batch_size", "data.eval_batch_size", "keep_checkpoints", "mesh.fsdp"):
         _check_positive(config, name)
@@ -172,7 +170,7 @@ def pretrain(config: ml_collections.ConfigDict, workdir: str | Path) -> dict[str
       Preempted: the machine asked for the end; the step reached is saved.
     """
     workdir = Path(workdir).expanduser()
-    _check(config)
+    check(config)
     with (
         supervise(Goodput(), config.watchdog_seconds) as supervision,
         locked(workdir) if jax.process_index() == 0 else contextlib.nullcontext(),
@@ -238,12 +236,8 @@ def _pretrain(
 def main(argv: list[str]) -> None:
     """Run the job from the command line."""
     invocation = cli.parse("pretrain", argv)
-    if invocation.flags["plan"]:
-        _check(invocation.config)
-        plan.main(invocation.config, invocation.flags)
-        return
     if invocation.flags["show_batch"]:
         print(show_batch(invocation.config, invocation.flags["show_batch"]))
         return
-    with distributed.joined(**{name: invocation.flags[name] for name, *_ in DISTRIBUTED_FLAGS}):
+    with distributed.joined(**{name: invocation.flags[name] for name, *_ in cli.DISTRIBUTED_FLAGS}):
         pretrain(invocation.config, invocation.workdir)

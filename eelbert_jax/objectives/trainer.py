@@ -1,6 +1,6 @@
 """From a pre-training config to its computation: model, steps, and where their arrays lie.
 
-What `eelbert pretrain` runs and what its `--plan` compiles for devices that are not here.
+What `eelbert pretrain` runs and what `eelbert plan` compiles for devices that are not here.
 """
 
 from collections.abc import Callable

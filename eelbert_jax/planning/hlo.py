@@ -57,14 +57,7 @@ class Instruction:
 
 
 def executed(text: str) -> Iterator[Instruction]:
-    """Yield what runs from the entry on, through calls, fusions and loops; of a conditional all branches.
-
-    Args:
-      text: of `Compiled.as_text()`.
-
-    Raises:
-      ValueError: the text has no entry.
-    """
+    """Yield what runs from the entry on, through calls, fusions and loops; of a conditional all branches."""
     entry, found = computations(text)
     yield from _walk(found, entry, 1, False)
 
@@ -79,11 +72,7 @@ def _walk(computations: dict[str, list[str]], name: str, times: int, fused: bool
 
 
 def computations(text: str) -> tuple[str, dict[str, list[str]]]:
-    """Return the entry's name, and the instruction lines of every computation.
-
-    Raises:
-      ValueError: the text has no entry.
-    """
+    """Return the entry's name, and the instruction lines of every computation of `Compiled.as_text()`."""
     found: dict[str, list[str]] = {}
     entry, lines = "", []
     for line in text.splitlines():

@@ -1,7 +1,4 @@
-"""Compile a training step for devices that need not be here, and say what it takes of each.
-
-Knows no model and no config: what it gets is a jitted step and the shapes of its arguments.
-"""
+"""Compile any jitted training step for devices that need not be here, and say what it takes of each."""
 
 import dataclasses
 import math
@@ -12,11 +9,9 @@ from typing import Any
 import jax
 
 from eelbert_jax.errors import UserError
-from eelbert_jax.planning.accessed import bytes_accessed
-from eelbert_jax.planning.chips import CHIPS
-from eelbert_jax.planning.collectives import Traffic, find_collectives, traffic
-from eelbert_jax.planning.estimate import Estimate, estimate, estimated_cycles, matmul_flops
-from eelbert_jax.planning.topology import slice_shape
+from eelbert_jax.planning import cost
+from eelbert_jax.planning.cost import Collective, Estimate, Traffic
+from eelbert_jax.planning.devices import CHIPS, Chip, slice_shape
 
 _TOO_LARGE = "RESOURCE_EXHAUSTED"
 GPU_SHARE = "XLA_PYTHON_CLIENT_MEM_FRACTION"
@@ -113,44 +108,40 @@ class Plan:
 
 
 def plan_step(
-    train_step: Any, state: Any, constants: Any, rows: jax.ShapeDtypeStruct, total_steps: int
+    train_step: Any, state: Any, constants: Any, batches: jax.ShapeDtypeStruct, total_steps: int
 ) -> Plan:
     """Compile a step for the devices of its arguments' shardings and return what it takes.
 
     Args:
-      train_step: jitted (state, constants, rows [1, B, L]) -> (state, metrics).
+      train_step: jitted (state, constants, batches [1, B, L]) -> (state, metrics).
       state: tree with `params` and `opt_state`, of shapes with `NamedSharding`s.
-      constants: the like.
-      rows: the like.
+      constants: likewise.
+      batches: likewise.
       total_steps: of the run.
 
     Raises:
       DoesNotFit: by the compiler's account or by the chip's size.
     """
-    mesh = rows.sharding.mesh
+    mesh = batches.sharding.mesh
     devices = mesh.devices.ravel().tolist()
     chip = CHIPS.get(devices[0].device_kind)
-    traced = train_step.trace(state, constants, rows)
+    traced = train_step.trace(state, constants, batches)
     compiled = _compile(traced)
     usable = chip.memory_bytes * _usable_share(devices[0]) if chip else None
     memory = _memory(compiled, state, constants, chip.memory_bytes if chip else None, usable)
     text, costs = compiled.as_text() or "", compiled.cost_analysis() or {}
-    collectives = find_collectives(text, len(devices))
-    products = matmul_flops(traced.jaxpr) / len(devices)
-    flops, optimal = costs.get("flops"), costs.get("optimal_seconds")
-    counted = costs.get("bytes accessed")
-    accessed = bytes_accessed(text) if counted is None else counted
+    collectives = cost.find_collectives(text, len(devices))
+    products = cost.matmul_flops(traced.jaxpr) / len(devices)
+    flops, optimal, counted = map(costs.get, ("flops", "optimal_seconds", "bytes accessed"))
+    accessed = cost.bytes_accessed(text) if counted is None else counted
     shape = slice_shape(devices)
-    times = None
-    if chip:
-        cycles = estimated_cycles(text)
-        times = estimate(chip, shape, max(flops or 0.0, products), accessed, cycles, collectives)
+    work = max(flops or 0.0, products)
     return Plan(
         device_kind=chip.name if chip else devices[0].device_kind,
         slice_shape=shape,
         mesh=dict(mesh.shape),
-        batch_size=rows.shape[-2],
-        row_length=rows.shape[-1],
+        batch_size=batches.shape[-2],
+        row_length=batches.shape[-1],
         total_steps=total_steps,
         memory=memory,
         flops=flops,
@@ -158,8 +149,26 @@ def plan_step(
         bytes_accessed=accessed,
         bytes_counted_by="this program" if counted is None else "the compiler",
         optimal_seconds=optimal if optimal is not None and optimal > 0 else None,
-        traffic=tuple(traffic(collectives)),
-        estimate=times,
+        traffic=tuple(cost.traffic(collectives)),
+        estimate=_estimate(chip, shape, work, accessed, text, collectives) if chip else None,
+    )
+
+
+def _estimate(
+    chip: Chip,
+    shape: tuple[int, ...],
+    flops: float,
+    accessed: float,
+    text: str,
+    collectives: list[Collective],
+) -> Estimate:
+    """Return the times of a step on one chip of a slice; `flops` and `accessed` are of one chip."""
+    cycles = cost.estimated_cycles(text)
+    return Estimate(
+        compute=flops / chip.peak_flops,
+        memory=accessed / chip.memory_bandwidth,
+        collectives=cost.collective_seconds(collectives, chip, shape),
+        scheduled=cycles / chip.clock_hz if cycles and chip.clock_hz else None,
     )
 
 
@@ -169,18 +178,12 @@ def _compile(traced: Any) -> jax.stages.Compiled:
     except jax.errors.JaxRuntimeError as error:
         if _TOO_LARGE not in str(error):
             raise
-        said = _REFUSAL.search(str(error).replace(_TOO_LARGE, ""))
-        raise DoesNotFit(f"The step does not fit: {said.group().strip() if said else error}") from error
+        reason = _REFUSAL.search(str(error).replace(_TOO_LARGE, ""))
+        raise DoesNotFit(f"The step does not fit: {reason.group().strip() if reason else error}") from error
 
 
 def _usable_share(device: jax.Device) -> float:
-    """Return the share of a chip's memory that JAX takes: all of a TPU's, of a GPU's what is preallocated.
-
-    Source: JAX's documentation of GPU memory, three quarters unless the variable says otherwise.
-
-    Raises:
-      UserError: the variable is no number.
-    """
+    """Return the share of a chip's memory that JAX takes: all of a TPU's, of a GPU's what is preallocated."""
     if device.platform not in ("gpu", "cuda"):
         return 1.0
     try:

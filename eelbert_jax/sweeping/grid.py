@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 from ml_collections import config_dict
 
 from eelbert_jax import cli
+from eelbert_jax.config_files import load_config_module
 from eelbert_jax.errors import UserError
 from eelbert_jax.training.writer import read_metrics
 from eelbert_jax.workdir import CHECKPOINTS_NAME, CONFIG_NAME, METRICS_NAME, RESULT_NAME
@@ -151,7 +152,7 @@ def plan(job: str, argv: list[str], workdir: str | Path) -> list[Cell]:
     """
     config_file, common = cli.config_words("sweep", argv)
     assert config_file is not None  # the job has a default
-    module = cli.load_config_module(config_file.partition(":")[0])
+    module = load_config_module(config_file.partition(":")[0])
     job = job or getattr(module, "JOB", "pretrain")
     if job not in SWEPT_JOBS:
         raise UserError(f"--job={job!r} cannot be swept; known: {', '.join(SWEPT_JOBS)}.")

@@ -11,8 +11,8 @@ import jax.numpy as jnp
 import pytest
 
 from eelbert_jax.errors import UserError
-from eelbert_jax.planning import chips, estimate, hlo, text, topology
-from eelbert_jax.planning.collectives import Collective, find_collectives, traffic
+from eelbert_jax.planning import cost, devices, hlo, page
+from eelbert_jax.planning.cost import Collective, find_collectives, traffic
 from eelbert_jax.planning.plan import Memory, Plan
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -86,7 +86,7 @@ def test_every_way_to_write_a_collective_is_read():
 
 
 def test_cycles_count_loops_as_often_as_they_run_and_fusions_once():
-    assert estimate.estimated_cycles(PROGRAM) == (5 + 3) * 7 + 1000 + 500
+    assert cost.estimated_cycles(PROGRAM) == (5 + 3) * 7 + 1000 + 500
 
 
 def test_bytes_of_shapes():
@@ -104,7 +104,7 @@ def test_traffic_is_what_ring_algorithms_send():
 
 
 def test_a_slice_sends_over_the_rings_that_close():
-    v5e, v5p = chips.CHIPS["TPU v5 lite"], chips.CHIPS["TPU v5"]
+    v5e, v5p = devices.CHIPS["TPU v5 lite"], devices.CHIPS["TPU v5"]
     assert v5e.send_bandwidth((2, 4)) == 100e9  # one ring through all
     assert v5e.send_bandwidth((16, 16)) == 200e9  # all four links, one way
     assert v5p.send_bandwidth((4, 4, 4)) == 600e9
@@ -112,13 +112,13 @@ def test_a_slice_sends_over_the_rings_that_close():
 
 def test_published_figures_agree_with_each_other():
     # Data sheets give the clock only through the peak; all generations run between 1 and 2 GHz.
-    assert all(1e9 < chip.clock_hz < 2e9 for chip in chips.CHIPS.values() if chip.clock_hz)
+    assert all(1e9 < chip.clock_hz < 2e9 for chip in devices.CHIPS.values() if chip.clock_hz)
 
 
 def test_collectives_take_bandwidth_and_hops():
-    chip = chips.CHIPS["TPU v5 lite"]
+    chip = devices.CHIPS["TPU v5 lite"]
     large = Collective("all-reduce", 10**9, 256, 1, "")
-    seconds = estimate.collective_seconds([large], chip, (16, 16))
+    seconds = cost.collective_seconds([large], chip, (16, 16))
     assert seconds == pytest.approx(2 * 1e9 * 255 / 256 / 200e9 + 2 * 30e-6)
 
 
@@ -129,29 +129,29 @@ def test_matmul_flops_count_loops_and_gradients():
 
     shapes = jnp.zeros((3, 8, 8)), jnp.zeros((5, 8))
     forward = jax.jit(loss).trace(*shapes).jaxpr
-    assert estimate.matmul_flops(forward) == 3 * 2 * 5 * 8 * 8
+    assert cost.matmul_flops(forward) == 3 * 2 * 5 * 8 * 8
     backward = jax.jit(jax.grad(loss, argnums=(0, 1))).trace(*shapes).jaxpr
-    assert estimate.matmul_flops(backward) == 3 * estimate.matmul_flops(forward)
+    assert cost.matmul_flops(backward) == 3 * cost.matmul_flops(forward)
 
 
 def test_a_topology_without_its_compiler_is_a_clear_error(monkeypatch):
-    monkeypatch.setattr(topology.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(devices.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(UserError, match=r"pip install 'eelbert_jax\[tpu-plan\]'"):
-        topology.absent_devices("v5e:2x4")
+        devices.absent_devices("v5e:2x4")
     with pytest.raises(UserError, match=r"pip install 'eelbert_jax\[gpu-plan\]'"):
-        topology.absent_devices("h200:8")
+        devices.absent_devices("h200:8")
 
 
 def test_a_gpu_plugin_without_its_assembler_is_a_clear_error(monkeypatch):
-    monkeypatch.setattr(topology, "GPU_PACKAGES", ("jax", "no_such_package", "no_such_package.inside"))
+    monkeypatch.setattr(devices, "GPU_PACKAGES", ("jax", "no_such_package", "no_such_package.inside"))
     with pytest.raises(UserError, match=r"pip install 'eelbert_jax\[gpu-plan\]'"):
-        topology.absent_devices("h200:8")
+        devices.absent_devices("h200:8")
 
 
 @pytest.mark.parametrize("name", ["nonsense", "h300:8", "h200", "h200:0"])
 def test_unknown_devices_are_a_clear_error(name):
     with pytest.raises(UserError, match=rf"topology '{name}'\. Name a TPU generation .* h200:8"):
-        topology.absent_devices(name)
+        devices.absent_devices(name)
 
 
 def a_plan(**changes):
@@ -162,14 +162,14 @@ def a_plan(**changes):
         batch_size=256,
         row_length=128,
         total_steps=900_000,
-        memory=Memory(10, 20, 30, 40, 5, 105, 16 * chips.GIB, 16 * chips.GIB),
+        memory=Memory(10, 20, 30, 40, 5, 105, 16 * devices.GIB, 16 * devices.GIB),
         flops=1e12,
         matmul_flops=1e12,
         bytes_accessed=1e9,
         bytes_counted_by="the compiler",
         optimal_seconds=None,
         traffic=(),
-        estimate=estimate.Estimate(compute=0.005, memory=0.001, collectives=0.005, scheduled=0.015),
+        estimate=cost.Estimate(compute=0.005, memory=0.001, collectives=0.005, scheduled=0.015),
     )
     return Plan(**{**fields, **changes})
 
@@ -178,40 +178,40 @@ def test_a_plan_says_tokens_and_hours():
     plan = a_plan()
     assert plan.tokens_per_second == pytest.approx(256 * 128 / 0.020)
     assert plan.hours == pytest.approx(900_000 * 0.020 / 3600)
-    page = text.page(plan, "Plan of tiny")
-    assert "1,638,400 tokens/s; 900,000 steps in 5.0 hours" in page
-    assert "our roofline, the sum" in page
+    text = page.page(plan, "Plan of tiny")
+    assert "1,638,400 tokens/s; 900,000 steps in 5.0 hours" in text
+    assert "the roofline, the sum" in text
     assert json.loads(json.dumps(plan.to_dict()))["step_seconds"] == 0.02
 
 
 def test_an_unknown_chip_gets_no_time():
-    page = text.page(a_plan(device_kind="TPU v99", estimate=None), "Plan")
-    assert "none is estimated" in page
-    assert "tokens/s" not in page
+    text = page.page(a_plan(device_kind="TPU v99", estimate=None), "Plan")
+    assert "none is estimated" in text
+    assert "tokens/s" not in text
 
 
 def test_what_the_compiler_does_not_say_is_unknown_and_not_zero():
-    page = text.page(a_plan(flops=None, bytes_counted_by="this program"), "Plan")
-    [flops] = [line for line in page.splitlines() if "FLOPs as the compiler counts" in line]
-    [accessed] = [line for line in page.splitlines() if "bytes accessed" in line]
+    text = page.page(a_plan(flops=None, bytes_counted_by="this program"), "Plan")
+    [flops] = [line for line in text.splitlines() if "FLOPs as the compiler counts" in line]
+    [accessed] = [line for line in text.splitlines() if "bytes accessed" in line]
     assert flops.split()[-1] == "unknown"
     assert accessed.endswith("1.0 GB, as this program counts")
 
 
 def test_a_change_without_a_plan_says_why():
-    table = text.alternatives([("as configured", a_plan()), ("mesh.fsdp=8", "no divisor")])
+    table = page.alternatives([("as configured", a_plan()), ("mesh.fsdp=8", "no divisor")])
     assert table.splitlines()[1].startswith("as configured")
     assert table.splitlines()[2].split(maxsplit=1) == ["mesh.fsdp=8", "no divisor"]
 
 
 def run_plan(*flags, devices=8):
-    """Return the finished `eelbert pretrain --plan` of a process with virtual devices."""
+    """Return the finished `eelbert plan` of a process with virtual devices."""
     environment = {
         **os.environ,
         "JAX_PLATFORMS": "cpu",
         "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
     }
-    command = [sys.executable, "-m", "eelbert_jax", "pretrain", "--plan", "--json", "--noalternatives"]
+    command = [sys.executable, "-m", "eelbert_jax", "plan", "--json", "--noalternatives"]
     # As many positions as tokens, and slices of the softmax that do not overlap: all gradients are used once.
     command += ["--config.model.max_position_embeddings=128", "--config.model.vocab_size=8192", *flags]
     return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
@@ -241,3 +241,13 @@ def test_a_batch_that_does_not_split_is_refused():
     done = run_plan("--config=configs/pretrain.py:micro", "--config.batch_size=12")
     assert done.returncode == 2
     assert "batch_size=12 rows do not split over 8 devices" in done.stderr
+
+
+@pytest.mark.parametrize(("job", "expected"), [("pretrain", "False"), ("plan", "True")])
+def test_planning_is_loaded_by_its_own_command_alone(job, expected):
+    code = (
+        f"import sys, eelbert_jax.jobs.{job}; "
+        "print(any(name.startswith('eelbert_jax.planning') for name in sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == expected

@@ -13,7 +13,7 @@ WIDTH, VOCABULARY = 128 * 8, 1024
 
 def run_plan(topology: str, *flags: str) -> subprocess.CompletedProcess:
     """Return the finished process that plans a small model without dropout, which compiles fastest."""
-    command = [sys.executable, "-m", "eelbert_jax", "pretrain", "--plan", f"--topology={topology}", "--json"]
+    command = [sys.executable, "-m", "eelbert_jax", "plan", f"--topology={topology}", "--json"]
     command += ["--config=configs/pretrain.py:micro", "--noalternatives"]
     sizes = dict(
         hidden_size=WIDTH,

@@ -18,6 +18,7 @@ import pytest
 
 from eelbert_jax import cli
 from eelbert_jax.__main__ import main
+from eelbert_jax.config_files import PACKAGE, load_config_module
 from eelbert_jax.errors import UserError
 from eelbert_jax.jobs import sweep
 from eelbert_jax.sweeping import grid as cells
@@ -382,7 +383,7 @@ def test_optuna_finds_the_best_cells_and_continues_by_the_same_way(grid_file, tm
 
 
 def test_googles_grid_is_twenty_cells():
-    module = cli.load_config_module("configs/sweeps/glue.py")
+    module = load_config_module("configs/sweeps/glue.py")
     grid = []
     module.sweep(lambda **overrides: grid.append(overrides), module.get_config("tiny,task=rte"))
     pairs = [(cell["config.batch_size"], cell["config.opt.learning_rate"]) for cell in grid]
@@ -391,7 +392,7 @@ def test_googles_grid_is_twenty_cells():
 
 
 def glue_tasks(glue_dir, capsys, **changes):
-    module = cli.load_config_module("configs/sweeps/glue.py")
+    module = load_config_module("configs/sweeps/glue.py")
     config = module.get_config("tiny,grid=seeds")
     config.data.glue_dir = str(glue_dir)
     config.sweep.update(changes)
@@ -450,7 +451,7 @@ def test_a_killed_sweep_of_real_fine_tunings_continues(tmp_path, capsys):
         "--processes=2",
         f"--workdir={workdir}",
     ]
-    env = {**os.environ, "PYTHONPATH": str(cli.PACKAGE.parent)}
+    env = {**os.environ, "PYTHONPATH": str(PACKAGE.parent)}
     killed = subprocess.Popen([sys.executable, "-m", "eelbert_jax", *argv], env=env, cwd=tmp_path)
     found = [workdir / f"task=custom,seed={seed}" for seed in (0, 1)]
     wait_for(lambda: all((folder / "log.txt").is_file() for folder in found))

@@ -1,4 +1,4 @@
-"""A plan as a page of text, for people; the figures are those of `--json`."""
+"""A plan as a page of text."""
 
 from collections.abc import Sequence
 
@@ -94,13 +94,13 @@ def _time_lines(plan: Plan) -> list[str]:
         _row("arithmetic at the bf16 peak", milliseconds(times.compute)),
         _row("memory at its bandwidth", milliseconds(times.memory)),
         _row("collectives, not overlapped", milliseconds(times.collectives)),
-        _row("our roofline, the sum", milliseconds(times.roofline), f", bound by {bound}"),
+        _row("the roofline, the sum", milliseconds(times.roofline), f", bound by {bound}"),
     ]
     if times.scheduled is not None:
         lines.append(_row("the compiler's schedule", milliseconds(times.scheduled), ", without collectives"))
     if plan.optimal_seconds is not None:
         lines.append(_row("the compiler's optimal_seconds", milliseconds(plan.optimal_seconds)))
-    source = "our roofline" if times.scheduled is None else "the compiler's schedule and the collectives"
+    source = "the roofline" if times.scheduled is None else "the compiler's schedule and the collectives"
     return [
         *lines,
         _row("planned with", milliseconds(times.step), f", {source}"),
@@ -110,11 +110,7 @@ def _time_lines(plan: Plan) -> list[str]:
 
 
 def alternatives(rows: Sequence[tuple[str, Plan | str]]) -> str:
-    """Return the table of what a change would cost.
-
-    Args:
-      rows: name of the change, and its plan or why there is none.
-    """
+    """Return the table of what changes cost: the name of each, and its plan or why there is none."""
     lines = [
         f"{'change':<28}{'memory a chip':>14}{'sent a chip':>13}{'step':>13}{'tokens/s':>14}{'hours':>10}"
     ]

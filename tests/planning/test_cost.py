@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from eelbert_jax.planning.accessed import bytes_accessed
+from eelbert_jax.planning.cost import bytes_accessed
 
 X = jax.ShapeDtypeStruct((256, 128), jnp.float32)
 W = jax.ShapeDtypeStruct((128, 128), jnp.float32)
