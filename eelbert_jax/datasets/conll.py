@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from eelbert_jax.datasets.tables import Tally, read_text
+from eelbert_jax.datasets.tasks import TAG
 from eelbert_jax.errors import UserError
 
 TOKENS = "tokens"
@@ -33,6 +34,7 @@ class TokenTask:
     name: str = TOKENS
     official: bool = False
     is_regression: bool = False
+    kind: str = TAG
 
     @property
     def num_labels(self) -> int:

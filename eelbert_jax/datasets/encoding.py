@@ -59,7 +59,7 @@ class Encoded:
         return self.segment_lengths.sum(axis=1, dtype=np.int32)
 
 
-class Batch(NamedTuple):
+class BatchIndices(NamedTuple):
     """Say which examples make a batch.
 
     Attributes:
@@ -219,7 +219,7 @@ def bucket_lengths(lengths: np.ndarray, max_length: int, batch_size: int) -> tup
     return tuple(kept)
 
 
-def train_batches(encoded: Encoded, batch_size: int, seed: int, epoch: int) -> list[Batch]:
+def train_batches(encoded: Encoded, batch_size: int, seed: int, epoch: int) -> list[BatchIndices]:
     """Return the batches of an epoch: every example once, in an order of the epoch's own.
 
     A pure function, so that a run resumes from its step alone. Source: ours; the order is `rows.row_indices`.
@@ -237,7 +237,7 @@ def train_batches(encoded: Encoded, batch_size: int, seed: int, epoch: int) -> l
     return [batches[i] for i in _permutation(~seed, epoch, len(batches))]
 
 
-def eval_batches(encoded: Encoded, batch_size: int) -> list[Batch]:
+def eval_batches(encoded: Encoded, batch_size: int) -> list[BatchIndices]:
     """Return batches that hold every example once, in their order within each length.
 
     Raises:
@@ -251,7 +251,7 @@ def _permutation(seed: int, epoch: int, size: int) -> np.ndarray:
     return row_indices(seed, epoch, size, size) if size else np.arange(0)
 
 
-def _batches(encoded: Encoded, batch_size: int, order: np.ndarray) -> list[Batch]:
+def _batches(encoded: Encoded, batch_size: int, order: np.ndarray) -> list[BatchIndices]:
     """Divide the examples by length, each length's in the given order, and each into batches."""
     if not len(encoded) or batch_size < 1:
         raise UserError(
@@ -265,7 +265,7 @@ def _batches(encoded: Encoded, batch_size: int, order: np.ndarray) -> list[Batch
         for start in range(0, len(here), batch_size):
             rows = here[start : start + batch_size]
             weights = (np.arange(batch_size) < len(rows)).astype(np.float32)
-            batches.append(Batch(length, np.resize(rows, batch_size), weights))
+            batches.append(BatchIndices(length, np.resize(rows, batch_size), weights))
     return batches
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from eelbert_jax.errors import UserError
 
-KINDS = ("classify", "regress", "tag")
+KINDS = CLASSIFY, REGRESS, TAG = ("classify", "regress", "tag")
 """What a task asks for: a class a text, a number a text, a tag a word."""
 
 
@@ -55,9 +55,14 @@ class Task:
     submission_files: tuple[str, ...] = ()
 
     @property
+    def kind(self) -> str:
+        """One of `KINDS`."""
+        return CLASSIFY if self.labels else REGRESS
+
+    @property
     def is_regression(self) -> bool:
         """Whether the label is a number."""
-        return not self.labels
+        return self.kind == REGRESS
 
     @property
     def num_labels(self) -> int:

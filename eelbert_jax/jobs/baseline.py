@@ -1,7 +1,7 @@
 """`eelbert baseline`: a bag of words on the task of a fine-tuning config, as a run that a report shows.
 
 Takes the config of `eelbert finetune`, so that both read the same data, a table of one's own too; of it only
-the task and where it lies matter. Leaves the model to `eelbert_jax.datasets.bag_of_words`.
+the task and where it lies matter. Leaves the model to `eelbert_jax.datasets.baselines`.
 """
 
 import time
@@ -11,7 +11,7 @@ import ml_collections
 import numpy as np
 
 from eelbert_jax import cli
-from eelbert_jax.datasets.bag_of_words import BagOfWords, majority
+from eelbert_jax.datasets.baselines import BagOfWords, majority
 from eelbert_jax.datasets.glue import load_examples
 from eelbert_jax.datasets.metrics import degenerate, scores
 from eelbert_jax.inference.load import environment

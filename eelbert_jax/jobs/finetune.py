@@ -157,7 +157,7 @@ def _training_batches(
 ) -> Callable[[int], finetuning.Batch]:
     """Return step -> device batch, a function of (seed, step); an epoch is drawn when it begins."""
     per_epoch = len(encoding.eval_batches(train.encoded, config.batch_size))
-    drawn: dict[int, list[encoding.Batch]] = {}
+    drawn: dict[int, list[encoding.BatchIndices]] = {}
 
     def next_batch(step: int) -> finetuning.Batch:
         epoch, index = divmod(step, per_epoch)

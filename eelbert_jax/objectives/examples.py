@@ -28,7 +28,7 @@ class Split(NamedTuple):
     labels: np.ndarray | tuple[np.ndarray, ...] | None
 
 
-def make_batch(split: Split, batch: encoding.Batch) -> Batch:
+def make_batch(split: Split, batch: encoding.BatchIndices) -> Batch:
     """Return the examples of `batch` as rows of its length; hidden labels are zeros."""
     input_ids, attention_mask, token_type_ids = encoding.gather(split.encoded, batch.indices, batch.length)
     labels, weights = np.zeros(len(batch.indices), np.int32), batch.weights
@@ -50,7 +50,7 @@ def put(batch: Batch, mesh: Mesh) -> Batch:
 
 def answered(
     logits_of: LogitsOf, split: Split, batch_size: int
-) -> Iterator[tuple[encoding.Batch, np.ndarray]]:
+) -> Iterator[tuple[encoding.BatchIndices, np.ndarray]]:
     """Yield batches that hold every example once, with their logits."""
     for batch in encoding.eval_batches(split.encoded, batch_size):
         yield batch, np.asarray(logits_of(make_batch(split, batch)))

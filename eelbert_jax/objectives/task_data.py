@@ -9,7 +9,7 @@ import ml_collections
 import numpy as np
 
 from eelbert_jax.datasets import encoding, glue, metrics, tasks
-from eelbert_jax.datasets.bag_of_words import majority
+from eelbert_jax.datasets.baselines import majority
 from eelbert_jax.datasets.conll import TOKENS
 from eelbert_jax.datasets.custom import custom_task
 from eelbert_jax.datasets.tasks import Task

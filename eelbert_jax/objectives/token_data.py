@@ -7,7 +7,7 @@ import ml_collections
 import numpy as np
 
 from eelbert_jax.datasets import encoding, metrics
-from eelbert_jax.datasets.bag_of_words import majority
+from eelbert_jax.datasets.baselines import majority
 from eelbert_jax.datasets.conll import OUTSIDE, TokenTask, load_conll
 from eelbert_jax.errors import UserError
 from eelbert_jax.model.bert import BertForTokenClassification

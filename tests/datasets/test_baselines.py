@@ -5,9 +5,8 @@ import scipy.sparse
 import scipy.special
 import sklearn.linear_model
 
-from eelbert_jax.datasets import bag_of_words as baselines
-from eelbert_jax.datasets import metrics
-from eelbert_jax.datasets.bag_of_words import NUM_COLUMNS, BagOfWords
+from eelbert_jax.datasets import baselines, metrics
+from eelbert_jax.datasets.baselines import NUM_COLUMNS, BagOfWords
 from eelbert_jax.datasets.glue import GLUE_TASKS, load_examples
 from eelbert_jax.errors import UserError
 
