@@ -26,7 +26,8 @@ import numpy as np
 
 import _measure
 from eelbert_jax.hashing import steps as hashing
-from eelbert_jax.hashing.strings import code_points
+from eelbert_jax.hashing.reference import code_points, reference_signatures
+from eelbert_jax.hashing.spec import HashSpec, hash_seeds
 from eelbert_jax.model.bert import BertForSequenceClassification, constants
 from eelbert_jax.model.config import SIZES, BertConfig, sized
 from eelbert_jax.vocabulary import SPECIAL_TOKENS, Vocabulary, load_vocabulary
@@ -75,7 +76,7 @@ def vectors_forward(
 
 def outer_product(grams: jax.Array, counts: jax.Array, d: int) -> jax.Array:
     """Embed as the paper writes it: project all grams, then average; arguments as `embed_signatures`."""
-    spec, seeds = hashing.HashSpec(), hashing.hash_seeds(hashing.HashSpec(), d)
+    spec, seeds = HashSpec(), hash_seeds(HashSpec(), d)
     parts = []
     for part, seeds_of_part in enumerate(np.split(seeds, np.cumsum(spec.widths(d))[:-1])):
         projections = hashing.centre(hashing.project(grams[:, part], jnp.asarray(seeds_of_part), spec), spec)
@@ -89,7 +90,7 @@ def forwards(size: str, batch: int, vocabulary: Vocabulary) -> dict[str, Forward
     width = sized(size).hidden_size
     ids = np.random.default_rng(1).integers(0, vocabulary.size, (batch, LENGTH), dtype=np.int32)
     characters, lengths = code_points([vocabulary.tokens[i] for i in ids.flat])
-    grams, counts = hashing.reference_signatures(hashing.HashSpec(), characters, lengths)
+    grams, counts = reference_signatures(HashSpec(), characters, lengths)
 
     def config(**changes: Any) -> BertConfig:
         return sized(size, vocab_size=vocabulary.size, **changes)
@@ -101,7 +102,7 @@ def forwards(size: str, batch: int, vocabulary: Vocabulary) -> dict[str, Forward
     }
     hashed = {**params, "bert": {**params["bert"], "embeddings": embeddings}}
     on_the_fly = config(embedding_mode="on_the_fly")
-    modulus = config(embedding_mode="on_the_fly", hash=hashing.HashSpec(bucket_size=LARGEST_16_BIT_PRIME))
+    modulus = config(embedding_mode="on_the_fly", hash=HashSpec(bucket_size=LARGEST_16_BIT_PRIME))
     return {
         "table": model_forward(config(embedding="table"), params, vocabulary, ids),
         "cached": model_forward(config(), hashed, vocabulary, ids),
@@ -114,7 +115,7 @@ def forwards(size: str, batch: int, vocabulary: Vocabulary) -> dict[str, Forward
             size,
             hashed,
             batch,
-            lambda c, n: hashing.embed_strings(c, n, hashing.HashSpec(), width),
+            lambda c, n: hashing.embed_strings(c, n, HashSpec(), width),
             characters,
             lengths,
         ),

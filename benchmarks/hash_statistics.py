@@ -15,8 +15,8 @@ from pathlib import Path
 
 import _measure
 from eelbert_jax.errors import UserError
+from eelbert_jax.hashing.spec import PRESETS, HashSpec
 from eelbert_jax.hashing.statistics import collision_groups, likeness
-from eelbert_jax.hashing.steps import PRESETS, HashSpec
 from eelbert_jax.vocabulary import load_vocabulary
 
 BENCHMARK = "hash_statistics"

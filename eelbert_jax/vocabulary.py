@@ -15,7 +15,7 @@ from pathlib import Path
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
 from eelbert_jax.errors import UserError
-from eelbert_jax.hashing.strings import code_points
+from eelbert_jax.hashing.reference import code_points
 
 __all__ = [
     "SPECIAL_TOKENS",

@@ -12,7 +12,7 @@ ROOT = Path(__file__).resolve().parents[1]
 FORBIDDEN = [
     # The leaves know nothing of ours but the error.
     ("hashing*", "*", ("errors", "hashing*")),
-    ("vocabulary", "*", ("errors", "hashing.strings", "workdir")),
+    ("vocabulary", "*", ("errors", "hashing.reference", "workdir")),
     ("workdir", "*", ("errors",)),
     ("record", "*", ("errors", "workdir")),
     ("corpus.masking", "*", ("errors",)),
@@ -22,7 +22,7 @@ FORBIDDEN = [
     # The model knows the hash and the vocabulary.
     ("model*", "*", ("errors", "model*", "hashing*", "vocabulary")),
     # Text and labelled text know no model and no trainer.
-    ("corpus*", "*", ("errors", "corpus*", "vocabulary", "workdir")),
+    ("corpus*", "*", ("errors", "corpus*", "hashing.spec", "vocabulary", "workdir")),
     ("datasets*", "*", ("errors", "corpus*", "datasets*", "vocabulary", "workdir")),
     # Training knows an objective as a protocol, never by name.
     ("training*", "*", ("errors", "training*", "vocabulary", "workdir")),

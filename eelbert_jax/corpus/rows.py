@@ -14,6 +14,7 @@ import numpy as np
 
 from eelbert_jax.corpus import cache, storage
 from eelbert_jax.errors import UserError
+from eelbert_jax.hashing.spec import split_mix_64
 from eelbert_jax.vocabulary import Vocabulary, load_vocabulary
 from eelbert_jax.workdir import MANIFEST_NAME, VOCABULARY_NAME
 
@@ -310,7 +311,7 @@ def row_indices(seed: int, step: int, batch_size: int, num_rows: int) -> np.ndar
     epochs, offsets = np.divmod(
         np.uint64(step * batch_size) + np.arange(batch_size, dtype=np.uint64), num_rows
     )
-    keys = _mix(np.uint64(seed % 2**64) + _mix(epochs))
+    keys = split_mix_64(np.uint64(seed % 2**64) + split_mix_64(epochs))
     half = np.uint64(((num_rows - 1).bit_length() + 1) // 2)
     values = _feistel(offsets, keys, half)
     while (outside := np.flatnonzero(values >= num_rows)).size:
@@ -323,13 +324,5 @@ def _feistel(values: np.ndarray, keys: np.ndarray, half: np.uint64) -> np.ndarra
     mask = (np.uint64(1) << half) - np.uint64(1)
     left, right = values >> half, values & mask
     for number in range(FEISTEL_ROUNDS):
-        left, right = right, left ^ (_mix(right + _mix(keys + np.uint64(number))) & mask)
+        left, right = right, left ^ (split_mix_64(right + split_mix_64(keys + np.uint64(number))) & mask)
     return (left << half) | right
-
-
-def _mix(values: np.ndarray) -> np.ndarray:
-    """Scramble uint64 [n] by SplitMix64's output function; wrap-around is the modulus 2**64."""
-    values = values + np.uint64(0x9E3779B97F4A7C15)
-    values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return values ^ (values >> np.uint64(31))

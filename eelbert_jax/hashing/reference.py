@@ -1,8 +1,7 @@
-"""The paper's steps 1-6 in numpy: exact for every B, and what the cached table is made with.
+"""The paper's steps 1-6 in NumPy: exact for every B, and what the cached table is made with.
 
 Products are taken in uint64, so that no modulus needs a trick; all tokens at once, one gram position at a
-time. A second account of the arithmetic of `steps`, kept free of JAX; tests hold the two to the
-same bits. Callers import `hash_table` from `steps`.
+time. Free of JAX; tests hold it and `steps` to the same bits.
 """
 
 from collections.abc import Sequence
@@ -10,25 +9,32 @@ from collections.abc import Sequence
 import numpy as np
 
 from eelbert_jax.hashing.spec import HashSpec, hash_seeds, mean_weights, value_limit
-from eelbert_jax.hashing.strings import code_points
 
 _ROWS_AT_ONCE = 2048
 """Tokens whose projections are held at a time: bounds the memory whatever V, and stays in cache."""
 
 
 def hash_table(spec: HashSpec, tokens: Sequence[str], d: int) -> np.ndarray:
-    """Return the vectors of all tokens: the cached table.
-
-    Args:
-      spec: the hash function, of any B.
-      tokens: V strings.
-      d: width of the embedding.
-
-    Returns:
-      float32 [V, d].
-    """
+    """Return the vectors of V tokens, float32 [V, d]: the cached table."""
     signatures, counts = reference_signatures(spec, *code_points(tokens))
     return reference_embedding(spec, signatures, counts, d)
+
+
+def code_points(strings: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+    """Spell strings as Unicode code points, so that one character is one step of a gram in every script.
+
+    Args:
+      strings: V strings, of any length including 0; a lone surrogate is a code point like any other.
+
+    Returns:
+      uint32 [V, C], zero-padded on the right, C the longest length (at least 1, so that the array is never
+      empty), and the lengths, int32 [V].
+    """
+    lengths = np.fromiter(map(len, strings), np.int32, len(strings))
+    padded = np.zeros((len(strings), max(1, lengths.max(initial=0))), np.uint32)
+    joined = "".join(strings).encode("utf-32-le", "surrogatepass")
+    padded[np.arange(padded.shape[1]) < lengths[:, None]] = np.frombuffer(joined, "<u4")
+    return padded, lengths
 
 
 def reference_signatures(
@@ -38,7 +44,7 @@ def reference_signatures(
 
     Args:
       spec: the hash function.
-      characters: code points, uint32 [V, C], zero-padded.
+      characters: as `code_points` gives them, uint32 [V, C].
       lengths: int32 [V].
 
     Returns:

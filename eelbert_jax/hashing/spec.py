@@ -1,9 +1,4 @@
-"""What a hash function is: `HashSpec`, its presets, and the numbers that one integer regenerates.
-
-Pure Python and numpy, no JAX: configurations and the command line read it. The paper's steps are in
-`steps` (JAX) and in `eelbert_jax.hashing.reference` (numpy, exact for every B); callers import
-from `steps`.
-"""
+"""What a hash function is: `HashSpec`, its presets, and the numbers that one integer regenerates. No JAX."""
 
 import dataclasses
 import functools
@@ -22,6 +17,8 @@ ALGORITHM = "eelbert-hash-1"
 
 CONTINUATIONS = ("keep", "strip")
 SHORT_TOKENS = ("whole", "zero")
+
+_SPLIT_MIX_STEP = np.uint64(0x9E3779B97F4A7C15)
 
 _RANDOM_SIGNATURES_START = 2**32
 """Outputs of the generator before this one are seeds, the others are random signatures: never the same."""
@@ -210,7 +207,7 @@ def hash_seeds(spec: HashSpec, d: int) -> np.ndarray:
     Returns:
       uint32 [d], in [1, B - 1].
     """
-    upper = _split_mix_64(spec.seed, 1, d)
+    upper = _upper_halves(spec.seed, 1, d)
     if spec.is_power_of_two:
         return upper & np.uint32(spec.bucket_size - 1) | np.uint32(1)
     return np.uint32(1) + upper % np.uint32(spec.bucket_size - 1)
@@ -225,16 +222,12 @@ def random_signatures(spec: HashSpec, vocab_size: int) -> tuple[np.ndarray, np.n
     """Return one pseudo-random signature a token, keyed by its id, in place of those of its grams.
 
     The ablation: same projection, same values, same cost in memory, but nothing of a token's spelling.
-    Source: EELBERT table 3 (a hash without morphology); the construction is ours.
-
-    Args:
-      spec: gives the seed.
-      vocab_size: V.
+    Source: EELBERT table 3 (a hash without morphology).
 
     Returns:
       Signatures uint32 [V, 1, 1] and counts int32 [V, 1], to be embedded under `random_hash_spec(spec)`.
     """
-    signatures = _split_mix_64(spec.seed, _RANDOM_SIGNATURES_START, vocab_size)
+    signatures = _upper_halves(spec.seed, _RANDOM_SIGNATURES_START, vocab_size)
     return signatures.reshape(vocab_size, 1, 1), np.ones((vocab_size, 1), np.int32)
 
 
@@ -242,7 +235,7 @@ def mean_weights(spec: HashSpec, most_grams: int) -> np.ndarray:
     """Return what a sum of centred integers is multiplied by to be a mean in [-scale, scale], by gram count.
 
     A reciprocal rounded here, once, and not a division in the model: accelerators divide float32 only
-    approximately, and the bits of a hash must not depend on the device. Source: ours.
+    approximately, and the bits of a hash must not depend on the device.
 
     Args:
       spec: gives B and scale.
@@ -260,11 +253,15 @@ def value_limit(spec: HashSpec) -> float:
     return 1.0 if spec.scale is None else spec.scale
 
 
-def _split_mix_64(seed: int, first: int, count: int) -> np.ndarray:
-    """Return the upper 32 bits of outputs `first` .. `first + count - 1` of SplitMix64, uint32 [count]."""
-    with np.errstate(over="ignore"):  # arithmetic modulo 2^64 is what is wanted
-        index = np.uint64(first) + np.arange(count, dtype=np.uint64)
-        z = np.uint64(seed) + index * np.uint64(0x9E3779B97F4A7C15)
-        z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-        z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-        return ((z ^ (z >> np.uint64(31))) >> np.uint64(32)).astype(np.uint32)
+def split_mix_64(states: np.ndarray) -> np.ndarray:
+    """Return the next output of SplitMix64 from each state, uint64 [n]; wrap-around is the modulus 2^64."""
+    z = states + _SPLIT_MIX_STEP
+    z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return z ^ (z >> np.uint64(31))
+
+
+def _upper_halves(seed: int, first: int, count: int) -> np.ndarray:
+    """Return the upper 32 bits of outputs `first` .. `first + count - 1` from a seed on, uint32 [count]."""
+    before = np.uint64(first - 1) + np.arange(count, dtype=np.uint64)
+    return (split_mix_64(np.uint64(seed) + before * _SPLIT_MIX_STEP) >> np.uint64(32)).astype(np.uint32)

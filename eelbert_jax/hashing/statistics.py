@@ -1,8 +1,4 @@
-"""What a hash function makes of a vocabulary: collisions, likeness of inflected words, nearest neighbours.
-
-For people who choose or check a `HashSpec`; nothing here is needed to train. Leaves printing to
-`benchmarks/hash_statistics.py` and the quickstart.
-"""
+"""What a hash function makes of a vocabulary: collisions, likeness of inflected words, nearest neighbours."""
 
 import collections
 import math
@@ -11,9 +7,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from eelbert_jax.hashing.reference import hash_table, reference_signatures
+from eelbert_jax.hashing.reference import code_points, hash_table, reference_signatures
 from eelbert_jax.hashing.spec import HashSpec
-from eelbert_jax.hashing.strings import code_points
 
 SUFFIXES = ("s", "ed", "ing", "er", "ly")
 _SHORTEST_STEM = 3
@@ -32,14 +27,7 @@ def collision_groups(spec: HashSpec, tokens: Sequence[str]) -> list[tuple[str, .
 
     Decided on integers. A mean over grams does not see how often all of them repeat, so tokens collide where
     every part has the same signatures in the same proportions, as in `000` and `0000`. Rounding may leave
-    such vectors a last bit apart. Source: ours.
-
-    Args:
-      spec: the hash function.
-      tokens: distinct strings.
-
-    Returns:
-      Groups of at least two tokens, each in the order of `tokens`; groups of one size in that of their first.
+    such vectors a last bit apart.
     """
     signatures, counts = reference_signatures(spec, *code_points(tokens))
     has_width = [True] * spec.max_gram if isinstance(spec.split, str) else [width > 0 for width in spec.split]
@@ -54,7 +42,6 @@ def inflected_pairs(tokens: Sequence[str]) -> list[tuple[str, str]]:
     """Return the pairs (word, word + suffix) that are both tokens: letters only, three or more in the word.
 
     A rule and no dictionary: it takes `corn` and `corner` for a pair, and misses `run` and `running`.
-    Source: ours.
     """
     known = set(tokens)
     stems = [token for token in tokens if len(token) >= _SHORTEST_STEM and token.isalpha()]
@@ -65,16 +52,7 @@ def likeness(spec: HashSpec, tokens: Sequence[str], d: int, seed: int = 0) -> Li
     """Measure what the hash knows of morphology: the cosine of inflected words beside that of random ones.
 
     The random pairs are made of the same words, each stem with the inflection of another pair, so that length
-    and letters are distributed alike. Source: ours.
-
-    Args:
-      spec: the hash function.
-      tokens: distinct strings.
-      d: width of the embedding.
-      seed: of the random pairing.
-
-    Returns:
-      Mean cosines; NaN where there are fewer than two pairs.
+    and letters are distributed alike. NaN where there are fewer than two pairs.
     """
     pairs = inflected_pairs(tokens)
     if len(pairs) < 2:
@@ -90,15 +68,7 @@ def likeness(spec: HashSpec, tokens: Sequence[str], d: int, seed: int = 0) -> Li
 def nearest_neighbours(
     words: Sequence[str], spec: HashSpec, tokens: Sequence[str], d: int, count: int = 5
 ) -> dict[str, list[tuple[str, float]]]:
-    """Return the tokens nearest to each word by the cosine of their vectors, with the cosine, nearest first.
-
-    Args:
-      words: any strings, tokens or not.
-      spec: the hash function.
-      tokens: strings to look among; the word itself is left out.
-      d: width of the embedding.
-      count: how many to return for a word.
-    """
+    """Return the `count` tokens of the largest cosine to each word, itself left out, and the cosines."""
     cosines = _unit_rows(hash_table(spec, words, d)) @ _unit_rows(hash_table(spec, tokens, d)).T
     nearest = {}
     for word, row in zip(words, cosines, strict=True):

@@ -1,4 +1,4 @@
-"""The n-gram pooling hash of EELBERT: the paper's steps 1-6 as pure JAX functions, and the door to the hash.
+"""The n-gram pooling hash of EELBERT: the paper's steps 1-6 as pure JAX functions.
 
     1 seeds       h = `hash_seeds(spec, d)`                     d integers out of one
     2 signatures  s_i = rolling hash of the token's i-grams     `token_signatures`
@@ -10,10 +10,8 @@
 Signatures depend on the token's string alone: a vocabulary computes them once and a model starts at step 3.
 All integers are uint32; the modulus is a constant of the spec, and for B = 2^32 it is uint32 wrap-around.
 The floating-point part is written so that no compiler can change its bits: additions in the order of the
-grams, one multiplication, and a clamp between it and whatever the caller adds. Source: EELBERT section 3.
-
-What a hash function is lives in `spec`, the same steps in numpy in
-`reference`; both are imported from here. Modules are left to `eelbert_jax.model.embeddings`.
+grams, one multiplication, and a clamp between it and whatever the caller adds. Every product of two residues
+has to fit 32 bits; `reference` has the same steps in NumPy, for every B. Source: EELBERT section 3.
 """
 
 import functools
@@ -26,53 +24,7 @@ import numpy as np
 from jax import lax
 
 from eelbert_jax.errors import UserError
-from eelbert_jax.hashing.reference import hash_table, reference_embedding, reference_signatures
-from eelbert_jax.hashing.spec import (
-    PRESETS,
-    HashSpec,
-    hash_seeds,
-    mean_weights,
-    random_hash_spec,
-    random_signatures,
-    value_limit,
-)
-
-__all__ = [
-    "PRESETS",
-    "HashSpec",
-    "centre",
-    "embed_signatures",
-    "embed_strings",
-    "embed_token",
-    "hash_seeds",
-    "hash_table",
-    "pool",
-    "project",
-    "random_hash_spec",
-    "random_signatures",
-    "reference_embedding",
-    "reference_signatures",
-    "require_on_the_fly",
-    "string_signatures",
-    "token_signatures",
-]
-
-
-def embed_token(characters: jax.Array, length: jax.Array, spec: HashSpec, d: int) -> jax.Array:
-    """Embed one token, given as code points, by all six steps.
-
-    Args:
-      characters: uint32 [C], zero-padded.
-      length: int32 [], number of code points, at most C.
-      spec: the hash function.
-      d: width of the embedding.
-
-    Returns:
-      float32 [d].
-    """
-    seeds = jnp.asarray(hash_seeds(spec, d))
-    token, counts = token_signatures(characters, length, spec)
-    return embed_signatures(token, counts, seeds, spec)
+from eelbert_jax.hashing.spec import HashSpec, hash_seeds, mean_weights, value_limit
 
 
 @functools.partial(jax.jit, static_argnames=("spec", "d"))
@@ -80,34 +32,22 @@ def embed_strings(characters: jax.Array, lengths: jax.Array, spec: HashSpec, d: 
     """Embed any strings, in a vocabulary or not, from their characters.
 
     Args:
-      characters: code points, uint32 [..., C], zero-padded; `strings.code_points` makes them.
+      characters: code points, uint32 [..., C], zero-padded; `reference.code_points` makes them.
       lengths: int32 [...], at most C.
       spec: the hash function.
       d: width of the embedding.
 
     Returns:
-      float32 [..., d], the bits that `hash_table` has for the same strings.
+      float32 [..., d], the bits that `reference.hash_table` has for the same strings.
     """
     chex.assert_equal_shape_prefix([characters, lengths], lengths.ndim)
-    rows = jax.vmap(lambda token, length: embed_token(token, length, spec, d))
-    return rows(characters.reshape(-1, characters.shape[-1]), lengths.reshape(-1)).reshape(*lengths.shape, d)
+    seeds = jnp.asarray(hash_seeds(spec, d))
 
+    def embed(token: jax.Array, length: jax.Array) -> jax.Array:
+        return embed_signatures(*token_signatures(token, length, spec), seeds, spec)
 
-@functools.partial(jax.jit, static_argnames="spec")
-def string_signatures(
-    characters: jax.Array, lengths: jax.Array, spec: HashSpec
-) -> tuple[jax.Array, jax.Array]:
-    """Hash the grams of V tokens: `token_signatures` of each.
-
-    Args:
-      characters: code points, uint32 [V, C], zero-padded.
-      lengths: int32 [V], at most C.
-      spec: the hash function.
-
-    Returns:
-      Signatures uint32 [V, N', C] and gram counts int32 [V, N'], N' = `spec.num_parts`.
-    """
-    return jax.vmap(lambda token, length: token_signatures(token, length, spec))(characters, lengths)
+    rows = jax.vmap(embed)(characters.reshape(-1, characters.shape[-1]), lengths.reshape(-1))
+    return rows.reshape(*lengths.shape, d)
 
 
 def token_signatures(characters: jax.Array, length: jax.Array, spec: HashSpec) -> tuple[jax.Array, jax.Array]:
@@ -115,7 +55,6 @@ def token_signatures(characters: jax.Array, length: jax.Array, spec: HashSpec) -
 
     The rolling hash is a polynomial over code points, h <- (h * base + c) mod B from h = 0. So the i-gram at
     a position rolls out of the (i-1)-gram there and one more character: one multiplication a gram.
-    Source: EELBERT section 3; the polynomial is ours.
 
     Args:
       characters: code points, uint32 [C], zero-padded.
@@ -133,7 +72,7 @@ def token_signatures(characters: jax.Array, length: jax.Array, spec: HashSpec) -
         characters, length = _without_marks(characters, length)
     (columns,) = characters.shape
     position = jnp.arange(columns)
-    characters = lax.rem(characters, jnp.uint32(spec.bucket_size)) if spec.bucket_size < 2**32 else characters
+    characters = _mod(characters, spec)
     rolling = jnp.zeros_like(characters)
     rows, counts = [], []
     for i in range(1, spec.max_gram + 1):
@@ -196,20 +135,13 @@ def project(gram: jax.Array, seeds: jax.Array, spec: HashSpec) -> jax.Array:
     """
     shape = (*gram.shape, seeds.shape[0])
     along = lax.broadcast_in_dim(seeds, shape, (gram.ndim,))
-    return _multiply_mod(lax.broadcast_in_dim(gram, shape, range(gram.ndim)), along, spec)
+    return _mod(lax.broadcast_in_dim(gram, shape, range(gram.ndim)) * along, spec)
 
 
 def centre(projection: jax.Array, spec: HashSpec) -> jax.Array:
-    """Move residues mod B to [-B / 2, B / 2] (step 4).
+    """Move residues mod B, uint32, to [-B / 2, B / 2], int32 (step 4).
 
     P >= B - B // 2 becomes P - B: for odd B the paper's rule, P > B / 2; for B = 2^32 two's complement.
-
-    Args:
-      projection: uint32 [...], less than B.
-      spec: the hash function.
-
-    Returns:
-      int32 [...].
     """
     wraps_from = jnp.uint32(spec.bucket_size - spec.bucket_size // 2)
     wrapped = projection - jnp.uint32(spec.bucket_size % 2**32)
@@ -222,7 +154,7 @@ def pool(projections: Iterable[jax.Array], weights: jax.Array, spec: HashSpec) -
     The sum is float32, in the order of the grams. The weight is a rounded reciprocal from a table, as float32
     division is approximate on accelerators. The clamp takes back what rounding may add to a mean of equal
     values, and it keeps compilers from fusing the multiplication with an addition of the caller's, which
-    would round once and not twice. Source: EELBERT section 3; the rounding is ours.
+    would round once and not twice.
 
     Args:
       projections: centred projections by gram, int32 [..., d_i] each, zero where a token has no such gram.
@@ -238,11 +170,7 @@ def pool(projections: Iterable[jax.Array], weights: jax.Array, spec: HashSpec) -
 
 
 def require_on_the_fly(spec: HashSpec) -> None:
-    """Check that the hash can be computed inside a model at the cost of one multiplication a gram and entry.
-
-    Raises:
-      UserError: a product of two residues mod B does not fit 32 bits.
-    """
+    """Raise a `UserError` where a product of two residues mod B does not fit 32 bits."""
     if not spec.runs_on_the_fly:
         raise UserError(
             f"hash.bucket_size={spec.bucket_size} does not run on the fly: its products do not fit 32 bits. "
@@ -252,37 +180,17 @@ def require_on_the_fly(spec: HashSpec) -> None:
 
 
 def _roll(rolled: jax.Array, character: jax.Array, spec: HashSpec) -> jax.Array:
-    """Return (rolled * base + character) mod B, elementwise over uint32 of one shape."""
+    """Return (rolled * base + character) mod B, elementwise over residues of one shape."""
     base = jnp.full_like(rolled, np.uint32(spec.base % spec.bucket_size))
-    return _add_mod(_multiply_mod(rolled, base, spec), character, spec)
+    return _mod(rolled * base + character, spec)
 
 
-def _add_mod(a: jax.Array, b: jax.Array, spec: HashSpec) -> jax.Array:
-    """Return (a + b) mod B for residues a and b, without overflow where B is no power of two."""
+def _mod(values: jax.Array, spec: HashSpec) -> jax.Array:
+    """Return uint32 values mod B; a product of residues plus one is exact where B runs on the fly."""
+    require_on_the_fly(spec)
     if spec.is_power_of_two:
-        return (a + b) & jnp.uint32(spec.bucket_size - 1)
-    until_wrap = jnp.uint32(spec.bucket_size) - b
-    return jnp.where(a >= until_wrap, a - until_wrap, a + b)
-
-
-def _multiply_mod(a: jax.Array, b: jax.Array, spec: HashSpec) -> jax.Array:
-    """Return a * b mod B for residues a and b of one shape.
-
-    Where the product needs more than 32 bits, by doubling and adding over the bits of b: slow, exact, and
-    without 64-bit integers, which JAX has off. For checking the cached table: no model computes it.
-    """
-    if spec.is_power_of_two:
-        return (a * b) & jnp.uint32(spec.bucket_size - 1)
-    if spec.runs_on_the_fly:
-        return lax.rem(a * b, jnp.full_like(a, np.uint32(spec.bucket_size)))
-    bits = spec.bucket_size.bit_length()
-
-    def double_and_add(step: jax.Array, product: jax.Array) -> jax.Array:
-        doubled = _add_mod(product, product, spec)
-        bit = lax.shift_right_logical(b, jnp.full_like(b, bits - 1 - step)) & jnp.uint32(1)
-        return jnp.where(bit == 1, _add_mod(doubled, a, spec), doubled)
-
-    return lax.fori_loop(0, bits, double_and_add, jnp.zeros_like(a))
+        return values & jnp.uint32(spec.bucket_size - 1)
+    return lax.rem(values, jnp.full_like(values, np.uint32(spec.bucket_size)))
 
 
 def _without_marks(characters: jax.Array, length: jax.Array) -> tuple[jax.Array, jax.Array]:

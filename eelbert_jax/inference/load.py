@@ -16,7 +16,7 @@ import eelbert_jax
 from eelbert_jax.datasets.conll import TOKENS
 from eelbert_jax.datasets.tasks import find_task
 from eelbert_jax.errors import UserError
-from eelbert_jax.hashing.steps import HashSpec
+from eelbert_jax.hashing.spec import HashSpec
 from eelbert_jax.interchange.folder import is_folder, read_folder
 from eelbert_jax.model import bert
 from eelbert_jax.model.config import BertConfig

@@ -7,8 +7,7 @@
     hash_initialized  a trained parameter whose first values are the n-gram hash's vectors
 
 What a hashed embedder reads comes in the variable collection "constants" (`embedding_constants` makes it): no
-parameter, no gradient, no optimizer state, in no checkpoint, since one integer regenerates it. The arithmetic
-is in `eelbert_jax.hashing.steps`, whose `embed_strings` also embeds strings that have no id.
+parameter, no gradient, no optimizer state, in no checkpoint, since one integer regenerates it.
 """
 
 import flax.linen as nn
@@ -17,8 +16,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from eelbert_jax.errors import UserError
-from eelbert_jax.hashing import steps as hashing
-from eelbert_jax.hashing.strings import code_points
+from eelbert_jax.hashing.reference import code_points, reference_embedding, reference_signatures
+from eelbert_jax.hashing.spec import HashSpec, hash_seeds, random_hash_spec, random_signatures
+from eelbert_jax.hashing.steps import embed_signatures, require_on_the_fly
 from eelbert_jax.model.config import BertConfig
 from eelbert_jax.vocabulary import Vocabulary
 
@@ -28,13 +28,8 @@ COLLECTION = "constants"
 def make_token_embedder(config: BertConfig, name: str | None = None) -> nn.Module:
     """Return the embedder that `config.embedding` and `config.embedding_mode` name.
 
-    Args:
-      config: sizes, embedder, hash function and computation type.
-      name: of the module; `word_embeddings` in the published layout.
-
-    Returns:
-      A module with `__call__(ids)`: integers [B, L] in [0, V) to `config.dtype` [B, L, D]. An id outside
-      gives NaN, never another token's vector.
+    Its `__call__(ids)` maps integers [B, L] in [0, V) to `config.dtype` [B, L, D]. An id outside gives NaN,
+    never another token's vector.
 
     Raises:
       UserError: the hash function does not fit the width or cannot run on the fly.
@@ -45,52 +40,41 @@ def make_token_embedder(config: BertConfig, name: str | None = None) -> nn.Modul
         return TrainedEmbedder(config, name=name)
     if config.embedding_mode == "cached":
         return CachedHashEmbedder(config, name=name)
-    hashing.require_on_the_fly(hash_of(config))
+    require_on_the_fly(hash_of(config))
     return OnTheFlyHashEmbedder(config, name=name)
 
 
 def embedding_constants(config: BertConfig, vocabulary: Vocabulary) -> dict[str, np.ndarray]:
     """Return what the embedder reads from the collection "constants", by name.
 
-    Args:
-      config: names the embedder and the hash function.
-      vocabulary: the tokens to hash, V of them.
-
     Returns:
-      {} for `table`; {"table": float32 [V, D]} for a cached hash and for `hash_initialized`, which reads it
-      at initialization only; {"signatures": uint32 [V, N', K], "counts": int32 [V, N']} on the fly.
+      {} for trained tables; {"table": float32 [V, D]} for a cached hash; {"signatures": uint32 [V, N', K],
+      "counts": int32 [V, N']} on the fly.
 
     Raises:
       UserError: the vocabulary's size is not the configuration's.
     """
-    if config.embedding == "table":
+    if config.has_trained_table:
         return {}
-    if config.embedding == "hash_initialized" or config.embedding_mode == "cached":
+    if config.embedding_mode == "cached":
         return {"table": initial_table(config, vocabulary)}
     signatures, counts = _signatures(config, vocabulary)
     return {"signatures": signatures, "counts": counts}
 
 
 def initial_table(config: BertConfig, vocabulary: Vocabulary) -> np.ndarray:
-    """Return the vectors of a hashed embedder: a cached table, or the start of `hash_initialized`.
-
-    Args:
-      config: names the embedder and the hash function.
-      vocabulary: the tokens to hash, V of them.
-
-    Returns:
-      float32 [V, D].
+    """Return the vectors of all tokens, float32 [V, D]: a cached table, or the start of `hash_initialized`.
 
     Raises:
       UserError: the vocabulary's size is not the configuration's.
     """
     signatures, counts = _signatures(config, vocabulary)
-    return hashing.reference_embedding(hash_of(config), signatures, counts, config.hidden_size)
+    return reference_embedding(hash_of(config), signatures, counts, config.hidden_size)
 
 
-def hash_of(config: BertConfig) -> hashing.HashSpec:
+def hash_of(config: BertConfig) -> HashSpec:
     """Return the hash function of the embedder: `config.hash`, or what `random_hash` makes of its seed."""
-    return hashing.random_hash_spec(config.hash) if config.embedding == "random_hash" else config.hash
+    return random_hash_spec(config.hash) if config.embedding == "random_hash" else config.hash
 
 
 class CachedHashEmbedder(nn.Module):
@@ -122,20 +106,18 @@ class OnTheFlyHashEmbedder(nn.Module):
         rows = (self.config.vocab_size, spec.num_parts)
         signatures = _constant(self, "signatures", (*rows, None), jnp.uint32)
         counts = _constant(self, "counts", rows, jnp.int32)
-        seeds = jnp.asarray(hashing.hash_seeds(spec, self.config.hidden_size))
+        seeds = jnp.asarray(hash_seeds(spec, self.config.hidden_size))
         # An id outside [0, V) has the count that "fill" gives it, which no token has, and so becomes NaN.
         grams = _rows(signatures, ids, mode="clip")
-        vectors = hashing.embed_signatures(grams, _rows(counts, ids), seeds, spec)
+        vectors = embed_signatures(grams, _rows(counts, ids), seeds, spec)
         return vectors.astype(self.config.dtype)
 
 
 class TrainedEmbedder(nn.Module):
     """Gather from a parameter "embedding", float32 [V, D], whose gradient is summed in float32.
 
-    `table` starts from a truncated normal distribution. `hash_initialized` starts from the constant "table"
-    of the call that makes the parameters, `model.apply({"constants": constants}, ids, mutable=["params"])`,
-    and does not read it afterwards. Made without it the parameter is NaN: a start that was forgotten stops
-    the training at once, where zeros would hide it.
+    `table` starts from a truncated normal distribution. `hash_initialized` starts as NaN, to be replaced by
+    `initial_table`: a start that was forgotten stops the training at once, where zeros would hide it.
     Source: Devlin et al.; EELBERT table 4 (the hash as initializer).
     """
 
@@ -144,17 +126,12 @@ class TrainedEmbedder(nn.Module):
     @nn.compact
     def __call__(self, ids: jax.Array) -> jax.Array:
         """Embed ids [B, L] as [B, L, D]."""
-        start = self._hashed if self.config.embedding == "hash_initialized" else self._normal
+        start = nn.initializers.truncated_normal(self.config.initializer_range)
+        if self.config.embedding == "hash_initialized":
+            start = nn.initializers.constant(jnp.nan)
         shape = (self.config.vocab_size, self.config.hidden_size)
-        return _rows(self.param("embedding", start, shape), ids).astype(self.config.dtype)
-
-    def _normal(self, key: jax.Array, shape: tuple[int, int]) -> jax.Array:
-        return nn.initializers.truncated_normal(self.config.initializer_range)(key, shape, jnp.float32)
-
-    def _hashed(self, _: jax.Array, shape: tuple[int, int]) -> jax.Array:
-        if not self.has_variable(COLLECTION, "table"):
-            return jnp.full(shape, jnp.nan, jnp.float32)
-        return _constant(self, "table", shape, jnp.float32)
+        table = self.param("embedding", start, shape, jnp.float32)
+        return _rows(table, ids).astype(self.config.dtype)
 
 
 def _rows(table: jax.Array, ids: jax.Array, mode: str = "fill") -> jax.Array:
@@ -170,8 +147,8 @@ def _signatures(config: BertConfig, vocabulary: Vocabulary) -> tuple[np.ndarray,
             f"the vocabulary that the model was made for, or set vocab_size."
         )
     if config.embedding == "random_hash":
-        return hashing.random_signatures(config.hash, config.vocab_size)
-    return hashing.reference_signatures(config.hash, *code_points(vocabulary.tokens))
+        return random_signatures(config.hash, config.vocab_size)
+    return reference_signatures(config.hash, *code_points(vocabulary.tokens))
 
 
 def _constant(

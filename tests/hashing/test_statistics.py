@@ -11,8 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from eelbert_jax.hashing.reference import hash_table
+from eelbert_jax.hashing.spec import HashSpec
 from eelbert_jax.hashing.statistics import collision_groups, inflected_pairs, likeness, nearest_neighbours
-from eelbert_jax.hashing.steps import HashSpec, hash_table
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -10,10 +10,12 @@ import numpy as np
 import pytest
 
 from eelbert_jax.errors import UserError
-from eelbert_jax.hashing.steps import PRESETS, HashSpec, embed_strings, hash_table
+from eelbert_jax.hashing.reference import code_points, hash_table
+from eelbert_jax.hashing.spec import PRESETS, HashSpec
+from eelbert_jax.hashing.steps import embed_strings
 from eelbert_jax.model.config import BertConfig, sized
 from eelbert_jax.model.embeddings import embedding_constants, initial_table, make_token_embedder
-from eelbert_jax.vocabulary import SPECIAL_TOKENS, Vocabulary, code_points, load_vocabulary
+from eelbert_jax.vocabulary import SPECIAL_TOKENS, Vocabulary, load_vocabulary
 
 WORDS = ("run", "running", "##ning", "walk", "walked", "a", "000", "0000", "naïve", "nationwide")
 VOCABULARY = Vocabulary((*SPECIAL_TOKENS, *WORDS))
@@ -152,24 +154,19 @@ def test_a_bfloat16_model_sums_the_table_s_gradient_in_float32():
     assert gradient["embedding"][5, 0] == 1000  # bfloat16 stops counting at 256
 
 
-def test_a_hash_initialized_table_starts_from_the_hash_and_is_trained():
+def test_a_hash_initialized_table_is_trained_and_needs_no_constants():
     of = config(embedding="hash_initialized")
-    constants = embedding_constants(of, VOCABULARY)
-    params = parameters(of, constants)["params"]
-    np.testing.assert_array_equal(
-        bits(params["embedding"]), bits(hash_table(HashSpec(), VOCABULARY.tokens, 32))
-    )
-    np.testing.assert_array_equal(params["embedding"], initial_table(of, VOCABULARY))
-    embedder = make_token_embedder(of)
-    without_constants = embedder.apply({"params": params}, IDS)
-    np.testing.assert_array_equal(bits(without_constants), bits(embed(config())))
+    assert embedding_constants(of, VOCABULARY) == {}
+    table = initial_table(of, VOCABULARY)
+    np.testing.assert_array_equal(bits(table), bits(hash_table(HashSpec(), VOCABULARY.tokens, 32)))
+    embedder, params = make_token_embedder(of), {"embedding": jnp.asarray(table)}
+    np.testing.assert_array_equal(bits(embedder.apply({"params": params}, IDS)), bits(embed(config())))
     gradient = jax.grad(lambda params: embedder.apply({"params": params}, IDS).sum())(params)["embedding"]
     assert gradient[5].any()
 
 
-def test_a_forgotten_start_is_not_a_number():
-    embedder = make_token_embedder(config(embedding="hash_initialized"))
-    params = embedder.init(jax.random.key(0), IDS)["params"]
+def test_a_hash_initialized_table_whose_start_is_forgotten_is_not_a_number():
+    params = parameters(config(embedding="hash_initialized"), {})["params"]
     assert jnp.isnan(params["embedding"]).all()
 
 
