@@ -1,6 +1,7 @@
 """The record of a finished run, `result.json`, and strict reading of JSON: errors name file and key."""
 
 import dataclasses
+import hashlib
 import json
 import math
 import types
@@ -182,3 +183,13 @@ class Result:
     def main_metric(self) -> str:
         """The metric that selected the best step."""
         return next(iter(self.metrics))
+
+
+def file_digests(files: Mapping[str, str | None]) -> dict[str, str]:
+    """Return the SHA-256 of each file that is named, for `Result.data`."""
+    digests = {}
+    for split, name in files.items():
+        if name is not None:
+            with Path(name).expanduser().open("rb") as file:
+                digests[split] = hashlib.file_digest(file, "sha256").hexdigest()
+    return digests

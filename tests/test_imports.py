@@ -21,6 +21,7 @@ FORBIDDEN = [
     ("training.writer", "*", ("errors", "workdir")),
     # The model knows the hash and the vocabulary.
     ("model*", "*", ("errors", "model*", "hashing*", "vocabulary")),
+    ("model.count", "*", ("model.config",)),
     # Text and labelled text know no model and no trainer.
     ("corpus*", "*", ("errors", "corpus*", "hashing.spec", "vocabulary", "workdir")),
     ("datasets*", "*", ("errors", "corpus*", "datasets*", "vocabulary", "workdir")),
@@ -37,6 +38,7 @@ FORBIDDEN = [
             "datasets*",
             "hashing.spec",
             "model.config",
+            "model.count",
             "record",
             "training.writer",
             "workdir",
@@ -154,7 +156,7 @@ def test_all_rooms_are_seen():
         ("jobs.prepare", "import tensorflow_datasets as tfds", "tensorflow_datasets"),
         ("interchange.hf", "import torch", "torch"),
         ("reporting.runs", "from eelbert_jax.jobs import sizes", "jobs.sizes"),
-        ("reporting.naming", "from eelbert_jax.model import bert", "model.bert"),
+        ("reporting.claims", "from eelbert_jax.model import bert", "model.bert"),
         ("planning.plan", "from eelbert_jax.training import sharding", "training.sharding"),
         ("planning.plan", "from jax.experimental import topologies", "topologies"),
     ],

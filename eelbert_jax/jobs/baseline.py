@@ -16,7 +16,7 @@ from eelbert_jax.datasets.glue import load_examples
 from eelbert_jax.datasets.metrics import degenerate, scores
 from eelbert_jax.inference.load import environment
 from eelbert_jax.objectives.task_data import configured_task, find_glue_dir
-from eelbert_jax.record import ModelRecord, Result
+from eelbert_jax.record import ModelRecord, Result, file_digests
 
 NAME = "bag of words"
 
@@ -52,6 +52,7 @@ def baseline(config: ml_collections.ConfigDict, workdir: str | Path) -> Result:
         figures = scores(task.metrics, found, splits[split].labels)
         metrics |= {name + suffix: value for name, value in figures.items()}
     first_dev = splits[task.dev_splits[0]]
+    files = {split: config.custom[split] for split in splits} if config.task == "custom" else {}
     result = Result(
         task=task.name,
         official=task.official,
@@ -74,6 +75,7 @@ def baseline(config: ml_collections.ConfigDict, workdir: str | Path) -> Result:
         hardware="cpu",
         commit=environment()["commit"],
         seconds=round(time.monotonic() - started, 1),
+        data=file_digests(files),
     )
     result.write(workdir)
     return result

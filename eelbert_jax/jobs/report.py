@@ -1,7 +1,7 @@
 """`eelbert report`: folders of runs in, the papers' tables with ours beside them out.
 
-Reads what runs left and trains nothing. Imports no JAX, so that it can look at a training that is under way
-without taking memory of its accelerator. What the sections say is in `eelbert_jax.reporting`.
+Trains nothing and imports no JAX, so that it can look at a training that is under way without taking memory
+of its accelerator.
 """
 
 from collections.abc import Sequence
@@ -10,76 +10,39 @@ from typing import Any
 
 from eelbert_jax import cli
 from eelbert_jax.errors import UserError
-from eelbert_jax.reporting import (
-    ablation_tables,
-    cost_tables,
-    glue_tables,
-    plots,
-    pretraining_tables,
-    published,
-    ratio_tables,
-)
+from eelbert_jax.reporting import claims, plots, pretraining, published, tables
 from eelbert_jax.reporting.runs import Found, find_runs
-from eelbert_jax.reporting.scores import Model, collect
+from eelbert_jax.reporting.scores import Scores, collect
 from eelbert_jax.reporting.text import Table, csv_text, markdown
-from eelbert_jax.workdir import REPORT_NAME
-
-
-class Output:
-    """The folder that receives the report's files."""
-
-    def __init__(self, workdir: str | Path) -> None:
-        self.folder = Path(workdir)
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise self._unwritable(error) from error
-
-    def write(self, name: str, text: str) -> None:
-        """Write a file.
-
-        Raises:
-          UserError: the folder cannot be written.
-        """
-        try:
-            (self.folder / name).write_text(text, encoding="utf-8")
-        except OSError as error:
-            raise self._unwritable(error) from error
-
-    def _unwritable(self, error: OSError) -> UserError:
-        return UserError(
-            f"Cannot write to the workdir {str(self.folder)!r}: {error.strerror or error}. Give a folder "
-            "that you may write to: --workdir=DIR."
-        )
+from eelbert_jax.workdir import REPORT_NAME, make_writable, write_whole
 
 
 def report(runs: str, workdir: str | Path, benchmarks: str = "") -> Path:
-    """Write `report.md`, its pictures and its figures as CSV.
+    """Write `report.md`, its pictures and its figures as CSV, and return the path of `report.md`.
 
     Args:
       runs: folders that hold runs at any depth, or patterns, separated by commas.
       workdir: receives the files.
       benchmarks: files of JSON lines that benchmarks printed, separated by commas.
 
-    Returns:
-      The path of `report.md`.
-
     Raises:
       UserError: nothing to report, a file that cannot be understood, or figures that do not belong together.
     """
     found = find_runs(runs)
-    lines = cost_tables.read_benchmarks(benchmarks)
-    models = collect(found.finetuning, found.pretraining)
-    output = Output(workdir)
-    parts = [
-        _head(found),
-        *_pretraining(found, output),
-        *_finetuning(models, output),
-        *_ablations(found, models),
-        *_costs(lines),
-    ]
-    output.write(REPORT_NAME, "\n".join(parts))
-    return output.folder / REPORT_NAME
+    lines = claims.read_benchmarks(benchmarks)
+    glue, own = (
+        collect([run for run in found.finetuning if run.is_own == is_own], found.pretraining)
+        for is_own in (False, True)
+    )
+    folder = Path(workdir)
+    make_writable(folder)
+    records = tables.score_records(glue) + tables.score_records(own)
+    if records:
+        write_whole(folder / "finetuning.csv", csv_text(records))
+    parts = [_head(found), *_pretraining(found, folder), *_glue(glue, own, folder), *_own(own, folder)]
+    parts += [*_ablations(found, glue), *_costs(lines)]
+    write_whole(folder / REPORT_NAME, "\n".join(parts))
+    return folder / REPORT_NAME
 
 
 def _head(found: Found) -> str:
@@ -98,65 +61,73 @@ def _head(found: Found) -> str:
     return "\n".join(lines)
 
 
-def _pretraining(found: Found, output: Output) -> list[str]:
-    parts = ["## Pre-training", ""]
-    runs = found.pretraining
+def _pretraining(found: Found, folder: Path) -> list[str]:
+    parts, runs = ["## Pre-training", ""], found.pretraining
     if not runs:
         return [*parts, "No pre-training run.", ""]
-    baselines = pretraining_tables.unigrams(runs)
-    records = pretraining_tables.records(runs, baselines)
+    baselines = pretraining.unigrams(runs)
+    records = pretraining.records(runs, baselines)
     if records:
-        plots.plot_curves(runs, baselines, output.folder / "pretraining.png")
-        output.write("pretraining.csv", csv_text(records))
+        plots.plot_curves(runs, baselines, folder / "pretraining.png")
+        write_whole(folder / "pretraining.csv", csv_text(records))
         parts += ["![Held-out loss and accuracy](pretraining.png)", ""]
-    return [*parts, markdown(pretraining_tables.pretraining(runs, baselines))]
+    return [*parts, markdown(pretraining.pretraining(runs, baselines))]
 
 
-def _finetuning(models: Sequence[Model], output: Output) -> list[str]:
+def _glue(scores: Scores, own: Scores, folder: Path) -> list[str]:
     parts = ["## Fine-tuning on GLUE", ""]
-    berts, baselines = glue_tables.split_baselines(models)
-    if not berts and not baselines.models:
-        return [*parts, "No finished fine-tuning run.", ""]
-    output.write("finetuning.csv", csv_text(glue_tables.score_records(berts, baselines)))
-    output.write("averages.csv", csv_text(glue_tables.average_records(berts, baselines)))
-    plots.plot_scores(berts, baselines, output.folder / "finetuning.png")
-    parts += ["![Scores](finetuning.png)", ""]
-    if not berts:
-        parts.append(markdown(glue_tables.comparison("Baselines", (), (), baselines)))
-    shown = [model for model in berts if not ablation_tables.is_variant(model)]
-    base = [model for model in shown if model.size == "base"]
-    small = [model for model in shown if model.size != "base"]
-    for title, reported, ours in (
-        ("Table 1: base models", published.TABLE_1_MODELS, base),
-        ("Table 2: small models", published.TABLE_2_MODELS, small),
+    if not scores.everyone:
+        return [] if own.everyone else [*parts, "No finished fine-tuning run.", ""]
+    write_whole(folder / "averages.csv", csv_text(tables.average_records(scores)))
+    if plots.plot_scores(scores, folder / "finetuning.png"):
+        parts += ["![Scores](finetuning.png)", ""]
+    if not scores.models:
+        parts.append(markdown(tables.comparison("Baselines", (), (), scores)))
+    shown = [model for model in scores.models if not claims.is_variant(model)]
+    for title, reported, is_base in (
+        ("Table 1: base models", published.TABLE_1_MODELS, True),
+        ("Table 2: small models", published.TABLE_2_MODELS, False),
     ):
-        if ours:
-            parts.append(markdown(glue_tables.comparison(title, reported, ours, baselines)))
+        models = [model for model in shown if (model.size == "base") == is_base]
+        if models:
+            parts.append(markdown(tables.comparison(title, reported, models, scores)))
         else:
             parts.append(markdown(Table(title, (), (), (f"**No run here of {', '.join(reported)}.**",))))
-    unofficial = glue_tables.unofficial(berts, baselines)
-    ratios, shares = ratio_tables.ratios(berts, baselines)
+    unofficial = tables.unofficial(scores)
+    ratios, shares = claims.ratios(scores)
     if shares:
-        output.write("ratios.csv", csv_text(ratio_tables.ratio_records(shares)))
-    parts += [markdown(unofficial)] if unofficial.rows else []
-    everyone = (*berts, *baselines.models)
-    tables = (ratios, glue_tables.starting_points(everyone), glue_tables.recipes(everyone))
-    return parts + [markdown(table) for table in tables]
+        write_whole(folder / "ratios.csv", csv_text(claims.ratio_records(shares)))
+    return parts + _markdown([*([unofficial] if unofficial.rows else []), ratios, *_how(scores)])
 
 
-def _ablations(found: Found, models: Sequence[Model]) -> list[str]:
-    berts, baselines = glue_tables.split_baselines(models)
-    tables = ablation_tables.ablations(berts, found.pretraining, baselines)
+def _own(scores: Scores, folder: Path) -> list[str]:
+    if not scores.everyone:
+        return []
+    plots.plot_own_tasks(scores, folder / "own_tasks.png")
+    parts = ["## Fine-tuning on your own tasks", "", "![Scores](own_tasks.png)", ""]
+    ratios, shares = claims.ratios(scores)
+    return parts + _markdown([*tables.own_tasks(scores), *([ratios] if shares else []), *_how(scores)])
+
+
+def _how(scores: Scores) -> tuple[Table, Table]:
+    everyone = (*scores.models, *scores.baselines)
+    return tables.starting_points(everyone), tables.recipes(everyone)
+
+
+def _ablations(found: Found, scores: Scores) -> list[str]:
     parts = ["## Ablations", ""]
-    if not tables:
-        return [*parts, "No runs of one size that differ in their embedding.", ""]
-    return parts + [markdown(table) for table in tables]
+    ablations = claims.ablations(scores, found.pretraining)
+    return parts + (_markdown(ablations) or ["No runs of one size that differ in their embedding.", ""])
 
 
 def _costs(lines: Sequence[dict[str, Any]]) -> list[str]:
-    tables = [cost_tables.memory(), cost_tables.latency(lines)]
-    others = cost_tables.other_benchmarks(lines)
-    return ["## Cost", "", *(markdown(table) for table in (*tables, *([others] if others.rows else [])))]
+    others = claims.other_benchmarks(lines)
+    costs = [claims.memory(), claims.latency(lines), *([others] if others.rows else [])]
+    return ["## Cost", "", *_markdown(costs)]
+
+
+def _markdown(found: Sequence[Table]) -> list[str]:
+    return [markdown(table) for table in found]
 
 
 def main(argv: list[str]) -> None:

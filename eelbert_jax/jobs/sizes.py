@@ -1,9 +1,4 @@
-"""Print how many parameters every model has, by size, token embedding and counting convention.
-
-Counts shapes, not arrays: nothing is allocated. Writes nothing.
-
-Papers count differently, so every figure carries its convention (`CONVENTIONS`).
-"""
+"""`eelbert sizes`: parameters and bytes of every size, token embedding and counting convention."""
 
 import json
 from collections.abc import Iterator
@@ -36,7 +31,7 @@ def main(argv: list[str]) -> None:
 
 
 def all_sizes() -> Iterator[Size]:
-    """Yield every size x embedding x convention, sizes ascending, V = 30,522. Source: EELBERT, table 2."""
+    """Yield every size x embedding x convention, sizes ascending, V = 30,522."""
     for size in SIZES:
         for embedding in EMBEDDINGS:
             for convention, parameters in count_parameters(sized(size, embedding=embedding)).items():
@@ -45,17 +40,12 @@ def all_sizes() -> Iterator[Size]:
 
 def format_table(sizes: list[Size]) -> str:
     """Return the figures as text, a line for each size and embedding, megabytes of 10^6 bytes."""
-    lines = [
-        f"{'size':<7}{'embedding':<18}"
-        + "".join(f"{name + ' parameters':>24}{'MB':>8}" for name in CONVENTIONS)
-    ]
-    by_model: dict[tuple[str, str], dict[str, Size]] = {}
+    lines = [f"{'size':<7}{'embedding':<18}" + "".join(f"{name:>13}{'MB':>8}" for name in CONVENTIONS)]
+    by_model: dict[tuple[str, str], str] = {}
     for size in sizes:
-        by_model.setdefault((size.size, size.embedding), {})[size.convention] = size
-    for (name, embedding), figures in by_model.items():
-        columns = (figures[convention] for convention in CONVENTIONS)
-        cells = "".join(f"{size.parameters:>24,}{size.bytes_float32 / 1e6:>8.2f}" for size in columns)
-        lines.append(f"{name:<7}{embedding:<18}{cells}")
-    lines += ["", "MB: float32 parameters, 10^6 bytes. V = 30,522, 512 positions, 2 segment types."]
+        cells = f"{size.parameters:>13,}{size.bytes_float32 / 1e6:>8.2f}"
+        by_model[size.size, size.embedding] = by_model.get((size.size, size.embedding), "") + cells
+    lines += [f"{size:<7}{embedding:<18}{cells}" for (size, embedding), cells in by_model.items()]
+    lines += ["", "Parameters, and MB: 10^6 bytes of float32. V = 30,522, 512 positions, 2 segment types."]
     lines += [f"{name}: {meaning}" for name, meaning in CONVENTIONS.items()]
     return "\n".join(lines)

@@ -5,6 +5,8 @@ arithmetic of the hash to `eelbert_jax.hashing.steps` and the modules to the res
 """
 
 import dataclasses
+from collections.abc import Mapping
+from typing import Any
 
 from eelbert_jax.errors import UserError
 from eelbert_jax.hashing.spec import HashSpec
@@ -113,3 +115,18 @@ def sized(size: str, **changes) -> BertConfig:
     if size not in SIZES:
         raise UserError(f"Unknown model size {size!r}; known sizes: {', '.join(SIZES)}.")
     return BertConfig(**{**SIZES[size], **changes})
+
+
+def size_of(model: Mapping[str, Any]) -> str | None:
+    """Return the published size that a model's fields agree with, None where there is none."""
+    for size, fields in SIZES.items():
+        if all(name in model and model[name] == value for name, value in fields.items()):
+            return size
+    return None
+
+
+def model_name(size: str, embedding: str) -> str:
+    """Return the name that tables use: BERT-tiny, EELBERT-mini, UNO-EELBERT, BERT-mini (random_hash)."""
+    if embedding == "ngram_hash":
+        return "UNO-EELBERT" if size == "uno" else f"EELBERT-{size}"
+    return f"BERT-{size}" if embedding == "table" else f"BERT-{size} ({embedding})"

@@ -1,38 +1,31 @@
-"""The number of parameters of a model, by the conventions that papers count with; shapes, no arrays."""
+"""How many parameters a model has, by the conventions that papers count with: a formula, without JAX."""
 
-import math
-
-import jax
-import jax.numpy as jnp
-
-from eelbert_jax.model.bert import BertForMaskedLM, BertForSequenceClassification
 from eelbert_jax.model.config import BertConfig
 
 CONVENTIONS = {
     "MLM": "no pooler; the decoder matrix counts only where it is tied to the table, as EELBERT counts.",
     "MLM+decoder": "the decoder matrix always counts, as it does in a pre-training checkpoint.",
     "2-class": "with pooler and classifier, without MLM head: what a fine-tuned model ships.",
+    "tagging": "encoder and a classifier for every word, without pooler.",
 }
-"""What a count includes, by the convention's name."""
+"""What a count includes, by the convention's name. Source: EELBERT, section 4 ("MLM")."""
 
 
 def count_parameters(config: BertConfig) -> dict[str, int]:
-    """Return the number of parameters of a model by convention; `config.num_labels` is 2 in "2-class".
-
-    Source: EELBERT, section 4 ("MLM").
-    """
-    masked_lm = _shapes(BertForMaskedLM(config))
-    classifier = _shapes(BertForSequenceClassification(config))
-    decoder = 0 if config.has_trained_table else _total(masked_lm["cls"]["predictions"]["decoder"])
-    with_decoder = _total(masked_lm)
-    return dict(zip(CONVENTIONS, (with_decoder - decoder, with_decoder, _total(classifier)), strict=True))
-
-
-def _shapes(model: BertForMaskedLM | BertForSequenceClassification) -> dict:
-    """Return the model's parameters as shapes."""
-    input_ids = jnp.zeros((1, 1), jnp.int32)
-    return jax.eval_shape(model.init, jax.random.key(0), input_ids)["params"]
-
-
-def _total(shapes: dict) -> int:
-    return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(shapes))
+    """Return the number of parameters by convention; classifiers have `config.num_labels` outputs."""
+    vocab_size, width, feed_forward = config.vocab_size, config.hidden_size, config.intermediate_size
+    layer_norm, square, table = 2 * width, width * width + width, vocab_size * width
+    up, down = width * feed_forward + feed_forward, feed_forward * width + width
+    layer = 4 * square + layer_norm + up + down + layer_norm
+    positions = (config.max_position_embeddings + config.type_vocab_size) * width
+    encoder = positions + layer_norm + config.num_hidden_layers * layer
+    encoder += table if config.has_trained_table else 0
+    masked_lm = encoder + square + layer_norm + vocab_size
+    classifier = (width + 1) * config.num_labels
+    counts = (
+        masked_lm,
+        masked_lm + (0 if config.has_trained_table else table),
+        encoder + square + classifier,
+        encoder + classifier,
+    )
+    return dict(zip(CONVENTIONS, counts, strict=True))

@@ -6,11 +6,10 @@ from typing import Any
 import ml_collections
 
 from eelbert_jax.inference.load import Pretrained, environment
-from eelbert_jax.model.config import BertConfig
+from eelbert_jax.model.config import BertConfig, model_name, size_of
 from eelbert_jax.model.count import count_parameters
 from eelbert_jax.objectives.evaluation import Evaluation
 from eelbert_jax.objectives.task_data import Data, majority_scores
-from eelbert_jax.reporting.naming import model_name, size_of
 from eelbert_jax.reporting.runs import read_checkpoint
 
 
@@ -57,7 +56,7 @@ def result(
     assert evaluation.best is not None
     start = None
     if pretrained is not None:
-        start = read_checkpoint(str(config.pretrained), pretrained.step)._asdict()
+        start = dataclasses.asdict(read_checkpoint(str(config.pretrained), pretrained.step))
     return {
         "task": task.name,
         "official": task.official,

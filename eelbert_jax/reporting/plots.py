@@ -1,27 +1,27 @@
 """The pictures of a report."""
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from matplotlib.artist import Artist
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from eelbert_jax.reporting import published
-from eelbert_jax.reporting.glue_tables import Baselines
-from eelbert_jax.reporting.pretraining_tables import Unigram, labels
-from eelbert_jax.reporting.published import MEASURES
-from eelbert_jax.reporting.runs import PretrainingRun
-from eelbert_jax.reporting.scores import Model
+from eelbert_jax.reporting.pretraining import Evaluated, PretrainingRun, Unigram, baseline_names, labels
+from eelbert_jax.reporting.published import MEASURES, Measure
+from eelbert_jax.reporting.scores import Model, Scores
+from eelbert_jax.reporting.tables import unofficial_measures
 
 DPI = 120
+PANELS_A_ROW = 3
 
 
-def plot_curves(
-    runs: Sequence[PretrainingRun], baselines: Mapping[tuple[str, int | None], Unigram], path: Path
-) -> None:
+def plot_curves(runs: Sequence[PretrainingRun], baselines: Mapping[Evaluated, Unigram], path: Path) -> None:
     """Draw held-out loss and accuracy of all runs, each baseline as a line.
 
-    Over tokens where the length of every run's rows is known, else over steps. The untrained model is left
-    out of the range of the axes: it is far off, and says nothing.
+    Over tokens where the length of every run's rows is known, else over steps.
     """
     in_tokens = all(run.row_length is not None for run in runs)
     figure = Figure(figsize=(11, 4.5), layout="constrained")
@@ -30,16 +30,10 @@ def plot_curves(
         (panels[0], "loss", "held-out masked-LM loss (nats a target)"),
         (panels[1], "accuracy", "held-out masked-LM accuracy"),
     ):
-        shown: list[float] = []
-        for run, label in zip(runs, labels(runs), strict=True):
-            tokens = [run.tokens_at(point.step) for point in run.curve]
-            x = [t / 1e6 for t in tokens if t is not None] if in_tokens else [p.step for p in run.curve]
-            values = [getattr(point, name) for point in run.curve]
-            axes.plot(x, values, "o-", markersize=3, label=label)
-            shown += [value for value, point in zip(values, run.curve, strict=True) if point.step] or values
-        for key, baseline in baselines.items():
+        shown = _draw_curves(axes, runs, name, in_tokens)
+        for where, baseline in zip(baseline_names(baselines), baselines.values(), strict=True):
             value = baseline.entropy if name == "loss" else baseline.accuracy
-            label = "unigram" if len(baselines) == 1 else f"unigram ({Path(key[0]).name})"
+            label = "unigram" if len(baselines) == 1 else f"unigram ({where})"
             axes.axhline(value, color="black", linestyle="--", linewidth=1, label=label)
             shown.append(value)
         if shown:
@@ -52,47 +46,76 @@ def plot_curves(
     figure.savefig(path, dpi=DPI)
 
 
-def plot_scores(models: Sequence[Model], baselines: Baselines, path: Path) -> None:
-    """Draw every model's mean and standard deviation on every measure, what it has to beat, what is reported.
+def _draw_curves(axes: Axes, runs: Sequence[PretrainingRun], name: str, in_tokens: bool) -> list[float]:
+    """Draw a curve a run; return the values that the axes have to show: the untrained model is far off."""
+    shown: list[float] = []
+    for run, label in zip(runs, labels(runs), strict=True):
+        tokens = [run.tokens_at(point.step) for point in run.curve]
+        x = [t / 1e6 for t in tokens if t is not None] if in_tokens else [p.step for p in run.curve]
+        values = [getattr(point, name) for point in run.curve]
+        axes.plot(x, values, "o-", markersize=3, label=label)
+        shown += [value for value, point in zip(values, run.curve, strict=True) if point.step] or values
+    return shown
+
+
+def plot_scores(scores: Scores, path: Path) -> bool:
+    """Draw every model's mean and standard deviation on every measure of GLUE; return whether there is one.
 
     Hollow marks are reported figures; unverified ones, marked `r`, are not drawn.
     """
-    measures = [
-        measure
-        for measure in MEASURES
-        if any(
-            model.summary(measure.task, measure.metric) is not None for model in models or baselines.models
-        )
-    ]
-    keys = [(measure.task, measure.metric) for measure in measures]
-    everyone = [*baselines.models, *models]
-    figure = Figure(figsize=(max(6.0, 1.1 * len(keys) + 3), 4.8), layout="constrained")
+    measures = [*MEASURES, *(Measure(*key, ", ".join(key)) for key in unofficial_measures(scores))]
+    models = scores.models or scores.baselines
+    measures = [m for m in measures if any(model.summary(m.task, m.metric) is not None for model in models)]
+    if not measures:
+        return False
+    figure = Figure(figsize=(max(6.0, 1.1 * len(measures) + 3), 4.8), layout="constrained")
     axes = figure.subplots()
-    for number, model in enumerate(everyone):
-        shift = (number + 1) / (len(everyone) + 1) - 0.5
-        points = [(i + shift, model.summary(*key)) for i, key in enumerate(keys)]
-        known = [(x, summary) for x, summary in points if summary is not None]
-        lines = axes.errorbar(
-            [x for x, _ in known],
-            [summary.mean for _, summary in known],
-            [summary.sd or 0.0 for _, summary in known],
-            fmt="o",
-            markersize=4,
-            label=model.label,
-        )
-        reported = [(i + shift, published.score(model.name, *key)) for i, key in enumerate(keys)]
-        drawn = [(x, value.value) for x, value in reported if value is not None and value.mark != "r"]
-        color = lines[0].get_color()
-        axes.plot([x for x, _ in drawn], [y for _, y in drawn], "D", markerfacecolor="none", color=color)
-    known_majority = [(i, baselines.majority_of(*key)) for i, key in enumerate(keys)]
-    to_beat = [(i, value) for i, value in known_majority if value is not None]
-    if to_beat:
-        places, values = zip(*to_beat, strict=True)
-        ends = [i - 0.45 for i in places], [i + 0.45 for i in places]
-        axes.hlines(values, *ends, color="black", linestyle="--", linewidth=1, label="majority class")
-    axes.set_xticks(range(len(keys)), [measure.label for measure in measures], rotation=35, ha="right")
+    _draw_scores(axes, scores.everyone, measures, scores)
     axes.set_ylabel("score on the development set")
     axes.set_title("filled: measured here, mean ± sd; hollow: reported", fontsize="small")
-    axes.grid(axis="y", alpha=0.3)
     axes.legend(fontsize="small", loc="center left", bbox_to_anchor=(1.0, 0.5))
     figure.savefig(path, dpi=DPI)
+    return True
+
+
+def plot_own_tasks(scores: Scores, path: Path) -> None:
+    """Draw a panel for each task of users' own files: every model's mean and standard deviation."""
+    tasks = sorted({task for model in scores.everyone for task in model.chosen})
+    rows, columns = math.ceil(len(tasks) / PANELS_A_ROW), min(len(tasks), PANELS_A_ROW)
+    figure = Figure(figsize=(3.6 * columns + 2.5, 3.8 * rows), layout="constrained")
+    panels = list(figure.subplots(rows, columns, squeeze=False).flat)
+    for axes, task in zip(panels, tasks, strict=False):
+        models = [model for model in scores.everyone if task in model.chosen]
+        metrics = dict.fromkeys(name for model in models for name in model.chosen[task].metrics)
+        _draw_scores(axes, scores.everyone, [Measure(task, name, name) for name in metrics], scores)
+        axes.set_title(task, fontsize="small")
+    for axes in panels[len(tasks) :]:
+        axes.remove()
+    marks: dict[str, Artist] = {}
+    for axes in figure.axes:
+        handles, names = axes.get_legend_handles_labels()
+        marks |= dict(zip(names, handles, strict=True))
+    figure.legend(list(marks.values()), list(marks), fontsize="small", loc="outside right center")
+    figure.savefig(path, dpi=DPI)
+
+
+def _draw_scores(axes: Axes, models: Sequence[Model], measures: Sequence[Measure], scores: Scores) -> None:
+    """Draw a mark for each model and measure, and what it has to beat; a model has one colour everywhere."""
+    keys = [(measure.task, measure.metric) for measure in measures]
+    for number, model in enumerate(models):
+        shift, color = (number + 1) / (len(models) + 1) - 0.5, f"C{number % 10}"
+        known = [(i + shift, s) for i, key in enumerate(keys) if (s := model.summary(*key)) is not None]
+        if known:
+            x, means = [x for x, _ in known], [summary.mean for _, summary in known]
+            sds = [summary.sd or 0.0 for _, summary in known]
+            axes.errorbar(x, means, sds, fmt="o", markersize=4, color=color, label=model.label)
+        reported = [(i + shift, published.score(model.name, *key)) for i, key in enumerate(keys)]
+        drawn = [(x, value.value) for x, value in reported if value is not None and value.mark != "r"]
+        axes.plot([x for x, _ in drawn], [y for _, y in drawn], "D", markerfacecolor="none", color=color)
+    for i, key in enumerate(keys):
+        value = scores.majority_of(*key)
+        if value is not None:
+            line = axes.hlines(value, i - 0.45, i + 0.45, color="black", linestyle="--", linewidth=1)
+            line.set_label("_" * bool(i) + "majority class")
+    axes.set_xticks(range(len(keys)), [measure.label for measure in measures], rotation=35, ha="right")
+    axes.grid(axis="y", alpha=0.3)

@@ -182,6 +182,12 @@ def has_signal(model: str | None, task: str, metric: str) -> bool:
     return figure is None or (task, metric, figure.value) not in MAJORITY_CLASS
 
 
+def is_unverified(model: str | None) -> bool:
+    """Whether all that is known of a model's scores is recollection that passed no check."""
+    known = SCORES.get(model or "", {})
+    return bool(known) and all(figure.mark == "r" for figure in known.values())
+
+
 def average_score(model: str | None, name: str) -> Figure | None:
     """Return the average `name` that the paper reports of a model, None where it reports none."""
     return AVERAGE_SCORES[model].get(name) if model is not None and model in AVERAGE_SCORES else None

@@ -1,24 +1,35 @@
-"""Find the runs under some folders and read what they left: the only reader of run folders in a report.
-
-A run is recognised by what it wrote. Leaves what the figures mean to `scores` and the tables.
-"""
+"""Find the runs under some folders and read what they left."""
 
 import dataclasses
 import glob
+import hashlib
+import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from eelbert_jax.corpus.rows import read_manifest
 from eelbert_jax.datasets.conll import TOKENS
+from eelbert_jax.datasets.tasks import GLUE_TASKS
 from eelbert_jax.errors import UserError
 from eelbert_jax.model.config import EMBEDDINGS, SIZES
 from eelbert_jax.record import Fields, Result, Start
-from eelbert_jax.reporting.naming import hash_changes, model_name, parameter_counts, size_of
+from eelbert_jax.reporting.pretraining import (
+    PretrainingRun,
+    is_pretraining,
+    read_checkpoint,
+    read_pretraining,
+)
 from eelbert_jax.reporting.published import MEASURES, TASK_NAMES
-from eelbert_jax.training.writer import read_metrics
+from eelbert_jax.reporting.text import tell_apart
 from eelbert_jax.workdir import CONFIG_NAME, METRICS_NAME, RESULT_NAME, read_json
+
+OWN = ("custom", TOKENS)
+"""Tasks of a user's own files; the config's group of that name says which files and how to read them."""
+HOW_TO_READ = (
+    *("text_column", "second_text_column", "label_column", "labels", "regression", "columns", "dev_every"),
+    *("word_column", "tag_column"),
+)
 
 
 class Recipe(NamedTuple):
@@ -30,138 +41,36 @@ class Recipe(NamedTuple):
     num_train: int
 
 
-class Checkpoint(NamedTuple):
-    """The pre-trained model that a fine-tuning run started from; None is what an imported one cannot know."""
-
-    workdir: str
-    step: int | None
-    tokens: int | None
-    heldout_loss: float | None
-
-
 @dataclasses.dataclass(frozen=True)
 class FineTuningRun:
-    """A finished run of `eelbert finetune`, as its `result.json` has it.
+    """A finished run of `eelbert finetune` or `eelbert baseline`.
 
     Attributes:
       folder: where it lies, as a report names it.
-      task: name of the task; a name of GLUE's is an official split, one's own tasks have their size.
-      official: whether the split is GLUE's.
-      model_name: as the tables name models.
-      size: encoder size; None for a baseline that is no BERT.
-      embedding: kind of token embedder; None for such a baseline.
-      parameters: trained numbers, 2-class convention.
-      checkpoint: where it started; None: from scratch.
-      seed: of head, dropout and order.
-      recipe: the rest of what was chosen.
-      selection: how the best step was chosen.
-      best_step: the step of `metrics`.
-      total_steps: steps of the run.
-      metrics: name -> value on the development set.
-      majority: the same for the answer that is the most frequent label.
-      degenerate: whether one class was predicted for all examples.
-      num_dev: split -> examples.
-      seconds: wall-clock time.
-      hardware: devices.
-      commit: of the program; None where unknown.
+      task: as a report names it: another name is another task.
+      is_own: the task is of a user's own files, and none of GLUE's.
+      start: the checkpoint; None: from scratch.
+      result: its record.
     """
 
     folder: str
     task: str
-    official: bool
-    model_name: str
-    size: str | None
-    embedding: str | None
-    parameters: int
-    checkpoint: Checkpoint | None
-    seed: int
-    recipe: Recipe
-    selection: str
-    best_step: int
-    total_steps: int
-    metrics: Mapping[str, float]
-    majority: Mapping[str, float]
-    degenerate: bool
-    num_dev: Mapping[str, int]
-    seconds: float
-    hardware: str
-    commit: str | None
-
-
-class HeldOut(NamedTuple):
-    """Held-out figures after `step` updates; the loss in nats a target."""
-
-    step: int
-    loss: float
-    accuracy: float
-    perplexity: float
-
-
-@dataclasses.dataclass(frozen=True)
-class PretrainingRun:
-    """A run of `eelbert pretrain`, finished or not.
-
-    Attributes:
-      folder: where it lies, as a report names it.
-      path: the same on this machine.
-      name: as the tables name models.
-      changes: what of its hash is not the default.
-      size: encoder size; None where it is none of the published ones.
-      embedding: kind of token embedder.
-      parameters: count by convention; empty where `parameter_counts` does not know the kind of model.
-      recipe: the config's label.
-      batch_size: rows a step.
-      learning_rate: peak.
-      seed: of everything.
-      total_steps: planned.
-      rows: folder of its prepared rows on the machine that trained it.
-      eval_rows: held-out rows that were evaluated; None: all.
-      row_length: tokens a row; None where neither the record nor rows that are here say it.
-      devices: kinds of devices.
-      commit: of the program; None where unknown.
-      curve: held-out figures, ascending by step.
-      speeds: (step, tokens/s since the step before), ascending.
-    """
-
-    folder: str
-    path: Path
-    name: str
-    changes: tuple[str, ...]
-    size: str | None
-    embedding: str
-    parameters: Mapping[str, int]
-    recipe: str
-    batch_size: int
-    learning_rate: float
-    seed: int
-    total_steps: int
-    rows: str
-    eval_rows: int | None
-    row_length: int | None
-    devices: tuple[str, ...]
-    commit: str | None
-    curve: tuple[HeldOut, ...]
-    speeds: tuple[tuple[int, float], ...]
+    is_own: bool
+    start: Start | None
+    result: Result
 
     @property
-    def label(self) -> str:
-        """The name with the changes."""
-        return ", ".join([self.name, *self.changes])
-
-    def tokens_at(self, step: int) -> int | None:
-        """Return the tokens read in `step` updates, None where the length of a row is not known."""
-        return None if self.row_length is None else step * self.batch_size * self.row_length
+    def recipe(self) -> Recipe:
+        """What was chosen besides the seed."""
+        chosen = self.result
+        return Recipe(
+            chosen.learning_rate, chosen.batch_size, chosen.num_epochs, chosen.num_examples["train"]
+        )
 
     @property
-    def seconds(self) -> float | None:
-        """Training time, evaluations and saving left out; None where the length of a row is not known."""
-        if self.row_length is None:
-            return None
-        seconds, start = 0.0, 0
-        for end, speed in self.speeds:
-            seconds += (end - start) * self.batch_size * self.row_length / speed
-            start = end
-        return seconds
+    def num_dev(self) -> dict[str, int]:
+        """Examples by development split."""
+        return {split: number for split, number in self.result.num_examples.items() if split != "train"}
 
 
 class Found(NamedTuple):
@@ -172,8 +81,24 @@ class Found(NamedTuple):
     unfinished: tuple[str, ...]
 
 
+class _Folder(NamedTuple):
+    """A run's folder, its config ({}: none), and what it may be called, the shortest first."""
+
+    path: Path
+    config: Mapping[str, Any]
+    names: tuple[str, ...]
+
+    @property
+    def is_finished(self) -> bool:
+        return (self.path / RESULT_NAME).is_file()
+
+    @property
+    def is_pretraining(self) -> bool:
+        return is_pretraining(self.config) and (self.path / METRICS_NAME).is_file()
+
+
 def find_runs(roots: str) -> Found:
-    """Read all runs under some folders.
+    """Read all runs under some folders, each once.
 
     Args:
       roots: folders or glob patterns, separated by commas.
@@ -181,30 +106,70 @@ def find_runs(roots: str) -> Found:
     Raises:
       UserError: a folder is not there, nothing in them is a run, or a file of a run cannot be understood.
     """
-    pretraining: dict[Path, PretrainingRun] = {}
-    finetuning: dict[Path, FineTuningRun] = {}
-    unfinished: dict[Path, str] = {}
-    for root in _expand(roots):
-        for path, files in _folders(root):
-            key, folder = path.resolve(), _shown(root, path)
-            if RESULT_NAME in files:
-                finetuning[key] = read_result(path / RESULT_NAME, folder)
-                files.clear()
-            elif CONFIG_NAME in files:
-                config = read_json(path / CONFIG_NAME)
-                if _is_pretraining(config) and METRICS_NAME in files:
-                    pretraining[key] = read_pretraining(path, config, folder)
-                    files.clear()
-                elif "task" in config and "pretrained" in config:
-                    unfinished[key] = folder
-                    files.clear()
-    if not (pretraining or finetuning or unfinished):
+    folders: dict[Path, _Folder] = {}
+    for root in split_paths(roots, "--runs"):
+        for folder in _run_folders(root):
+            folders.setdefault(folder.path.resolve(), folder)
+    if not folders:
         raise UserError(
             f"No run under {roots}: a run is a folder with {RESULT_NAME} (`eelbert finetune`), or with "
             f"{CONFIG_NAME} and {METRICS_NAME} (`eelbert pretrain`)."
         )
-    in_order = sorted(pretraining.values(), key=_order)
-    return Found(tuple(in_order), tuple(finetuning.values()), tuple(unfinished.values()))
+    named = dict(
+        zip(tell_apart([folder.names for folder in folders.values()]), folders.values(), strict=True)
+    )
+    finished = {name: folder for name, folder in named.items() if folder.is_finished}
+    others = {name: folder for name, folder in named.items() if not folder.is_finished}
+    pretraining = [
+        read_pretraining(folder.path, folder.config, name)
+        for name, folder in others.items()
+        if folder.is_pretraining
+    ]
+    unfinished = [name for name, folder in others.items() if not folder.is_pretraining]
+    return Found(tuple(sorted(pretraining, key=_order)), tuple(_read_finished(finished)), tuple(unfinished))
+
+
+def split_paths(text: str, flag: str) -> list[Path]:
+    """Return the paths that a comma-separated list of paths and patterns names.
+
+    A comma may also be part of a name, as it is in the folders of a sweep: the longest name that is there
+    counts, as it stands before it counts as a pattern.
+
+    Raises:
+      UserError: a word of it names nothing.
+    """
+    words, found = text.split(","), []
+    while words:
+        for length in range(len(words), 0, -1):
+            name = os.path.expanduser(",".join(words[:length]).strip())
+            paths = [name] if name and os.path.exists(name) else sorted(glob.glob(name))
+            if paths:
+                break
+        else:
+            if words[0].strip():
+                raise UserError(
+                    f"Nothing is at {words[0].strip()!r}; give paths or patterns: {flag}=PATH,PATH."
+                )
+            length = 1
+        found += [Path(path) for path in paths]
+        words = words[length:]
+    return found
+
+
+def _run_folders(root: Path) -> Iterator[_Folder]:
+    """Yield the runs under `root`; what lies inside a run's folder is none."""
+    resolved = root.resolve()
+    for name, below, files in os.walk(root):
+        below.sort()
+        path = Path(name)
+        config = read_json(path / CONFIG_NAME) if CONFIG_NAME in files else {}
+        is_run = RESULT_NAME in files or ("task" in config and "pretrained" in config)
+        if is_run or (is_pretraining(config) and METRICS_NAME in files):
+            parts = (resolved / path.relative_to(root)).parts
+            least = len(parts) - len(resolved.parts) + 1
+            names = tuple(str(Path(*parts[-length:])) for length in range(least, len(parts) + 1))
+            yield _Folder(path, config, names)
+            below.clear()
 
 
 def _order(run: PretrainingRun) -> tuple[int, int, str]:
@@ -213,169 +178,70 @@ def _order(run: PretrainingRun) -> tuple[int, int, str]:
     return size, EMBEDDINGS.index(run.embedding), run.folder
 
 
-def _expand(roots: str) -> list[Path]:
-    """Return the folders that a comma-separated list of folders and patterns names."""
-    found: list[Path] = []
-    for word in filter(None, (word.strip() for word in roots.split(","))):
-        pattern = os.path.expanduser(word)
-        folders = [Path(name) for name in sorted(glob.glob(pattern)) if os.path.isdir(name)]
-        if not folders:
-            raise UserError(f"No folder {word!r}; give folders of runs: --runs=DIR,DIR or a pattern.")
-        found += folders
-    return found
+def _read_finished(folders: Mapping[str, _Folder]) -> list[FineTuningRun]:
+    """Read the records of finished runs, by the names of their folders."""
+    read = [(name, folder, Result.read(folder.path / RESULT_NAME)) for name, folder in folders.items()]
+    own = {
+        name: _OwnTask.of(folder.config, result) for name, folder, result in read if _is_own(folder, result)
+    }
+    task_names = _name_own_tasks(list(own.values()))
+    runs = []
+    for name, folder, result in read:
+        needed = [metric for task, metric, _ in MEASURES if task == result.task and result.official]
+        missing = [metric for metric in needed if metric not in result.metrics]
+        if missing:
+            where = Fields(folder.path / RESULT_NAME, {}, "metrics.")
+            raise where.wrong(", ".join(missing), "is missing", (float,))
+        task = result.task
+        if name in own:
+            task = task_names[own[name]]
+        elif task in TASK_NAMES and not result.official:
+            task = f"{task} (unofficial split)"
+        start = None if result.pretrained is None else _completed(result.pretrained)
+        runs.append(FineTuningRun(name, task, name in own, start, result))
+    return runs
 
 
-def _folders(root: Path) -> Iterator[tuple[Path, list[str]]]:
-    """Yield the folders under `root` with their files; clearing the files keeps out of what is below."""
-    for name, below, files in os.walk(root):
-        had_files = bool(files)
-        yield Path(name), files
-        below[:] = [] if had_files and not files else sorted(below)
+def _is_own(folder: _Folder, result: Result) -> bool:
+    return folder.config.get("task") in OWN or result.task not in GLUE_TASKS
 
 
-def _shown(root: Path, path: Path) -> str:
-    """Return a folder's name without what leads to `root`, which says nothing on another machine."""
-    return str(Path(root.resolve().name) / path.relative_to(root))
+class _OwnTask(NamedTuple):
+    """What tells a user's own task from another: content of its files, where known, else their place."""
+
+    content: str
+    place: str
+    names: tuple[str, ...]
+
+    @classmethod
+    def of(cls, config: Mapping[str, Any], result: Result) -> "_OwnTask":
+        """Return the task of a run with this config ({}: not known)."""
+        group = config.get(config.get("task", ""), {})
+        reading = {key: group[key] for key in HOW_TO_READ if group.get(key) is not None}
+        files = [group.get("train"), group.get("dev"), result.num_examples]
+        place, content = (
+            json.dumps([result.task, reading, of], sort_keys=True) for of in (files, result.data)
+        )
+        path = Path(group.get("train") or f"{result.task} ({sum(result.num_examples.values())} examples)")
+        short = str(Path(*path.parts[-2:])) if result.task in OWN else result.task
+        column = group.get("label_column", group.get("tag_column", "-"))
+        number = hashlib.sha256((content if result.data else place).encode()).hexdigest()[:6]
+        names = (short, f"{short} ({column})", f"{path} ({column})", f"{path} ({column}, {number})")
+        return cls(content if result.data else "", place, names)
 
 
-def read_result(path: Path, folder: str) -> FineTuningRun:
-    """Read a `result.json`.
-
-    Args:
-      path: the file.
-      folder: its folder as the report is to name it.
-
-    Raises:
-      UserError: a key is missing or of another type, or a metric that the papers' tables need is not there.
-    """
-    result = Result.read(path)
-    needed = [metric for name, metric, _ in MEASURES if name == result.task]
-    missing = [metric for metric in needed if metric not in result.metrics]
-    if missing:
-        raise Fields(path, {}, "metrics.").wrong(", ".join(missing), "is missing", (float,))
-    num_dev = {split: number for split, number in result.num_examples.items() if split != "train"}
-    task = result.task
-    if task in ("custom", TOKENS):
-        task = f"{task} ({sum(num_dev.values())} dev examples)"
-    elif task in TASK_NAMES and not result.official:
-        task = f"{task} (unofficial split)"
-    return FineTuningRun(
-        folder=folder,
-        task=task,
-        official=result.official,
-        model_name=result.model.name,
-        size=result.model.size,
-        embedding=result.model.embedding,
-        parameters=result.model.parameters,
-        checkpoint=None if result.pretrained is None else _checkpoint(result.pretrained),
-        seed=result.seed,
-        recipe=Recipe(
-            result.learning_rate, result.batch_size, result.num_epochs, result.num_examples["train"]
-        ),
-        selection=result.selection,
-        best_step=result.best_step,
-        total_steps=result.total_steps,
-        metrics=result.metrics,
-        majority=result.majority,
-        degenerate=result.degenerate,
-        num_dev=num_dev,
-        seconds=result.seconds,
-        hardware=result.hardware,
-        commit=result.commit,
-    )
+def _name_own_tasks(tasks: Sequence[_OwnTask]) -> dict[_OwnTask, str]:
+    """Return what to call each task; records of older versions, without the content, go by their place."""
+    content_at = {task.place: task.content for task in tasks if task.content}
+    identities = [task.content or content_at.get(task.place, task.place) for task in tasks]
+    firsts = dict(zip(reversed(identities), reversed(tasks), strict=True))
+    names = dict(zip(firsts, tell_apart([task.names for task in firsts.values()]), strict=True))
+    return {task: names[identity] for task, identity in zip(tasks, identities, strict=True)}
 
 
-def _checkpoint(start: Start) -> Checkpoint:
+def _completed(start: Start) -> Start:
     """Return where a run started; what its record leaves out, the pre-training run says where it is here."""
     workdir = os.path.normpath(start.workdir)
     if start.tokens is None and start.heldout_loss is None:
         return read_checkpoint(workdir, start.step)
-    return Checkpoint(workdir, start.step, start.tokens, start.heldout_loss)
-
-
-def read_checkpoint(workdir: str, step: int | None) -> Checkpoint:
-    """Return what the record of a pre-training run in `workdir` says of its checkpoint at `step`.
-
-    Of an imported model, and of a folder that holds checkpoints without the record, it says nothing.
-
-    Raises:
-      UserError: the record cannot be understood.
-    """
-    path = Path(workdir).expanduser()
-    has_record = (path / CONFIG_NAME).is_file() and (path / METRICS_NAME).is_file()
-    config = read_json(path / CONFIG_NAME) if has_record else {}
-    if step is None or not _is_pretraining(config):
-        return Checkpoint(workdir, step, None, None)
-    run = read_pretraining(path, config, workdir)
-    losses = {point.step: point.loss for point in run.curve}
-    return Checkpoint(workdir, step, run.tokens_at(step), losses.get(step))
-
-
-def _is_pretraining(config: Mapping[str, Any]) -> bool:
-    """Whether `eelbert pretrain` wrote a config."""
-    return "mlm_probability" in config and "run" in config
-
-
-def read_pretraining(path: Path, config: Mapping[str, Any], folder: str) -> PretrainingRun:
-    """Read the config and the metrics of a pre-training run.
-
-    Raises:
-      UserError: a key is missing or of another type, or a line that is not the last one is torn.
-    """
-    null = type(None)
-    fields = Fields(path / CONFIG_NAME, config)
-    run, data = fields.group("run"), fields.group("data")
-    model = run.group("identity").take("model", dict)
-    embedding = fields.group("model").take("embedding", str)
-    rows = data.take("rows", str)
-    curve, speeds = _read_curves(path / METRICS_NAME)
-    size = size_of(model)
-    return PretrainingRun(
-        folder=folder,
-        path=path.resolve(),
-        name=model_name(size or "other size", embedding),
-        changes=hash_changes(model["hash"]),
-        size=size,
-        embedding=embedding,
-        parameters=parameter_counts(model),
-        recipe=fields.take("recipe", str),
-        batch_size=fields.take("batch_size", int),
-        learning_rate=fields.group("opt").take("learning_rate", float),
-        seed=fields.take("seed", int),
-        total_steps=fields.take("total_steps", int),
-        rows=rows,
-        eval_rows=data.take("eval_rows", int, null),
-        row_length=_row_length(run, Path(rows)),
-        devices=tuple(run.take("devices", list)),
-        commit=run.take("commit", str, null),
-        curve=curve,
-        speeds=speeds,
-    )
-
-
-def _row_length(run: Fields, rows: Path) -> int | None:
-    """Return the tokens of a row: from the record, else from the prepared rows where they are here."""
-    if "row_length" in run:
-        return run.take("row_length", int)
-    return read_manifest(rows)["row_length"] if rows.is_dir() else None
-
-
-def _read_curves(path: Path) -> tuple[tuple[HeldOut, ...], tuple[tuple[int, float], ...]]:
-    """Return the held-out figures and the speeds that a `metrics.jsonl` records."""
-    records = read_metrics(path)
-    num_lines = len(path.read_text(encoding="utf-8").splitlines())
-    if len(records) < num_lines - 1:
-        raise UserError(
-            f"{path}, line {len(records) + 1} is no JSON object, and more lines follow. Restore the file, or "
-            "move the folder away."
-        )
-    held_out, speeds = [], []
-    for number, record in enumerate(records, 1):
-        fields = Fields(path, record, f"line {number}: ")
-        step = fields.take("step", int)
-        if "heldout_loss" in record:
-            names = ("heldout_loss", "heldout_accuracy", "heldout_perplexity")
-            held_out.append(HeldOut(step, *(float(fields.take(name, float)) for name in names)))
-        if "tokens_per_second" in record:
-            speeds.append((step, float(fields.take("tokens_per_second", float))))
-    return tuple(held_out), tuple(speeds)
+    return dataclasses.replace(start, workdir=workdir)

@@ -1,6 +1,6 @@
 """From single runs to what a table prints: seeds summarized, recipes chosen, averages formed.
 
-Knows no layout. A figure that is not there stays missing: nothing here invents one.
+A figure that is not there stays missing: nothing here invents one.
 """
 
 import dataclasses
@@ -11,8 +11,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 from eelbert_jax.errors import UserError
-from eelbert_jax.reporting.published import SCORE_METRICS
-from eelbert_jax.reporting.runs import Checkpoint, FineTuningRun, PretrainingRun, Recipe
+from eelbert_jax.record import Start
+from eelbert_jax.reporting.pretraining import PretrainingRun
+from eelbert_jax.reporting.published import SCORE_METRICS, TABLE_1_MODELS, TABLE_2_MODELS
+from eelbert_jax.reporting.runs import FineTuningRun, Recipe
+from eelbert_jax.reporting.text import tell_apart
 
 Lookup = Callable[[str, str], float | None]
 """(task, metric) -> value, None where there is none."""
@@ -42,18 +45,23 @@ class Experiment:
 
     def summary(self, metric: str) -> Summary | None:
         """Return what the seeds gave; None where a run did not record the metric."""
-        values = [run.metrics[metric] for run in self.runs if metric in run.metrics]
+        values = [run.result.metrics[metric] for run in self.runs if metric in run.result.metrics]
         return summarize(values) if len(values) == len(self.runs) else None
 
     @property
-    def main_metric(self) -> str:
-        """The metric that selected the best step, which is the first that a run records."""
-        return next(iter(self.runs[0].metrics))
+    def official(self) -> bool:
+        """Whether the split is GLUE's."""
+        return self.runs[0].result.official
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        """The metrics recorded, the one that selected the best step first."""
+        return tuple(self.runs[0].result.metrics)
 
     @property
     def num_degenerate(self) -> int:
         """How many seeds ended with one class for all examples."""
-        return sum(run.degenerate for run in self.runs)
+        return sum(run.result.degenerate for run in self.runs)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,23 +70,21 @@ class Model:
 
     Attributes:
       label: what the columns call it, unique in a report.
-      variant: the label without what tells checkpoints of one kind apart.
       name: as the paper's tables name models; None where it is a variant that the paper does not have.
       size: encoder size; None for a baseline that is no BERT.
       embedding: kind of token embedder; None for such a baseline.
       parameters: trained numbers, 2-class convention.
-      checkpoint: where it started; None: from scratch.
+      start: the checkpoint; None: from scratch.
       chosen: task -> the experiment that the tables show.
       tried: task -> all experiments.
     """
 
     label: str
-    variant: str
     name: str | None
     size: str | None
     embedding: str | None
     parameters: int
-    checkpoint: Checkpoint | None
+    start: Start | None
     chosen: Mapping[str, Experiment]
     tried: Mapping[str, tuple[Experiment, ...]]
 
@@ -109,25 +115,38 @@ def average(lookup: Lookup, tasks: Iterable[str]) -> Average:
     """Average over tasks as the paper does: MNLI counts once, as the mean of matched and mismatched.
 
     Source: EELBERT, section 4.
-
-    Args:
-      lookup: the figures.
-      tasks: keys of `SCORE_METRICS`.
     """
-    scores = {task: task_score(lookup, task) for task in tasks}
+    scores = {task: _task_score(lookup, task) for task in tasks}
     present = {task: score for task, score in scores.items() if score is not None}
     value = statistics.fmean(present.values()) if present else None
     return Average(value, tuple(present), tuple(task for task in scores if task not in present))
 
 
-def task_score(lookup: Lookup, task: str) -> float | None:
+def _task_score(lookup: Lookup, task: str) -> float | None:
     """Return a task's share of an average, None where a metric of it is missing."""
     values = [lookup(task, metric) for metric in SCORE_METRICS[task]]
     known = [value for value in values if value is not None]
     return statistics.fmean(known) if len(known) == len(values) else None
 
 
-def collect(runs: Sequence[FineTuningRun], pretraining: Sequence[PretrainingRun]) -> list[Model]:
+class Scores(NamedTuple):
+    """The models of a report: BERTs in the paper's order, and what needs no BERT."""
+
+    models: tuple[Model, ...]
+    baselines: tuple[Model, ...]
+    majority: Mapping[tuple[str, str], float]
+
+    @property
+    def everyone(self) -> tuple[Model, ...]:
+        """The baselines, then the BERTs."""
+        return (*self.baselines, *self.models)
+
+    def majority_of(self, task: str, metric: str) -> float | None:
+        """Return the figure of always giving the most frequent label; a `Lookup`."""
+        return self.majority.get((task, metric))
+
+
+def collect(runs: Sequence[FineTuningRun], pretraining: Sequence[PretrainingRun]) -> Scores:
     """Group runs into models: those of one name that started from one checkpoint.
 
     Args:
@@ -138,13 +157,36 @@ def collect(runs: Sequence[FineTuningRun], pretraining: Sequence[PretrainingRun]
       UserError: a task was measured on different development sets, or a seed is there twice.
     """
     _check_development_sets(runs)
-    by_model: dict[tuple[str, str | None, int | None], list[FineTuningRun]] = defaultdict(list)
+    by_model: dict[tuple[str, str, int | None], list[FineTuningRun]] = defaultdict(list)
     for run in runs:
-        start = run.checkpoint
-        by_model[run.model_name, start and start.workdir, start and start.step].append(run)
+        start = run.start or Start("", None)
+        by_model[run.result.model.name, start.workdir, start.step].append(run)
     changes = {run.path: run.changes for run in pretraining}
-    models = [_model(group, changes) for group in by_model.values()]
-    return _with_unique_labels(models)
+    found = [_model(group, changes) for group in by_model.values()]
+    labels = tell_apart([_labels(model) for model in found])
+    models = [dataclasses.replace(model, label=label) for model, label in zip(found, labels, strict=True)]
+    order = (*TABLE_1_MODELS, *TABLE_2_MODELS)
+    models.sort(key=lambda m: (order.index(m.name) if m.name in order else len(order), m.label))
+    majority = {
+        (task, metric): value
+        for model in models
+        for task, experiment in model.chosen.items()
+        for metric, value in experiment.runs[0].result.majority.items()
+    }
+    berts = tuple(model for model in models if model.embedding is not None)
+    return Scores(berts, tuple(model for model in models if model.embedding is None), majority)
+
+
+def _labels(model: Model) -> tuple[str, ...]:
+    """Return what a model may be called: by its name, its checkpoint's folder, the checkpoint's path."""
+    start = model.start
+    if start is None:
+        return (model.label,)
+    return (
+        model.label,
+        f"{model.label} ({Path(start.workdir).name})",
+        f"{model.label} ({start.workdir} @ {start.step})",
+    )
 
 
 def _check_development_sets(runs: Sequence[FineTuningRun]) -> None:
@@ -155,17 +197,14 @@ def _check_development_sets(runs: Sequence[FineTuningRun]) -> None:
         if other.num_dev != run.num_dev:
             raise UserError(
                 f"{other.folder} and {run.folder} measured {run.task} on different development sets, "
-                f"{dict(other.num_dev)} and {dict(run.num_dev)} examples; report them apart."
+                f"{other.num_dev} and {run.num_dev} examples; report them apart."
             )
 
 
 def _model(runs: Sequence[FineTuningRun], changes: Mapping[Path, tuple[str, ...]]) -> Model:
     """Return the model whose runs these are."""
-    first = runs[0]
-    changed: tuple[str, ...] = ()
-    if first.checkpoint is not None:
-        path = Path(first.checkpoint.workdir).resolve()
-        changed = changes.get(path, ())
+    start, model = runs[0].start, runs[0].result.model
+    changed = () if start is None else changes.get(Path(start.workdir).resolve(), ())
     by_task: dict[str, dict[Recipe, list[FineTuningRun]]] = defaultdict(lambda: defaultdict(list))
     for run in runs:
         by_task[run.task][run.recipe].append(run)
@@ -173,16 +212,14 @@ def _model(runs: Sequence[FineTuningRun], changes: Mapping[Path, tuple[str, ...]
         task: tuple(_experiment(recipe, group) for recipe, group in sorted(by_recipe.items()))
         for task, by_recipe in sorted(by_task.items())
     }
-    label = ", ".join([first.model_name, *changed])
     return Model(
-        label=label,
-        variant=label,
-        name=None if changed else first.model_name,
-        size=first.size,
-        embedding=first.embedding,
-        parameters=first.parameters,
-        checkpoint=first.checkpoint,
-        chosen={task: choose(experiments) for task, experiments in tried.items()},
+        label=", ".join([model.name, *changed]),
+        name=None if changed else model.name,
+        size=model.size,
+        embedding=model.embedding,
+        parameters=model.parameters,
+        start=start,
+        chosen={task: _choose(experiments) for task, experiments in tried.items()},
         tried=tried,
     )
 
@@ -191,37 +228,25 @@ def _experiment(recipe: Recipe, runs: Sequence[FineTuningRun]) -> Experiment:
     """Return the experiment; a seed counts once."""
     by_seed: dict[int, FineTuningRun] = {}
     for run in runs:
-        other = by_seed.setdefault(run.seed, run)
+        other = by_seed.setdefault(run.result.seed, run)
         if other is not run:
             raise UserError(
-                f"{other.folder} and {run.folder} are the same seed ({run.seed}) of {run.model_name} on "
-                f"{run.task} by the same recipe; a seed counts once, so leave one of them out of --runs."
+                f"{other.folder} and {run.folder} are the same seed ({run.result.seed}) of "
+                f"{run.result.model.name} on {run.task} by the same recipe; a seed counts once, so leave one "
+                "of them out of --runs."
             )
     return Experiment(recipe, tuple(by_seed[seed] for seed in sorted(by_seed)))
 
 
-def choose(experiments: Sequence[Experiment]) -> Experiment:
+def _choose(experiments: Sequence[Experiment]) -> Experiment:
     """Return the recipe to show: of those with the most seeds, the one with the best mean.
 
     Seeds come first, so that one lucky run of a grid does not beat the mean of several. Chosen on the set
-    that is reported, as the best of a grid always is; tables say how many were tried. Source: ours.
+    that is reported, as the best of a grid always is; tables say how many were tried.
     """
 
     def rank(experiment: Experiment) -> tuple[int, float]:
-        summary = experiment.summary(experiment.main_metric)
+        summary = experiment.summary(experiment.metrics[0])
         return len(experiment.runs), float("-inf") if summary is None else summary.mean
 
     return max(experiments, key=rank)
-
-
-def _with_unique_labels(models: Sequence[Model]) -> list[Model]:
-    """Tell models of one label apart by their checkpoint's folder, or where that is the same by its path."""
-    for name_of in (lambda start: Path(start.workdir).name, lambda start: f"{start.workdir} @ {start.step}"):
-        labels = [model.label for model in models]
-        models = [
-            model
-            if labels.count(model.label) == 1 or model.checkpoint is None
-            else dataclasses.replace(model, label=f"{model.label} ({name_of(model.checkpoint)})")
-            for model in models
-        ]
-    return list(models)

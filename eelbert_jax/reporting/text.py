@@ -1,8 +1,9 @@
-"""Tables as Markdown and CSV: the only place that knows their syntax."""
+"""Tables as Markdown and CSV, and how numbers and names are written in them."""
 
 import csv
 import dataclasses
 import io
+from collections import Counter
 from collections.abc import Mapping, Sequence
 
 NONE = "-"
@@ -11,14 +12,7 @@ NONE = "-"
 
 @dataclasses.dataclass(frozen=True)
 class Table:
-    """A table of finished cells.
-
-    Attributes:
-      title: the heading above it.
-      columns: one heading a column.
-      rows: cells, as many as columns.
-      notes: what a reader has to know, below it.
-    """
+    """A table of finished cells, as many in a row as columns; `notes` stand below it."""
 
     title: str
     columns: tuple[str, ...]
@@ -62,3 +56,19 @@ def count(value: int | None) -> str:
 def millions(value: int | None) -> str:
     """Return a large number as 20.5M, `NONE` where there is none."""
     return NONE if value is None else f"{value / 1e6:,.1f}M"
+
+
+def tell_apart(choices: Sequence[Sequence[str]]) -> list[str]:
+    """Return a name for each thing: the first of its names, or a later one where others have the same.
+
+    Args:
+      choices: for each thing its names, from the shortest to the one that is its own.
+    """
+    names = [first for first, *_ in choices]
+    for level in range(1, max(map(len, choices), default=0)):
+        counts = Counter(names)
+        names = [
+            name if counts[name] == 1 else own[min(level, len(own) - 1)]
+            for name, own in zip(names, choices, strict=True)
+        ]
+    return names

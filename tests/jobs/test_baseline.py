@@ -25,7 +25,9 @@ def test_a_run_that_the_report_reads(reviews, tmp_path, capsys):
     assert result["num_examples"] == {"train": 24, "dev": 3}
     assert "bag of words on custom: accuracy 0.6667" in capsys.readouterr().out
     (run,) = find_runs(str(tmp_path / "runs")).finetuning
-    assert (run.model_name, run.size, dict(run.metrics)) == ("bag of words", None, result["metrics"])
+    assert (run.result.model.name, run.result.metrics) == ("bag of words", result["metrics"])
+    assert run.task == f"{tmp_path.name}/train.tsv"
+    assert set(run.result.data) == {"train", "dev"}
 
 
 def test_missing_files_are_an_error(tmp_path):

@@ -6,155 +6,16 @@ import subprocess
 import sys
 from pathlib import Path
 
+import matplotlib.image
 import pytest
 
 from eelbert_jax.__main__ import main
 from eelbert_jax.jobs.report import report
-from eelbert_jax.reporting import glue_tables, published, ratio_tables, runs, scores
-from eelbert_jax.reporting.text import Table, markdown
-from support.run_folders import collect, result, write_pretraining, write_results, write_rows
+from eelbert_jax.record import Start
+from eelbert_jax.reporting import runs
+from support.run_folders import result, write_own, write_pretraining, write_results, write_rows
 
 GOLDEN = Path(__file__).parent / "golden" / "report.md"
-
-
-def cells(table, line):
-    """Return the cells of one line of a table, by its columns where those are unique."""
-    (found,) = [row for row in table.rows if row[0] == line]
-    return list(found)
-
-
-# What is published
-
-
-def test_published_averages_are_the_means_of_the_published_figures():
-    """Checks the averaging and the data against each other; the tables round to three decimals."""
-    for model, by_name in published.AVERAGE_SCORES.items():
-        for name, figure in by_name.items():
-            found = scores.average(
-                lambda task, metric, model=model: published.SCORES[model][task, metric].value,
-                published.AVERAGES[name],
-            )
-            assert found.value == pytest.approx(figure.value, abs=6e-4), (model, name)
-
-
-def test_unverified_marks_stay_with_their_figures():
-    weak = {
-        model for model, figures in published.SCORES.items() if {f.mark for f in figures.values()} == {"r"}
-    }
-    assert weak == {"EELBERT-tiny", "UNO-EELBERT"}
-    assert published.weakest(["P", "R"]) == "R"
-    assert published.weakest(["r", "P"]) == "r"
-    assert published.score("UNO-EELBERT", "cola", "matthews_correlation") is None
-    assert published.score(None, "sst2", "accuracy") is None
-
-
-# Tables
-
-
-def test_a_complete_score_is_printed_and_an_incomplete_one_says_what_is_missing(tmp_path):
-    values = {"sst2": 0.8, "mrpc": 0.7, "qqp": 0.75, "qnli": 0.6, "rte": 0.55}
-    mnli = {"accuracy": 0.5, "accuracy_mismatched": 0.6}
-    several = [result(task=task, metrics=value) for task, value in values.items()]
-    several += [result(task="mnli", metrics=mnli), result("UNO-EELBERT", metrics=0.6)]
-    berts, baselines = glue_tables.split_baselines(collect(tmp_path, *several))
-    table = glue_tables.comparison("T", published.TABLE_2_MODELS, berts, baselines)
-    six = (0.8 + 0.7 + 0.75 + 0.6 + 0.55 + 0.55) / 6
-    majority = (0.5 + 0.684 + 0.63 + 0.35 + 0.5 + 0.53) / 6
-    line = cells(table, "Score, mean of 6 tasks")
-    assert line[1:4] == [f"{majority:.3f}", f"{six:.3f} (of medians {six:.3f})", "0.671 [R]"]
-    assert line[4] == "**missing**: MRPC, QQP, MNLI, QNLI, RTE"
-    assert line[5] == "0.632 [r]"
-    assert cells(table, "Score, mean of 8 tasks")[2] == "**missing**: CoLA, STS-B"
-    present = cells(table, glue_tables.PRESENT)
-    reported = (0.821 + 0.616 + 0.545 + 0.684 + 0.780 + (0.577 + 0.581) / 2) / 6
-    assert present[2:4] == [f"{six:.3f} (6 of 8 tasks)", f"{reported:.3f} [R]"]
-    assert present[4:6] == ["0.600 (1 of 8 tasks)", "0.701 [r]"]
-    notes = "\n".join(table.notes)
-    assert "**Missing** of BERT-tiny: CoLA, STS-B. Not measured, not scored." in notes
-    assert "**The means of the tasks present are over different tasks: do not compare them.**" in notes
-    assert "**No run here of BERT-mini, EELBERT-mini, EELBERT-tiny**" in notes
-
-
-def test_seeds_summarized_beside_what_is_reported(tmp_path):
-    several = [result(metrics=value, seed=seed) for seed, value in enumerate((0.78, 0.84, 0.81))]
-    several += [result("bag of words", metrics=0.79)]
-    berts, baselines = glue_tables.split_baselines(collect(tmp_path, *several))
-    table = glue_tables.comparison("T", published.TABLE_2_MODELS, berts, baselines)
-    assert table.columns == ("", "majority class", "bag of words", "BERT-tiny, measured here", "reported")
-    assert cells(table, "SST-2, accuracy") == [
-        "SST-2, accuracy",
-        "0.500",
-        "0.790 (n=1)",
-        "0.810 ± 0.030 (median 0.810, n=3)",
-        "0.821 [R]",
-    ]
-    assert cells(table, "QNLI, accuracy")[-2:] == ["**missing**", "0.616 [R]"]
-
-
-def test_what_means_nothing_is_flagged(tmp_path):
-    majority = {"accuracy": 0.684, "f1": 0.812}
-    several = [result(task="mrpc", metrics=majority, seed=seed, degenerate=seed == 1) for seed in range(2)]
-    several += [result("UNO-EELBERT", "mrpc", {"accuracy": 0.69, "f1": 0.80})]
-    berts, baselines = glue_tables.split_baselines(collect(tmp_path, *several))
-    table = glue_tables.comparison("T", published.TABLE_2_MODELS, berts, baselines)
-    assert cells(table, "MRPC, accuracy")[2].endswith("†‡")
-    assert cells(table, "MRPC, accuracy")[4] == "0.690 (n=1)"
-    assert cells(table, "MRPC, F1")[4] == "0.800 (n=1)‡"
-    assert cells(table, "MRPC, F1")[5] == "0.812 [r]‡"
-
-
-def test_ratios_by_hand(tmp_path):
-    several = [result(metrics=value, seed=seed) for seed, value in enumerate((0.7, 0.8, 0.81))]
-    several += [result("UNO-EELBERT", metrics=value, seed=seed) for seed, value in enumerate((0.6, 0.9))]
-    several += [result(task="cola", metrics=-0.1), result("UNO-EELBERT", "cola", 0.2)]
-    several += [result(task="rte", metrics=0.5), result("UNO-EELBERT", "rte", 0.6)]
-    berts, baselines = glue_tables.split_baselines(collect(tmp_path, *several))
-    table, lines = ratio_tables.ratios(berts, baselines)
-    found = {ratio.line: ratio for ratio in lines}
-    assert found["SST-2, accuracy"].measured == pytest.approx(0.75 / 0.8)
-    assert found["SST-2, accuracy"].has_signal
-    assert found["SST-2, accuracy"].reported == (pytest.approx(0.701 / 0.821), "r")
-    assert found["CoLA, Matthews"].measured is None
-    assert not found["RTE, accuracy"].has_signal
-    assert cells(table, "RTE, accuracy")[1] == "1.200‡"
-    common = found[f"{ratio_tables.COMMON}: CoLA, SST-2, RTE"]
-    assert common.measured == pytest.approx((0.2 + 0.75 + 0.6) / (-0.1 + 0.8 + 0.5))
-    assert not any("Score" in line for line in found), "an incomplete score has no ratio"
-
-
-def test_ratios_of_unequal_budgets_are_named_and_left_out(tmp_path):
-    short = {"workdir": "runs/short", "step": 10, "tokens": 1_000_000, "heldout_loss": 7.0}
-    berts, baselines = glue_tables.split_baselines(
-        collect(tmp_path, result(), result("UNO-EELBERT", pretrained=short))
-    )
-    table, lines = ratio_tables.ratios(berts, baselines)
-    assert not lines
-    assert "unequal numbers of tokens: UNO-EELBERT 1.0M, BERT-tiny 20.5M" in table.notes[0]
-
-
-def test_baselines_stand_alone_where_nothing_was_fine_tuned(tmp_path):
-    folder = write_results(
-        tmp_path / "runs",
-        result("bag of words", metrics=0.79),
-        result("bag of words", "rte", metrics=0.6),
-        result("bag of words", "qqp_sample", metrics=0.7),
-    )
-    text = report(str(folder), tmp_path / "out").read_text()
-    assert "No finished fine-tuning run" not in text
-    assert "|  | majority class | bag of words |" in text
-    assert "| SST-2, accuracy | 0.500 | 0.790 (n=1) |" in text
-    assert "| RTE, accuracy | 0.530 | 0.600 (n=1) |" in text
-    assert "| qqp_sample, accuracy | 0.630 | 0.700 (n=1) |" in text
-    assert "CoLA, Matthews" not in text
-    assert "**No run here of BERT-base, EELBERT-base.**" in text
-    assert (tmp_path / "out" / "finetuning.png").stat().st_size > 10_000
-
-
-def test_pipes_in_names_do_not_break_a_table():
-    assert markdown(Table("T", ("a",), (("x|y",),))).splitlines()[-1] == r"| x\|y |"
-
-
-# The job
 
 
 def a_report(folder):
@@ -233,6 +94,65 @@ def test_the_job_needs_no_jax(tmp_path):
     assert (tmp_path / "out" / "report.md").is_file()
 
 
+def test_baselines_stand_alone_where_nothing_was_fine_tuned(tmp_path):
+    folder = write_results(
+        tmp_path / "runs",
+        result("bag of words", metrics=0.79),
+        result("bag of words", "rte", metrics=0.6),
+        result("bag of words", "qqp_sample", metrics=0.7),
+    )
+    text = report(str(folder), tmp_path / "out").read_text()
+    assert "No finished fine-tuning run" not in text
+    assert "|  | majority class | bag of words |" in text
+    assert "| SST-2, accuracy | 0.500 | 0.790 (n=1) |" in text
+    assert "| RTE, accuracy | 0.530 | 0.600 (n=1) |" in text
+    assert "| qqp_sample, accuracy | 0.630 | 0.700 (n=1) |" in text
+    assert "CoLA, Matthews" not in text
+    assert "**No run here of BERT-base, EELBERT-base.**" in text
+    assert (tmp_path / "out" / "finetuning.png").stat().st_size > 10_000
+
+
+def coloured(path):
+    """Count the pixels of a picture that are neither black, white nor grey, left of its legend."""
+    pixels = matplotlib.image.imread(path)[:, :, :3]
+    frame = pixels[:, : int(pixels.shape[1] * 0.6)]
+    return int(((frame.max(-1) - frame.min(-1)) > 0.2).sum())
+
+
+def test_own_tasks_alone_are_reported_without_glues_tables(tmp_path):
+    folder = tmp_path / "runs"
+    write_own(folder, "films", "films/train.csv", "films/dev.csv", 0.7, data={"train": "a"})
+    write_own(folder, "news", "news/train.csv", "news/dev.csv", 0.6, data={"train": "b"})
+    text = report(str(folder), tmp_path / "out").read_text()
+    assert "### films/train.csv" in text
+    assert "### news/train.csv" in text
+    for absent in ("GLUE", "missing", "SST-2", "Table 2", "finetuning.png", "your own tasks\n\n#"):
+        assert absent not in text.partition("## Ablations")[0]
+    assert not (tmp_path / "out" / "finetuning.png").exists()
+    assert not (tmp_path / "out" / "averages.csv").exists()
+    assert coloured(tmp_path / "out" / "own_tasks.png") > 20
+    with open(tmp_path / "out" / "finetuning.csv", newline="") as file:
+        found = [(row["task"], float(row["mean"]), row["n"]) for row in csv.DictReader(file)]
+    assert found == [("films/train.csv", 0.7, "1"), ("news/train.csv", 0.6, "1")]
+
+
+def test_own_tasks_stand_apart_from_glues(tmp_path):
+    folder = tmp_path / "runs"
+    write_own(folder, "films", "films/train.csv", "films/dev.csv", 0.7)
+    write_results(folder / "glue", result(metrics=0.8), result(task="qqp_sample", metrics=0.6))
+    text = report(str(folder), tmp_path / "out").read_text()
+    glue, _, own = text.partition("## Fine-tuning on your own tasks")
+    assert "films" not in glue
+    assert "| BERT-tiny | films/train.csv |" in own
+    assert "SST-2" not in own.partition("## Ablations")[0]
+
+
+def test_a_split_that_is_not_official_is_drawn_too(tmp_path):
+    write_results(tmp_path / "runs", result(task="qqp_sample", metrics=0.6))
+    report(str(tmp_path / "runs"), tmp_path / "out")
+    assert coloured(tmp_path / "out" / "finetuning.png") > 20
+
+
 # Bad input
 
 
@@ -240,9 +160,9 @@ def test_the_job_needs_no_jax(tmp_path):
     ("words", "message"),
     [
         ([], "add --runs="),
-        (["--runs={tmp}/nowhere"], "No folder"),
+        (["--runs={tmp}/nowhere"], "Nothing is at"),
         (["--runs={tmp}/empty"], "No run under"),
-        (["--runs={tmp}/good", "--benchmarks={tmp}/nowhere.jsonl"], "Cannot read the benchmark lines"),
+        (["--runs={tmp}/good", "--benchmarks={tmp}/nowhere.jsonl"], "Nothing is at"),
         (["--runs={tmp}/good", "--benchmarks={tmp}/good/000/result.json"], "benchmark is missing"),
         (["--runs={tmp}/good", "--workdir={tmp}/file/out"], "Cannot write to the workdir"),
     ],
@@ -305,9 +225,9 @@ def test_what_pretrain_leaves_is_understood(tmp_path):
     ]
     assert main(["finetune", *words]) == 0
     (tuned,) = runs.find_runs(str(folder)).finetuning
-    assert (tuned.task, tuned.official) == ("custom (18 dev examples)", False)
-    assert tuned.checkpoint == (str(folder / "ngram_hash"), 4, 4 * 16 * 32, hashed.curve[-1].loss)
+    assert (tuned.task, tuned.is_own) == (f"{tmp_path.name}/train.tsv", True)
+    assert tuned.start == Start(str(folder / "ngram_hash"), 4, 4 * 16 * 32, hashed.curve[-1].loss)
     text = report(str(folder), tmp_path / "out").read_text()
     assert "| unigram: frequencies alone (rows) |" in text
     assert "| 4 of 4 |" in text
-    assert "| EELBERT-micro | custom (18 dev examples) |" in text
+    assert f"| EELBERT-micro | {tmp_path.name}/train.tsv |" in text

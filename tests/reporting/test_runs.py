@@ -9,52 +9,34 @@ import pytest
 from eelbert_jax.errors import UserError
 from eelbert_jax.hashing.spec import HashSpec
 from eelbert_jax.jobs.report import report
-from eelbert_jax.model.config import sized
-from eelbert_jax.reporting import glue_tables, runs, scores
-from eelbert_jax.reporting import naming as models
-from eelbert_jax.vocabulary import SPECIAL_TOKENS, Vocabulary
-from support.run_folders import collect, result, write_pretraining, write_results, write_rows
-
-
-@pytest.mark.parametrize(
-    ("size", "embedding", "masked_lm", "two_class"),
-    [
-        ("base", "table", 109_514_298, 109_483_778),
-        ("base", "ngram_hash", 86_073_402, 86_042_882),
-        ("mini", "ngram_hash", 3_387_962, 3_357_442),
-        ("tiny", "table", 4_416_698, 4_386_178),
-        ("uno", "ngram_hash", 312_506, 281_986),
-    ],
+from eelbert_jax.model.config import size_of
+from eelbert_jax.record import Start
+from eelbert_jax.reporting import pretraining, runs, scores, tables
+from support.run_folders import (
+    collect,
+    published_identity,
+    result,
+    write_own,
+    write_pretraining,
+    write_results,
+    write_rows,
 )
-def test_counts_without_jax_are_the_published_ones(size, embedding, masked_lm, two_class):
-    counts = models.parameter_counts(models.published_identity(size, embedding))
-    assert counts == {"MLM": masked_lm, "2-class": two_class}
 
 
-def test_counts_without_jax_are_those_of_the_model():
-    from eelbert_jax.inference.load import identity
-    from eelbert_jax.model.count import count_parameters
-
-    vocabulary = Vocabulary((*SPECIAL_TOKENS, "a", "b"))
-    for embedding in ("table", "random_hash", "hash_initialized"):
-        config = sized("micro", vocab_size=vocabulary.size, embedding=embedding, max_position_embeddings=9)
-        counted = models.parameter_counts(identity(config, vocabulary, lowercase=True)["model"])
-        built = count_parameters(config)
-        assert counted == {name: built[name] for name in ("MLM", "2-class")}
-
-
-def test_another_architecture_is_not_counted():
-    assert models.parameter_counts({**models.published_identity("tiny", "table"), "adapters": 48}) == {}
+def test_a_recorded_model_is_counted_where_its_kind_is_known():
+    identity = published_identity("tiny", "table")
+    assert pretraining.parameters_of(identity)["MLM"] == 4_416_698
+    assert pretraining.parameters_of({**identity, "adapters": 48}) == {}
 
 
 def test_sizes_are_found_by_their_fields():
-    assert models.size_of(models.published_identity("mini", "ngram_hash")) == "mini"
-    assert models.size_of({**models.published_identity("mini", "table"), "num_hidden_layers": 5}) is None
+    assert size_of(published_identity("mini", "ngram_hash")) == "mini"
+    assert size_of({**published_identity("mini", "table"), "num_hidden_layers": 5}) is None
 
 
 def test_hash_changes_are_named():
-    assert models.hash_changes(HashSpec().to_dict()) == ()
-    assert models.hash_changes(HashSpec(bucket_size=256, max_gram=2).to_dict()) == (
+    assert pretraining.hash_changes(HashSpec().to_dict()) == ()
+    assert pretraining.hash_changes(HashSpec(bucket_size=256, max_gram=2).to_dict()) == (
         "max_gram=2",
         "bucket_size=256",
     )
@@ -68,10 +50,8 @@ def test_summary_of_seeds_by_hand():
         4,
     )
     assert scores.summarize([0.5]) == (0.5, None, 0.5, 1)
-    assert (
-        glue_tables.summary_text(scores.summarize([0.7, 0.75, 0.95])) == "0.800 ± 0.132 (median 0.750, n=3)"
-    )
-    assert glue_tables.summary_text(scores.summarize([0.5])) == "0.500 (n=1)"
+    assert tables.summary_text(scores.summarize([0.7, 0.75, 0.95])) == "0.800 ± 0.132 (median 0.750, n=3)"
+    assert tables.summary_text(scores.summarize([0.5])) == "0.500 (n=1)"
 
 
 def test_mnli_counts_once():
@@ -91,7 +71,7 @@ def test_checkpoints_of_one_name_stay_apart(tmp_path):
         result(metrics=0.8, pretrained={**start, "workdir": "runs/long/"}),
         result(metrics=0.9, pretrained={**start, "workdir": "runs/long"}, seed=1),
     )
-    assert {model.label: model.mean("sst2", "accuracy") for model in found} == {
+    assert {model.label: model.mean("sst2", "accuracy") for model in found.models} == {
         "BERT-tiny (short)": pytest.approx(0.7),
         "BERT-tiny (long)": pytest.approx(0.85),
     }
@@ -104,7 +84,7 @@ def test_variants_of_a_hash_are_told_apart_by_their_checkpoint(tmp_path):
     write_results(tmp_path / "tuned", result("EELBERT-tiny"), result("EELBERT-tiny", pretrained=start))
     found = runs.find_runs(f"{tmp_path / 'pre'},{tmp_path / 'tuned'}")
     collected = scores.collect(found.finetuning, found.pretraining)
-    assert {model.label: model.name for model in collected} == {
+    assert {model.label: model.name for model in collected.models} == {
         "EELBERT-tiny": "EELBERT-tiny",
         "EELBERT-tiny, bucket_size=256": None,
     }
@@ -114,7 +94,7 @@ def test_of_a_grid_the_most_seeds_come_first_then_the_best_mean(tmp_path):
     grid = [result(metrics=value, seed=seed) for seed, value in enumerate((0.70, 0.72))]
     grid += [result(metrics=value, seed=seed, batch_size=8) for seed, value in enumerate((0.74, 0.76))]
     grid += [result(metrics=0.99, batch_size=64)]
-    (model,) = collect(tmp_path, *grid)
+    (model,) = collect(tmp_path, *grid).models
     assert len(model.tried["sst2"]) == 3
     assert model.chosen["sst2"].recipe.batch_size == 8
     assert model.mean("sst2", "accuracy") == pytest.approx(0.75)
@@ -127,27 +107,30 @@ def test_a_seed_counts_once(tmp_path):
 
 def test_what_a_record_does_not_say_of_its_checkpoint_the_checkpoint_does(tmp_path):
     run = write_pretraining(tmp_path / "pre", write_rows(tmp_path / "rows"))
-    (start,) = [
-        model.checkpoint
-        for model in collect(tmp_path / "a", result(pretrained={"workdir": str(run), "step": 20}))
-    ]
-    assert start == (str(run), 20, 20 * 16 * 8, 1.0)
-    elsewhere = {"workdir": str(tmp_path / "gone"), "step": 20}
-    (start,) = [model.checkpoint for model in collect(tmp_path / "b", result(pretrained=elsewhere))]
-    assert start == (elsewhere["workdir"], 20, None, None)
+    here, elsewhere = {"workdir": str(run), "step": 20}, {"workdir": str(tmp_path / "gone"), "step": 20}
+    (model,) = collect(tmp_path / "a", result(pretrained=here)).models
+    assert model.start == Start(str(run), 20, 20 * 16 * 8, 1.0)
+    (model,) = collect(tmp_path / "b", result(pretrained=elsewhere)).models
+    assert model.start == Start(elsewhere["workdir"], 20, None, None)
 
 
 def test_a_pretraining_record_says_its_tokens_without_its_rows(tmp_path):
     folder = write_pretraining(tmp_path / "run", tmp_path / "rows that are elsewhere")
-    assert runs.read_checkpoint(str(folder), 20) == (str(folder), 20, None, 1.0)
+
+    def read(step):
+        found = pretraining.read_checkpoint(str(folder), step)
+        assert (found.workdir, found.step) == (str(folder), step)
+        return found.tokens, found.heldout_loss
+
+    assert read(20) == (None, 1.0)
     config = json.loads((folder / "config.json").read_text())
     config["run"]["row_length"] = 8
     (folder / "config.json").write_text(json.dumps(config))
-    assert runs.read_checkpoint(str(folder), 20) == (str(folder), 20, 20 * 16 * 8, 1.0)
-    assert runs.read_checkpoint(str(folder), 10) == (str(folder), 10, 10 * 16 * 8, None)
-    assert runs.read_checkpoint(str(folder), None) == (str(folder), None, None, None)  # an imported model
+    assert read(20) == (20 * 16 * 8, 1.0)
+    assert read(10) == (10 * 16 * 8, None)
+    assert read(None) == (None, None)  # an imported model
     (folder / "metrics.jsonl").unlink()
-    assert runs.read_checkpoint(str(folder), 20) == (str(folder), 20, None, None)
+    assert read(20) == (None, None)
 
 
 def test_other_development_sets_are_refused(tmp_path):
@@ -157,7 +140,7 @@ def test_other_development_sets_are_refused(tmp_path):
 
 
 def test_an_unofficial_split_is_never_the_task(tmp_path):
-    (model,) = collect(tmp_path, result(task="qqp", official=False), result(task="sst2"))
+    (model,) = collect(tmp_path, result(task="qqp", official=False), result(task="sst2")).models
     assert set(model.chosen) == {"qqp (unofficial split)", "sst2"}
     assert scores.average(model.mean, ("qqp", "sst2")).missing == ("qqp",)
 
@@ -217,3 +200,73 @@ def test_a_torn_line_inside_the_metrics_is_named(tmp_path):
     (run / "metrics.jsonl").write_text("\n".join([lines[0], lines[1][:9], *lines[2:]]))
     with pytest.raises(UserError, match=r"metrics.jsonl, line 2 is no JSON object"):
         runs.find_runs(str(tmp_path / "runs"))
+
+
+# Tasks of users' own files
+
+
+def own_tasks(folder):
+    """Return the seeds of every own task under `folder`, by the task's name."""
+    (model,) = scores.collect(runs.find_runs(str(folder)).finetuning, ()).models
+    return {task: [run.result.seed for run in found.runs] for task, found in model.chosen.items()}
+
+
+def test_own_tasks_are_told_apart_by_what_their_files_hold(tmp_path):
+    films, news = {"train": "aa", "dev": "ab"}, {"train": "ba", "dev": "bb"}
+    write_own(tmp_path, "1", "films/train.csv", "films/dev.csv", data=films)
+    write_own(tmp_path, "2", "news/train.csv", "news/dev.csv", data=news, seed=1)
+    write_own(tmp_path, "3", "/moved/films/train.csv", "/moved/films/dev.csv", data=films, seed=2)
+    assert own_tasks(tmp_path) == {"films/train.csv": [0, 2], "news/train.csv": [1]}
+
+
+def test_a_file_edited_in_place_or_read_from_another_folder_is_another_task(tmp_path):
+    for number in range(2):
+        write_own(tmp_path, str(number), "train.csv", "dev.csv", data={"train": f"{number}"}, seed=number)
+    found = own_tasks(tmp_path)
+    assert sorted(found.values()) == [[0], [1]]
+    assert all(name.startswith("train.csv (label, ") for name in found)
+
+
+def test_two_columns_of_one_file_are_two_tasks(tmp_path):
+    for number, column in enumerate(("topic", "tone")):
+        write_own(tmp_path, column, "train.csv", "dev.csv", settings={"label_column": column}, seed=number)
+    assert own_tasks(tmp_path) == {"train.csv (topic)": [0], "train.csv (tone)": [1]}
+
+
+def test_records_without_the_files_digests_go_by_their_place(tmp_path):
+    write_own(tmp_path, "old", "a/train.csv", "a/dev.csv", seed=1)
+    write_own(tmp_path, "other", "b/train.csv", "b/dev.csv", seed=2)
+    write_own(tmp_path, "new", "a/train.csv", "a/dev.csv", data={"train": "aa"}, seed=3)
+    longer = {"num_examples": {"train": 2000, "dev": 100}}
+    write_own(tmp_path, "longer", "b/train.csv", "b/dev.csv", seed=4, **longer)
+    found = own_tasks(tmp_path)
+    assert found.pop("a/train.csv") == [1, 3]
+    assert sorted(found.values()) == [[2], [4]]
+
+
+def test_a_task_with_a_name_goes_by_it(tmp_path):
+    write_own(tmp_path, "1", "train.csv", "dev.csv", data={"train": "aa"})
+    run = write_own(tmp_path, "2", "train.csv", "dev.csv", data={"train": "bb"})
+    values = json.loads((run / "result.json").read_text())
+    (run / "result.json").write_text(json.dumps({**values, "task": "reviews"}))
+    assert set(own_tasks(tmp_path)) == {"train.csv", "reviews"}
+
+
+# Names
+
+
+def test_folders_with_commas_and_brackets_are_found(tmp_path):
+    cell, plain = tmp_path / "task=sst2,seed=0", tmp_path / "plain [1]"
+    write_results(cell, result())
+    write_results(plain, result(seed=1))
+    assert len(runs.find_runs(f"{cell},{plain}").finetuning) == 2
+    assert len(runs.find_runs(f"{tmp_path}/task=sst2,*, {plain}").finetuning) == 2
+    with pytest.raises(UserError, match="Nothing is at 'gone'; give paths or patterns: --runs=PATH,PATH"):
+        runs.find_runs(f"{cell},gone,{plain}")
+
+
+def test_folders_of_one_name_are_told_apart(tmp_path):
+    for place in ("mine", "yours"):
+        write_results(tmp_path / place / "tuned", result(seed=len(place)))
+    found = runs.find_runs(f"{tmp_path / 'mine' / 'tuned'},{tmp_path / 'yours' / 'tuned'}").finetuning
+    assert [run.folder for run in found] == ["mine/tuned/000", "yours/tuned/000"]

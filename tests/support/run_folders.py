@@ -1,9 +1,10 @@
 """Write what runs leave behind, by hand, for the tests of the report."""
 
+import dataclasses
 import json
 
 from eelbert_jax.hashing.spec import HashSpec
-from eelbert_jax.reporting import naming as models
+from eelbert_jax.model.config import sized
 from eelbert_jax.reporting import runs, scores
 from eelbert_jax.vocabulary import SPECIAL_TOKENS, Vocabulary, save_vocabulary
 
@@ -70,8 +71,21 @@ def write_results(folder, *results):
     return folder
 
 
+def write_own(folder, name, train, dev, metrics=0.8, *, data=None, settings=None, **changes):
+    """Write a run on a table of one's own: its config says which files, `data` what is in them."""
+    own = {"train": train, "dev": dev, "dev_every": 0, "label_column": "label", **(settings or {})}
+    config = {"task": "custom", "pretrained": None, "custom": own}
+    values = result(task="custom", metrics={"accuracy": metrics}, majority={"accuracy": 0.5}, official=False)
+    values |= changes | ({} if data is None else {"data": data})
+    run = folder / name
+    run.mkdir(parents=True)
+    (run / "config.json").write_text(json.dumps(config))
+    (run / "result.json").write_text(json.dumps(values))
+    return run
+
+
 def collect(folder, *results):
-    """Return the models of some results."""
+    """Return the scores of some results."""
     return scores.collect(runs.find_runs(str(write_results(folder, *results))).finetuning, ())
 
 
@@ -99,10 +113,23 @@ def write_rows(folder):
     return folder
 
 
+def published_identity(size, embedding):
+    """Return what a run of a published model records of it."""
+    fields = dataclasses.asdict(sized(size, embedding=embedding))
+    left_out = (
+        "hidden_dropout_prob",
+        "attention_probs_dropout_prob",
+        "dtype",
+        "embedding_mode",
+        "num_labels",
+    )
+    return {name: value for name, value in fields.items() if name not in left_out}
+
+
 def write_pretraining(folder, rows, size="tiny", embedding="table", total_steps=20, **hash_changes):
     """Write the config and the metrics of a pre-training run that went to step 20."""
     folder.mkdir(parents=True)
-    identity = models.published_identity(size, embedding)
+    identity = published_identity(size, embedding)
     spec = HashSpec(**hash_changes).to_dict()
     identity["hash"] = None if embedding == "table" else spec
     config = {

@@ -1,0 +1,43 @@
+"""The parameter count is that of the modules: every size, embedding and head."""
+
+import math
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from eelbert_jax.model import bert
+from eelbert_jax.model.config import EMBEDDINGS, SIZES, sized
+from eelbert_jax.model.count import count_parameters
+
+HEADS = {
+    "MLM+decoder": bert.BertForMaskedLM,
+    "2-class": bert.BertForSequenceClassification,
+    "tagging": bert.BertForTokenClassification,
+}
+
+
+def shapes(model):
+    return jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 1), jnp.int32))["params"]
+
+
+def total(tree):
+    return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(tree))
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("embedding", EMBEDDINGS)
+def test_the_formula_counts_what_the_modules_make(size, embedding):
+    config = sized(
+        size,
+        embedding=embedding,
+        vocab_size=1009,
+        max_position_embeddings=37,
+        type_vocab_size=3,
+        num_labels=5,
+    )
+    counts = count_parameters(config)
+    made = {convention: shapes(head(config)) for convention, head in HEADS.items()}
+    assert {name: counts[name] for name in HEADS} == {name: total(tree) for name, tree in made.items()}
+    decoder = 0 if config.has_trained_table else total(made["MLM+decoder"]["cls"]["predictions"]["decoder"])
+    assert counts["MLM"] == counts["MLM+decoder"] - decoder
