@@ -8,8 +8,7 @@ from ml_collections import config_dict
 from eelbert_jax import cli
 from eelbert_jax.errors import UserError
 from eelbert_jax.hashing.spec import PRESETS
-from eelbert_jax.inference import load as models
-from eelbert_jax.model.config import EMBEDDINGS, SIZES
+from eelbert_jax.model.config import EMBEDDINGS, SIZES, bert_config
 from eelbert_jax.sweeping import grid as cells
 from eelbert_jax.training.optimizer import OptimizerConfig
 
@@ -22,7 +21,7 @@ SWEEPS = sorted((ROOT / "configs" / "sweeps").glob("*.py"))
 @pytest.mark.parametrize("setting", ["paper", "small"])
 def test_every_recipe_describes_a_model(size, embedding, setting):
     config = cli.load_config(f"configs/pretrain.py:{size},embedding={embedding},setting={setting}")
-    model = models.bert_config(config.model, 30522)
+    model = bert_config(config.model, 30522)
     assert model.embedding == embedding
     assert model.hidden_size == SIZES[size]["hidden_size"]
     OptimizerConfig(**config.opt)
@@ -41,13 +40,13 @@ def test_the_papers_setting_is_the_default():
 
 def test_a_preset_names_a_hash_function():
     config = cli.load_config("configs/pretrain.py:tiny,hash=reference")
-    assert models.bert_config(config.model, 30522).hash == PRESETS["reference"]
+    assert bert_config(config.model, 30522).hash == PRESETS["reference"]
 
 
 def test_the_split_can_be_given_as_widths():
     words = ["--config=configs/pretrain.py:tiny", "--workdir=x", "--config.model.hash.split=21,43,64"]
     model = cli.parse("pretrain", words).config.model
-    assert models.bert_config(model, 30522).hash.widths(128) == (21, 43, 64)
+    assert bert_config(model, 30522).hash.widths(128) == (21, 43, 64)
 
 
 @pytest.mark.parametrize("recipe", ["huge", "tiny,embedding=hash", "tiny,bf16", "tiny,setting="])
@@ -88,7 +87,7 @@ def test_every_cell_of_a_sweep_fits_its_config(file):
     found = cells.plan("", [f"--config={file}", "--workdir=x"], "x")
     assert len(found) >= 3
     if found[0].job == "pretrain":
-        seen = {models.bert_config(cell.config.model, 30522) for cell in found}
+        seen = {bert_config(cell.config.model, 30522) for cell in found}
         assert len(seen) == len(found)
         for model in seen:
             model.hash.widths(model.hidden_size)

@@ -7,6 +7,7 @@ devices to the jobs.
 """
 
 import dataclasses
+import functools
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -34,7 +35,7 @@ class Encoded:
       segment_lengths: int32 [n, 2], tokens of `[CLS] a [SEP]` and of `b [SEP]`; 0 where there is no b.
       max_length: no example is longer.
       pad_id: fills a row up.
-      num_truncated: examples that were cut to `max_length`.
+      truncated: bool [n], whether an example was cut to `max_length`.
       num_empty: texts without a token, empty ones and those of characters that BERT removes.
       word_starts: for sentences of words, where each word's first piece stands, int32 [words that are left].
       num_words: for sentences of words, int32 [n], their words before truncation.
@@ -44,7 +45,7 @@ class Encoded:
     segment_lengths: np.ndarray
     max_length: int
     pad_id: int
-    num_truncated: int
+    truncated: np.ndarray
     num_empty: int
     word_starts: tuple[np.ndarray, ...] = ()
     num_words: np.ndarray | None = None
@@ -52,6 +53,11 @@ class Encoded:
     def __len__(self) -> int:
         """Return n."""
         return len(self.ids)
+
+    @property
+    def num_truncated(self) -> int:
+        """Examples that were cut."""
+        return int(np.count_nonzero(self.truncated))
 
     @property
     def lengths(self) -> np.ndarray:
@@ -71,6 +77,25 @@ class BatchIndices(NamedTuple):
     length: int
     indices: np.ndarray
     weights: np.ndarray
+
+
+@functools.lru_cache(maxsize=4)
+def word_encoder(vocabulary: Vocabulary, lowercase: bool) -> WordEncoder:
+    """Return the encoder of a vocabulary, with all the words that it remembers."""
+    return WordEncoder(vocabulary, lowercase)
+
+
+def check_max_length(max_length: int, num_positions: int) -> None:
+    """Refuse examples that would be longer than the model's position table.
+
+    Raises:
+      UserError: they would.
+    """
+    if max_length > num_positions:
+        raise UserError(
+            f"max_length={max_length}, but the model has {num_positions} positions; set "
+            f"--config.max_length={num_positions} or less."
+        )
 
 
 def encode(examples: Examples, vocabulary: Vocabulary, max_length: int, lowercase: bool = True) -> Encoded:
@@ -108,27 +133,26 @@ def encode_texts(
             f"max_length={max_length} has no room beside {num_special} special tokens; take "
             f"{2 * num_special - 1} or more."
         )
-    encoder = WordEncoder(vocabulary, lowercase)
+    encoder = word_encoder(vocabulary, lowercase)
     cls, sep = [vocabulary.cls_id], [vocabulary.sep_id]
     ids: list[np.ndarray] = []
     segment_lengths = np.zeros((len(first), 2), np.int32)
-    num_truncated = num_empty = 0
+    truncated = np.zeros(len(first), np.bool_)
+    num_empty = 0
     if second is None:
         for i, a in enumerate(map(encoder.encode, first)):
-            num_truncated += len(a) > room
+            truncated[i] = len(a) > room
             num_empty += not len(a)
             ids.append(np.concatenate([cls, a[:room], sep], dtype=np.int32))
             segment_lengths[i, 0] = len(ids[-1])
     else:
         for i, (a, b) in enumerate(zip(map(encoder.encode, first), map(encoder.encode, second), strict=True)):
-            num_truncated += len(a) + len(b) > room
+            truncated[i] = len(a) + len(b) > room
             num_empty += (not len(a)) + (not len(b))
             keep_a, keep_b = cut_longest_first(len(a), len(b), room)
             ids.append(np.concatenate([cls, a[:keep_a], sep, b[:keep_b], sep], dtype=np.int32))
             segment_lengths[i] = keep_a + 2, keep_b + 1
-    return Encoded(
-        tuple(ids), segment_lengths, max_length, vocabulary.pad_id, int(num_truncated), int(num_empty)
-    )
+    return Encoded(tuple(ids), segment_lengths, max_length, vocabulary.pad_id, truncated, int(num_empty))
 
 
 def cut_longest_first(first: int, second: int, room: int) -> tuple[int, int]:
@@ -167,17 +191,17 @@ def encode_words(
     room = max_length - 2
     if room < 1:
         raise UserError(f"max_length={max_length} has no room beside 2 special tokens; take 3 or more.")
-    encoder = WordEncoder(vocabulary, lowercase)
+    encoder = word_encoder(vocabulary, lowercase)
     unknown = np.array([vocabulary.unk_id])
-    ids, word_starts = [], []
-    num_truncated = num_empty = 0
+    ids, word_starts, truncated = [], [], []
+    num_empty = 0
     for words in sentences:
         pieces = [encoder.encode(word) for word in words]
         num_empty += sum(not len(piece) for piece in pieces)
         pieces = [piece if len(piece) else unknown for piece in pieces]
         lengths = np.array([len(piece) for piece in pieces])
         starts = 1 + np.cumsum(lengths) - lengths
-        num_truncated += int(lengths.sum() > room)
+        truncated.append(lengths.sum() > room)
         flat = np.concatenate(pieces)[:room]
         ids.append(np.concatenate([[vocabulary.cls_id], flat, [vocabulary.sep_id]], dtype=np.int32))
         word_starts.append(starts[starts <= room].astype(np.int32))
@@ -187,7 +211,7 @@ def encode_words(
         segment_lengths=np.stack([sizes, np.zeros_like(sizes)], axis=1),
         max_length=max_length,
         pad_id=vocabulary.pad_id,
-        num_truncated=num_truncated,
+        truncated=np.array(truncated, np.bool_),
         num_empty=num_empty,
         word_starts=tuple(word_starts),
         num_words=np.array([len(words) for words in sentences], np.int32),

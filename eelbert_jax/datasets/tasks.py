@@ -217,6 +217,8 @@ class TaskRecord:
       labels: names of the classes or tags in the order of the outputs; () for numbers.
       reads_pairs: it is about two texts.
       max_length: tokens that an example had at most.
+      mean: of the training labels of a regression; the model's output 0 stands for it.
+      std: their standard deviation; the model's output 1 is so far above the mean.
     """
 
     name: str
@@ -224,6 +226,8 @@ class TaskRecord:
     labels: tuple[str, ...]
     reads_pairs: bool
     max_length: int
+    mean: float = 0.0
+    std: float = 1.0
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:

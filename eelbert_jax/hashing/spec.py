@@ -5,7 +5,7 @@ import functools
 import hashlib
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,19 @@ from eelbert_jax.errors import UserError
 ALGORITHM = "eelbert-hash-1"
 """Part of every fingerprint; change it with any change of the arithmetic that changes bits."""
 
+FIRST_FIELDS = (
+    "max_gram",
+    "base",
+    "bucket_size",
+    "seed",
+    "split",
+    "continuation",
+    "short_tokens",
+    "scale",
+    "whole_token_width",
+)
+"""Fields of the first version of `HashSpec`; see `chosen_fields`."""
+
 CONTINUATIONS = ("keep", "strip")
 SHORT_TOKENS = ("whole", "zero")
 
@@ -22,6 +35,17 @@ _SPLIT_MIX_STEP = np.uint64(0x9E3779B97F4A7C15)
 
 _RANDOM_SIGNATURES_START = 2**32
 """Outputs of the generator before this one are seeds, the others are random signatures: never the same."""
+
+
+def chosen_fields(record: Any, first_fields: Collection[str]) -> dict[str, Any]:
+    """Return the fields of a dataclass by name, those added since the first version where they differ from
+    their default: so a new field changes neither identity nor fingerprint of what was made before it.
+    """
+    return {
+        field.name: getattr(record, field.name)
+        for field in dataclasses.fields(record)
+        if field.name in first_fields or getattr(record, field.name) != field.default
+    }
 
 
 def _is_integer(value: object) -> bool:
@@ -114,7 +138,7 @@ class HashSpec:
 
     @functools.cached_property
     def fingerprint(self) -> str:
-        """Identify the function: 16 hex digits over every field and the version of the algorithm."""
+        """Identify the function: 16 hex digits over what was chosen and the version of the algorithm."""
         text = json.dumps({"algorithm": ALGORITHM, **self.to_dict()}, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
@@ -151,9 +175,9 @@ class HashSpec:
         return tuple(widths) + whole
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the fields as JSON types; `from_dict` reads them back."""
+        """Return the fields as JSON types, as `chosen_fields` does; `from_dict` reads them back."""
         split = self.split if isinstance(self.split, str) else list(self.split)
-        return {**dataclasses.asdict(self), "split": split}
+        return {**chosen_fields(self, FIRST_FIELDS), "split": split}
 
     @classmethod
     def from_dict(cls, fields: Mapping[str, Any]) -> "HashSpec":

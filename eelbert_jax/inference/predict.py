@@ -1,71 +1,296 @@
-"""From texts to a model's answers: classes, scores, tags, and words for [MASK]; compiled once a length.
+"""A model that answers: vectors, classes, tags, words for [MASK]; compiled once for each length of rows."""
 
-Leaves where texts come from and how answers look to the jobs.
-"""
-
+import dataclasses
 import functools
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from eelbert_jax.datasets.encoding import Encoded, encode_texts, encode_words, eval_batches, gather
+from eelbert_jax.datasets.tasks import TaskRecord
 from eelbert_jax.errors import UserError
-from eelbert_jax.inference.load import Finetuned, Pretrained
+from eelbert_jax.inference.windows import (
+    WordWindow,
+    encoded_rows,
+    mean_of_windows,
+    text_windows,
+    word_windows,
+)
 from eelbert_jax.model import bert
-from eelbert_jax.objectives.classify import make_predict_step
-from eelbert_jax.objectives.examples import Split, predict, predict_words
-from eelbert_jax.vocabulary import make_tokenizer
+from eelbert_jax.model.config import BertConfig
+from eelbert_jax.vocabulary import Vocabulary, make_tokenizer
 
-MASKED_ROWS = 8
+BATCH_SIZE = 32
+MASKED_BATCH_SIZE = 8
 """Rows a batch of masked texts: each mask has a probability for every token of the vocabulary."""
+POOLINGS = ("mean", "cls")
 
 Guesses = list[tuple[str, float]]
 """Tokens with their probabilities, the most probable first."""
 
 
-class Classifier:
-    """Ask a fine-tuned model, `batch_size` texts at a time."""
+class Label(NamedTuple):
+    """The class of a text; `truncated`: the model read its beginning alone."""
 
-    def __init__(self, model: Finetuned, batch_size: int) -> None:
-        self._model, self._batch_size = model, batch_size
-        device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-        self._step = make_predict_step(bert.BertForSequenceClassification(model.config), device)
-
-    def logits(self, first: Sequence[str], second: Sequence[str] | None) -> np.ndarray:
-        """Return the outputs for texts or pairs of texts in their order, float32 [n, max(labels, 1)]."""
-        model = self._model
-        encoded = encode_texts(first, second, model.vocabulary, model.max_length, model.lowercase)
-        return predict(
-            lambda batch: self._step(model.params, model.constants, batch),
-            Split(encoded, None),
-            self._batch_size,
-        )
+    label: str
+    probability: float
+    probabilities: dict[str, float]
+    truncated: bool
 
 
-class Tagger:
-    """Ask a model that was fine-tuned to tag words, `batch_size` sentences at a time."""
+class Score(NamedTuple):
+    """The number of a text; `truncated` as in `Label`."""
 
-    def __init__(self, model: Finetuned, batch_size: int) -> None:
-        self._model, self._batch_size = model, batch_size
-        device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-        self._step = make_predict_step(bert.BertForTokenClassification(model.config), device)
+    score: float
+    truncated: bool
 
-    def probabilities(self, sentences: Sequence[Sequence[str]]) -> list[np.ndarray]:
-        """Return for every sentence the probabilities of its words' tags, float64 [words, tags].
 
-        A sentence longer than the model reads has fewer rows than words: the last words have none.
+class Tag(NamedTuple):
+    """The tag of a word; None for a word beyond what the model read."""
+
+    word: str
+    tag: str | None
+    probability: float | None
+    probabilities: dict[str, float]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Model:
+    """A pre-trained, fine-tuned or imported model.
+
+    Attributes:
+      path: the folder it comes from.
+      config: sizes, embedder, hash, number of labels; without dropout, float32.
+      vocabulary: its tokens.
+      params: "bert", and the heads that it has: "cls" (of a masked LM), "classifier".
+      constants: the collection beside them.
+      lowercase: how it reads text.
+      step: completed updates; None of an imported model, which does not say.
+      task: what it was fine-tuned for; None of a pre-trained model.
+    """
+
+    path: Path
+    config: BertConfig
+    vocabulary: Vocabulary
+    params: Any
+    constants: Any
+    lowercase: bool
+    step: int | None
+    task: TaskRecord | None
+
+    @property
+    def is_imported(self) -> bool:
+        """Whether it is of a folder in the Hugging Face layout and not of a run."""
+        return self.step is None
+
+    @property
+    def max_length(self) -> int:
+        """Tokens that it reads at most, the special ones among them."""
+        return self.config.max_position_embeddings if self.task is None else self.task.max_length
+
+    def require_pretrained(self) -> None:
+        """Raise a `UserError` if it is fine-tuned."""
+        if self.task is not None and not self.is_imported:
+            raise UserError(
+                f"{self.path} holds a model fine-tuned on {self.task.name}; a pre-trained one is needed "
+                "here: name the workdir of `eelbert pretrain`."
+            )
+
+    def require_masked_lm(self) -> None:
+        """Raise a `UserError` if it has no head to predict tokens with."""
+        if "cls" not in self.params:
+            self.require_pretrained()
+            raise UserError(
+                f"{self.path} holds no head to predict tokens with; name a model that was saved as "
+                "BertForMaskedLM."
+            )
+
+    def require_task(self, *kinds: str) -> TaskRecord:
+        """Return its task; raise a `UserError` if it has none of these kinds."""
+        if self.task is None:
+            raise UserError(
+                f"{self.path} holds no fine-tuned model: run `eelbert finetune --config.pretrained="
+                f"{self.path}` and name its workdir."
+            )
+        if self.task.kind not in kinds:
+            method = "tag" if self.task.kind == "tag" else "classify"
+            raise UserError(f"{self.path} is fine-tuned on {self.task.name}: ask it with {method}().")
+        return self.task
+
+    def encode(self, texts: Iterable[str], *, pooling: str = "mean", stride: int = 0) -> np.ndarray:
+        """Return a vector a text, float32 [n, D].
+
+        Args:
+          texts: n of them, of any length.
+          pooling: "mean" of the tokens' last hidden states, or "cls", that of the first token.
+          stride: 0 cuts a text to `max_length` tokens; else it is read in windows, one every so many tokens,
+            and the vector is the mean of theirs.
+
+        Raises:
+          UserError: `texts` is a string or `stride` leaves tokens out.
         """
-        model = self._model
-        encoded = encode_words(sentences, model.vocabulary, model.max_length, model.lowercase)
-        found = predict_words(
-            lambda batch: self._step(model.params, model.constants, batch),
-            Split(encoded, None),
-            self._batch_size,
+        if pooling not in POOLINGS:
+            raise UserError(f"pooling={pooling!r} is not one of {', '.join(POOLINGS)}.")
+        texts = _texts(texts, "encode")
+        encoded, text_ids = self._encode(texts, None, stride)
+        model = bert.BertModel(self.config, with_pooler=False)
+        variables = {"params": self.params["bert"], "constants": self.constants.get("bert", {})}
+        vectors = np.zeros((len(encoded), self.config.hidden_size), np.float32)
+        for i, vector in _outputs(functools.partial(_vectors, model, pooling, variables), encoded):
+            vectors[i] = vector
+        return mean_of_windows(vectors, text_ids, len(texts))
+
+    def classify(
+        self, texts: Iterable[str], second_texts: Iterable[str] | None = None, *, stride: int = 0
+    ) -> Sequence[Label | Score]:
+        """Return the class of every text or pair, or of a regression its number.
+
+        Args:
+          texts: n of them, of any length.
+          second_texts: n texts to pair them with, for a task of pairs.
+          stride: as for `encode`; probabilities and numbers are means over the windows. Not for pairs.
+
+        Raises:
+          UserError: the model classifies no texts, reads pairs or does not, `texts` is a string, or `stride`
+            leaves tokens out.
+        """
+        task = self.require_task("classify", "regress")
+        first = _texts(texts, "classify")
+        second = None if second_texts is None else _texts(second_texts, "classify")
+        if (second is not None) != task.reads_pairs or (second is not None and len(first) != len(second)):
+            wanted = "as many second texts as texts" if task.reads_pairs else "one list of texts"
+            got = f" and {len(second)}" if second is not None else ""
+            raise UserError(f"A model for {task.name} reads {wanted}; got {len(first)}{got}.")
+        encoded, text_ids = self._encode(first, second, stride)
+        logits = np.zeros((len(encoded), self.config.num_labels), np.float32)
+        for i, output in self._logits(encoded):
+            logits[i] = output
+        truncated = np.zeros(len(first), np.bool_)
+        truncated[text_ids] = encoded.truncated
+        if task.kind == "regress":
+            numbers = mean_of_windows(logits * task.std + task.mean, text_ids, len(first))[:, 0]
+            return [Score(*answer) for answer in zip(numbers.tolist(), truncated.tolist(), strict=True)]
+        shares = mean_of_windows(probabilities(logits), text_ids, len(first))
+        found = []
+        for best, row, cut in zip(
+            shares.argmax(axis=-1).tolist(), shares.tolist(), truncated.tolist(), strict=True
+        ):
+            found.append(Label(task.labels[best], row[best], dict(zip(task.labels, row, strict=True)), cut))
+        return found
+
+    def tag(self, sentences: Iterable[str | Sequence[str]], *, stride: int = 0) -> list[list[Tag]]:
+        """Return the tag of every word of every sentence.
+
+        Args:
+          sentences: n of them, each its words, or a text whose words are apart by white space.
+          stride: 0 leaves the words beyond `max_length` tokens without a tag; else a sentence is read in
+            windows, one every so many tokens, and a word's probabilities are means over its windows.
+
+        Raises:
+          UserError: the model tags no words, `sentences` is a string, or `stride` leaves tokens out.
+        """
+        task = self.require_task("tag")
+        if isinstance(sentences, str):
+            raise _no_list("tag", sentences)
+        words = [each.split() if isinstance(each, str) else _texts(each, "tag") for each in sentences]
+        if stride:
+            windows = list(word_windows(words, self.vocabulary, self.lowercase, self.max_length, stride))
+        else:
+            windows = [WordWindow(i, 0, sentence) for i, sentence in enumerate(words) if sentence]
+        encoded = encode_words(
+            [window.words for window in windows], self.vocabulary, self.max_length, self.lowercase
         )
-        return [probabilities(logits) for logits in found]
+        sums = [np.zeros((len(sentence), len(task.labels))) for sentence in words]
+        for i, output in self._logits(encoded):
+            shares, window = probabilities(output[encoded.word_starts[i]]), windows[i]
+            sums[window.sentence][window.start : window.start + len(shares)] += shares
+        return [
+            [_tag(*answer, task.labels) for answer in zip(sentence, rows, strict=True)]
+            for sentence, rows in zip(words, sums, strict=True)
+        ]
+
+    def fill_mask(self, texts: Iterable[str], *, top: int = 5) -> list[list[Guesses]]:
+        """Return for each text, for each of its [MASK], the `top` most probable tokens.
+
+        Raises:
+          UserError: the model has no head for it, `top` is not in 1..V, `texts` is a string, or a text has no
+            [MASK] or more tokens than the model reads.
+        """
+        self.require_masked_lm()
+        if not 1 <= top <= self.vocabulary.size:
+            raise UserError(f"Asked for {top} tokens a mask; take 1 to {self.vocabulary.size}.")
+        rows = [self.masked_ids(text) for text in _texts(texts, "fill_mask")]
+        encoded = encoded_rows(rows, self.max_length, self.vocabulary.pad_id)
+        step = functools.partial(_best_tokens, bert.BertForMaskedLM(self.config), top, self._variables)
+        found: list[list[Guesses]] = [[] for _ in rows]
+        for i, (shares, tokens) in _outputs(
+            lambda ids, mask, _: step(ids, mask, self._mask_positions(ids)), encoded, MASKED_BATCH_SIZE
+        ):
+            count = np.count_nonzero(rows[i] == self.vocabulary.mask_id)
+            found[i] = [self._named(*guesses) for guesses in zip(tokens[:count], shares[:count], strict=True)]
+        return found
+
+    def masked_ids(self, text: str) -> np.ndarray:
+        """Return the ids of a text, int32 [l], "[MASK]" read as the token; nothing is cut off.
+
+        Raises:
+          UserError: it has no [MASK], or more tokens than the model reads.
+        """
+        pieces = self._masking_tokenizer.encode(text).ids
+        masks = pieces.count(self.vocabulary.mask_id)
+        if not masks or len(pieces) + 2 > self.max_length:
+            shown = text if len(text) <= 60 else f"{text[:57]}..."
+            raise UserError(
+                f"{shown!r} must have a [MASK] and at most {self.max_length} tokens; it has {masks} and "
+                f"{len(pieces) + 2}."
+            )
+        return np.array([self.vocabulary.cls_id, *pieces, self.vocabulary.sep_id], np.int32)
+
+    @functools.cached_property
+    def _masking_tokenizer(self) -> Any:
+        return make_tokenizer(self.vocabulary, self.lowercase, special_tokens=True)
+
+    @property
+    def _variables(self) -> dict[str, Any]:
+        return {"params": self.params, "constants": self.constants}
+
+    def _encode(self, first: list[str], second: list[str] | None, stride: int) -> tuple[Encoded, np.ndarray]:
+        """Return texts, pairs or windows over texts as ids, and the text of each, int32 [m]."""
+        if not stride:
+            encoded = encode_texts(first, second, self.vocabulary, self.max_length, self.lowercase)
+            return encoded, np.arange(len(first), dtype=np.int32)
+        if second is not None:
+            raise UserError(
+                f"stride={stride} is for single texts; pairs are cut to {self.max_length} tokens."
+            )
+        return text_windows(first, self.vocabulary, self.lowercase, self.max_length, stride)
+
+    def _logits(self, encoded: Encoded) -> Iterator[tuple[int, np.ndarray]]:
+        assert self.task is not None
+        model = model_class(self.task)(self.config)
+        return _outputs(functools.partial(_classifier_logits, model, self._variables), encoded)
+
+    def _mask_positions(self, input_ids: np.ndarray) -> np.ndarray:
+        """Return where the masks of rows stand, int32 [B, P], some again to fill up.
+
+        P is a power of two, so that few programs are compiled.
+        """
+        masked = [np.flatnonzero(row == self.vocabulary.mask_id) for row in input_ids]
+        width = 1 << (max(map(len, masked)) - 1).bit_length()
+        return np.stack([np.resize(row, width) for row in masked]).astype(np.int32)
+
+    def _named(self, tokens: np.ndarray, shares: np.ndarray) -> Guesses:
+        return [(self.vocabulary.tokens[i], share) for i, share in zip(tokens, shares.tolist(), strict=True)]
+
+
+def model_class(task: TaskRecord) -> type[nn.Module]:
+    """Return the module of a fine-tuned model."""
+    return bert.BertForTokenClassification if task.kind == "tag" else bert.BertForSequenceClassification
 
 
 def probabilities(logits: np.ndarray) -> np.ndarray:
@@ -74,65 +299,71 @@ def probabilities(logits: np.ndarray) -> np.ndarray:
     return powers / powers.sum(axis=-1, keepdims=True)
 
 
-class MaskFiller:
-    """Ask a pre-trained model for the words that [MASK] stands for.
+def _texts(texts: Iterable[str], method: str) -> list[str]:
+    """Return texts as a list; a string is an iterable of strings too, but never what is meant."""
+    if isinstance(texts, str):
+        raise _no_list(method, texts)
+    found = list(texts)
+    for place, text in enumerate(found):
+        if not isinstance(text, str):
+            raise UserError(f"{method}() takes strings; number {place} is {text!r}.")
+    return found
 
-    Args:
-      model: as its run left it.
-      count: tokens a mask.
 
-    Raises:
-      UserError: `count` is not in 1..V.
-    """
+def _no_list(method: str, text: str) -> UserError:
+    return UserError(
+        f"{method}() takes a list of texts, got the string {text[:40]!r}: write {method}([text])."
+    )
 
-    def __init__(self, model: Pretrained, count: int) -> None:
-        if not 1 <= count <= model.vocabulary.size:
-            raise UserError(f"Asked for {count} tokens a mask; take 1 to {model.vocabulary.size}.")
-        self._config, self._vocabulary = model.config, model.vocabulary
-        self._tokenizer = make_tokenizer(model.vocabulary, model.lowercase, special_tokens=True)
-        self._variables = {"params": model.params, "constants": model.constants}
-        self._step = functools.partial(_best_tokens, bert.BertForMaskedLM(model.config), count)
 
-    def guesses(self, texts: Sequence[str]) -> list[list[Guesses]]:
-        """Return for each text, in order, for each of its [MASK] the most probable tokens.
+def _tag(word: str, shares: np.ndarray, labels: Sequence[str]) -> Tag:
+    """Return a word's tag by the sum of its probabilities over windows; all zeros: it was not read."""
+    total = shares.sum()
+    if not total:
+        return Tag(word, None, None, {})
+    row = (shares / total).tolist()
+    best = int(np.argmax(shares))
+    return Tag(word, labels[best], row[best], dict(zip(labels, row, strict=True)))
 
-        Raises:
-          UserError: a text has no [MASK], or is longer than the model reads.
-        """
-        encoded = self._encode(texts)
-        found: list[list[Guesses]] = [[] for _ in texts]
-        for batch in eval_batches(encoded, MASKED_ROWS):
-            input_ids, attention_mask, _ = gather(encoded, batch.indices, batch.length)
-            masked = [np.flatnonzero(row == self._vocabulary.mask_id) for row in input_ids]
-            # A power of two, so that few programs are compiled.
-            width = 1 << (max(map(len, masked)) - 1).bit_length()
-            positions = np.stack([np.resize(row, width) for row in masked]).astype(np.int32)
-            shares, tokens = jax.device_get(self._step(self._variables, input_ids, attention_mask, positions))
-            for row in np.flatnonzero(batch.weights):
-                found[batch.indices[row]] = [
-                    self._named(tokens[row, place], shares[row, place]) for place in range(len(masked[row]))
-                ]
-        return found
 
-    def _named(self, tokens: np.ndarray, shares: np.ndarray) -> Guesses:
-        return [(self._vocabulary.tokens[i], float(share)) for i, share in zip(tokens, shares, strict=True)]
+def _outputs(step: Any, encoded: Encoded, batch_size: int = BATCH_SIZE) -> Iterator[tuple[int, Any]]:
+    """Yield the number of every example and what `step` gives for its row, length by length."""
+    if not len(encoded):
+        return
+    for batch in eval_batches(encoded, 1 if len(encoded) == 1 else batch_size):
+        outputs = jax.device_get(step(*gather(encoded, batch.indices, batch.length)))
+        for row in np.flatnonzero(batch.weights):
+            yield int(batch.indices[row]), jax.tree.map(lambda leaf, row=row: leaf[row], outputs)
 
-    def _encode(self, texts: Sequence[str]) -> Encoded:
-        """Encode with "[MASK]" read as the token; nothing is cut, since a mask might be what goes."""
-        vocabulary, longest = self._vocabulary, self._config.max_position_embeddings
-        ids = []
-        for text in texts:
-            words = self._tokenizer.encode(text).ids
-            masks = words.count(vocabulary.mask_id)
-            if not masks or len(words) + 2 > longest:
-                shown = text if len(text) <= 80 else text[:77] + "..."
-                raise UserError(
-                    f"{shown!r} must have a [MASK] and at most {longest} tokens; it has {masks} and "
-                    f"{len(words) + 2}."
-                )
-            ids.append(np.array([vocabulary.cls_id, *words, vocabulary.sep_id], np.int32))
-        lengths = np.array([[len(row), 0] for row in ids], np.int32)
-        return Encoded(tuple(ids), lengths, longest, vocabulary.pad_id, num_truncated=0, num_empty=0)
+
+@functools.partial(jax.jit, static_argnums=0)
+def _classifier_logits(
+    model: nn.Module,
+    variables: Any,
+    input_ids: jax.Array,
+    attention_mask: jax.Array,
+    token_type_ids: jax.Array,
+) -> jax.Array:
+    """Return float32 [B, C], or [B, L, C] of a tagger."""
+    return model.apply(variables, input_ids, attention_mask, token_type_ids)  # type: ignore[return-value]
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def _vectors(
+    model: bert.BertModel,
+    pooling: str,
+    variables: Any,
+    input_ids: jax.Array,
+    attention_mask: jax.Array,
+    token_type_ids: jax.Array,
+) -> jax.Array:
+    """Return float32 [B, D]."""
+    hidden: Any = model.apply(variables, input_ids, attention_mask, token_type_ids, deterministic=True)
+    hidden = hidden.astype(jnp.float32)
+    if pooling == "cls":
+        return hidden[:, 0]
+    kept = attention_mask[:, :, None].astype(jnp.float32)
+    return jnp.sum(hidden * kept, axis=1) / jnp.sum(kept, axis=1)
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))

@@ -14,9 +14,9 @@ from eelbert_jax import cli
 from eelbert_jax.datasets.baselines import BagOfWords, majority
 from eelbert_jax.datasets.glue import load_examples
 from eelbert_jax.datasets.metrics import degenerate, scores
-from eelbert_jax.inference.load import environment
 from eelbert_jax.objectives.task_data import configured_task, find_glue_dir
 from eelbert_jax.record import ModelRecord, Result, file_digests
+from eelbert_jax.training.environment import environment
 
 NAME = "bag of words"
 

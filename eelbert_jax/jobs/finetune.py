@@ -18,8 +18,9 @@ from jax.sharding import Mesh, NamedSharding
 from eelbert_jax import cli
 from eelbert_jax.datasets import encoding
 from eelbert_jax.errors import Preempted, UserError
-from eelbert_jax.inference.load import Pretrained, identity
+from eelbert_jax.inference.predict import Model
 from eelbert_jax.model import bert
+from eelbert_jax.model.config import identity
 from eelbert_jax.objectives import classify as finetuning
 from eelbert_jax.objectives.evaluation import Evaluation
 from eelbert_jax.objectives.examples import Split, make_batch, put
@@ -74,7 +75,7 @@ class Setup(NamedTuple):
     """
 
     data: Data
-    pretrained: Pretrained | None
+    pretrained: Model | None
     vocabulary: Vocabulary
     model: dict[str, Any]
     identity: dict[str, Any]

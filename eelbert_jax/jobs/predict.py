@@ -18,17 +18,18 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
+import numpy as np
+
 from eelbert_jax import cli
 from eelbert_jax.datasets.glue import check_labels, find_task, load_examples
 from eelbert_jax.datasets.submission import submission_file, write_submission
 from eelbert_jax.errors import UserError
-from eelbert_jax.inference.load import Finetuned, Pretrained, load_finetuned, load_pretrained
-from eelbert_jax.inference.predict import Classifier
-from eelbert_jax.inference.responses import Query, responder
-from eelbert_jax.objectives.task_data import decide, find_glue_dir
+from eelbert_jax.inference.answers import Query, responder
+from eelbert_jax.inference.load import load
+from eelbert_jax.inference.predict import Label, Model
+from eelbert_jax.objectives.task_data import find_glue_dir
 
 LINES_AT_ONCE = 1024
-BATCH_SIZE = 32
 
 
 def queries(text: str, second_text: str, file: str, stdin: BinaryIO) -> Iterator[Query]:
@@ -99,7 +100,7 @@ def in_chunks(items: Iterator[Query], size: int) -> Iterator[list[Query]]:
 
 
 def answer(
-    model: Finetuned | Pretrained, texts: Iterator[Query], *, top: int, as_json: bool, at_once: int
+    model: Model, texts: Iterator[Query], *, fill_mask: bool, top: int, as_json: bool, at_once: int
 ) -> Iterator[list[str]]:
     """Yield the lines to print for every chunk of `at_once` texts.
 
@@ -108,12 +109,12 @@ def answer(
     """
     if top < 1:
         raise UserError(f"--top={top} shows nothing; take 1 or more.")
-    respond = responder(model, top, min(BATCH_SIZE, at_once))
+    respond = responder(model, fill_mask=fill_mask, top=top)
     for chunk in in_chunks(texts, at_once):
         yield [json.dumps(record, ensure_ascii=False) if as_json else line for record, line in respond(chunk)]
 
 
-def submit(model: Finetuned, split: str, workdir: str | Path, glue_dir: str | None) -> Path:
+def submit(model: Model, split: str, workdir: str | Path, glue_dir: str | None) -> Path:
     """Write the predictions for a GLUE test split as the test server wants them, and return the file.
 
     Args:
@@ -125,13 +126,17 @@ def submit(model: Finetuned, split: str, workdir: str | Path, glue_dir: str | No
     Raises:
       UserError: the task or the split takes no submission, or the labels are not the task's.
     """
-    name, split = ("ax", "test") if (model.task, split) == ("mnli", "ax") else (model.task, split)
+    record = model.require_task("classify", "regress")
+    name, split = ("ax", "test") if (record.name, split) == ("mnli", "ax") else (record.name, split)
     task = find_task(name)
     submission_file(task, split)  # says so before the work where there is none
-    check_labels(task.labels, model.labels)
+    check_labels(task.labels, record.labels)
     examples = load_examples(task, split, glue_dir=glue_dir)
-    logits = Classifier(model, BATCH_SIZE).logits(examples.first, examples.second)
-    return write_submission(workdir, task, split, examples.ids, decide(logits, task))
+    predictions = [
+        task.labels.index(answer.label) if isinstance(answer, Label) else answer.score
+        for answer in model.classify(examples.first, examples.second)
+    ]
+    return write_submission(workdir, task, split, examples.ids, np.array(predictions))
 
 
 def main(argv: list[str]) -> None:
@@ -144,16 +149,16 @@ def main(argv: list[str]) -> None:
             raise UserError(
                 "--glue_split=SPLIT goes with --workdir=DIR and no text; see `eelbert predict --help`."
             )
-        model = load_finetuned(flags["checkpoint"])
+        model = load(flags["checkpoint"])
         print(submit(model, flags["glue_split"], flags["workdir"], find_glue_dir(None)))
         return
     texts = queries(flags["text"], flags["second_text"], flags["file"], sys.stdin.buffer)
     first = next(in_chunks(texts, 1))[0]  # an error in it is said before a model is loaded
-    load = load_pretrained if flags["fill_mask"] else load_finetuned
     interactive = not flags["file"] and (flags["text"] or sys.stdin.isatty())
     for lines in answer(
         load(flags["checkpoint"]),
         itertools.chain([first], texts),
+        fill_mask=flags["fill_mask"],
         top=flags["top"],
         as_json=flags["json"],
         at_once=1 if interactive else LINES_AT_ONCE,

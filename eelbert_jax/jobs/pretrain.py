@@ -10,12 +10,13 @@ import numpy as np
 from eelbert_jax import cli
 from eelbert_jax.corpus.rows import Rows, row_indices
 from eelbert_jax.errors import Preempted, UserError
-from eelbert_jax.inference.load import environment, identity
 from eelbert_jax.model import bert
+from eelbert_jax.model.config import identity
 from eelbert_jax.objectives.batches import show_batch
 from eelbert_jax.objectives.trainer import Trainer, make_trainer
 from eelbert_jax.training import distributed, loop, sharding
 from eelbert_jax.training.checkpoint import Checkpoints
+from eelbert_jax.training.environment import environment
 from eelbert_jax.training.goodput import Goodput
 from eelbert_jax.training.sharding import Layout
 from eelbert_jax.training.state import TrainState

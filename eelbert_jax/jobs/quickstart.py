@@ -17,8 +17,7 @@ from eelbert_jax import cli
 from eelbert_jax.corpus.rows import Rows
 from eelbert_jax.corpus.statistics import unigram_entropy
 from eelbert_jax.hashing.statistics import nearest_neighbours
-from eelbert_jax.inference.load import load_pretrained
-from eelbert_jax.inference.predict import MaskFiller
+from eelbert_jax.inference.load import load
 from eelbert_jax.jobs.prepare import prepare_rows, summary
 from eelbert_jax.jobs.pretrain import pretrain
 from eelbert_jax.model.config import sized
@@ -74,7 +73,7 @@ def quickstart(config: ml_collections.ConfigDict, workdir: str | Path) -> Outcom
     figures = pretrain(config.pretrain, model_dir)
     records = read_metrics(model_dir / METRICS_NAME)
     outcome = Outcome(_first(records, "heldout_loss"), figures["heldout_loss"], entropy)
-    trained = load_pretrained(model_dir)
+    trained = load(model_dir)
 
     _heading("Nearest tokens by the hash alone, before any training")
     words = [token for token in trained.vocabulary.tokens if not token.startswith(CONTINUATION_PREFIX)]
@@ -85,8 +84,8 @@ def quickstart(config: ml_collections.ConfigDict, workdir: str | Path) -> Outcom
         print(f'  "{word}": ' + ", ".join(f"{token} {cosine:.2f}" for token, cosine in near))
 
     _heading("Guesses for masked words")
-    filler = MaskFiller(trained, config.num_guesses)
-    for sentence, masks in zip(config.sentences, filler.guesses(config.sentences), strict=True):
+    guessed = trained.fill_mask(config.sentences, top=config.num_guesses)
+    for sentence, masks in zip(config.sentences, guessed, strict=True):
         print(f"  {sentence}")
         for guesses in masks:
             print("    " + ", ".join(f"{token} {share:.0%}" for token, share in guesses))

@@ -1,7 +1,6 @@
-"""What a BERT is: `BertConfig` and the table of published sizes.
+"""What a BERT is: `BertConfig`, the table of published sizes, and what a checkpoint says that it is of.
 
-Field names are those of Hugging Face's `BertConfig`, so that export and import are a rename. Leaves the
-arithmetic of the hash to `eelbert_jax.hashing.steps` and the modules to the rest of this folder.
+Field names are those of Hugging Face's `BertConfig`, so that export and import are a rename.
 """
 
 import dataclasses
@@ -9,7 +8,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from eelbert_jax.errors import UserError
-from eelbert_jax.hashing.spec import HashSpec
+from eelbert_jax.hashing.spec import HashSpec, chosen_fields
+from eelbert_jax.vocabulary import Vocabulary
 
 EMBEDDINGS = ("table", "ngram_hash", "random_hash", "hash_initialized")
 EMBEDDING_MODES = ("cached", "on_the_fly")
@@ -22,6 +22,32 @@ SIZES = {
     "base": dict(num_hidden_layers=12, hidden_size=768, num_attention_heads=12, intermediate_size=3072),
 }
 """Encoder sizes by name. Source: EELBERT section 4 and table 2; `micro` is ours, for tests."""
+
+
+FIRST_FIELDS = (
+    "vocab_size",
+    "hidden_size",
+    "num_hidden_layers",
+    "num_attention_heads",
+    "intermediate_size",
+    "max_position_embeddings",
+    "type_vocab_size",
+    "layer_norm_eps",
+    "initializer_range",
+    "embedding",
+    "scan_layers",
+)
+"""Fields of the first version of `BertConfig` that stand in every identity; see `chosen_fields`."""
+
+NOT_IDENTITY = (
+    "hidden_dropout_prob",
+    "attention_probs_dropout_prob",
+    "dtype",
+    "embedding_mode",
+    "hash",
+    "num_labels",
+)
+"""Fields that a run may change when it takes up a checkpoint, and the hash, which is apart."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -104,6 +130,55 @@ class BertConfig:
     def has_trained_table(self) -> bool:
         """Whether the input embedding is a parameter, and so tied to the MLM decoder."""
         return self.embedding in ("table", "hash_initialized")
+
+    def to_identity(self) -> dict[str, Any]:
+        """Return what a checkpoint of it has to be taken up with, as JSON types."""
+        fields = {
+            name: value
+            for name, value in chosen_fields(self, FIRST_FIELDS).items()
+            if name not in NOT_IDENTITY
+        }
+        return {**fields, "hash": None if self.embedding == "table" else self.hash.to_dict()}
+
+    @classmethod
+    def from_identity(cls, fields: Mapping[str, Any]) -> "BertConfig":
+        """Read what `to_identity` gave, without dropout and in float32.
+
+        Raises:
+          UserError: a field that this version does not have.
+        """
+        unknown = sorted(set(fields) - {field.name for field in dataclasses.fields(cls)})
+        if unknown:
+            raise UserError(f"A newer version wrote this model ({', '.join(unknown)}); update eelbert_jax.")
+        values = {**fields, "hash": HashSpec.from_dict(fields["hash"] or {})}
+        return cls(**values, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0)
+
+
+def identity(config: BertConfig, vocabulary: Vocabulary, lowercase: bool) -> dict[str, Any]:
+    """Return what a checkpoint is of, as JSON types: sizes, how text is read, and the hash, if any."""
+    return {
+        "model": config.to_identity(),
+        "vocabulary": vocabulary.fingerprint,
+        "lowercase": lowercase,
+        "hash": None if config.embedding == "table" else config.hash.fingerprint,
+    }
+
+
+def bert_config(model: Mapping[str, Any], vocab_size: int) -> BertConfig:
+    """Return the `BertConfig` that the group `model` of a config describes, for a vocabulary of this size.
+
+    Raises:
+      UserError: a value out of range, or another `vocab_size` than the vocabulary's.
+    """
+    if model["vocab_size"] not in (None, vocab_size):
+        raise UserError(
+            f"config.model.vocab_size={model['vocab_size']}, but the vocabulary has {vocab_size} tokens; "
+            "leave it empty, or name the vocabulary you mean."
+        )
+    spec = dict(model["hash"])
+    if spec["split"].replace(",", "").isdecimal():
+        spec["split"] = [int(width) for width in spec["split"].split(",")]
+    return BertConfig(**{**model, "vocab_size": vocab_size, "hash": HashSpec.from_dict(spec)})
 
 
 def sized(size: str, **changes) -> BertConfig:

@@ -5,16 +5,17 @@ from typing import Any
 
 import ml_collections
 
-from eelbert_jax.inference.load import Pretrained, environment
+from eelbert_jax.inference.predict import Model
 from eelbert_jax.model.config import BertConfig, model_name, size_of
 from eelbert_jax.model.count import count_parameters
 from eelbert_jax.objectives.evaluation import Evaluation
 from eelbert_jax.objectives.task_data import Data, majority_scores
 from eelbert_jax.reporting.runs import read_checkpoint
+from eelbert_jax.training.environment import environment
 
 
 def model_record(
-    config: ml_collections.ConfigDict, model_config: BertConfig, pretrained: Pretrained | None
+    config: ml_collections.ConfigDict, model_config: BertConfig, pretrained: Model | None
 ) -> dict[str, Any]:
     """Return what the model is, by the name that tables use: BERT-tiny, UNO-EELBERT (scratch).
 
@@ -35,7 +36,7 @@ def result(
     config: ml_collections.ConfigDict,
     data: Data,
     model: dict[str, Any],
-    pretrained: Pretrained | None,
+    pretrained: Model | None,
     evaluation: Evaluation,
     figures: dict[str, float],
     total_steps: int,

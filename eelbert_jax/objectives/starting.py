@@ -10,12 +10,13 @@ import jax.numpy as jnp
 import ml_collections
 
 from eelbert_jax.errors import UserError
-from eelbert_jax.inference.load import Pretrained, bert_config, load_pretrained
-from eelbert_jax.model.config import SIZES, BertConfig
+from eelbert_jax.inference.load import load
+from eelbert_jax.inference.predict import Model
+from eelbert_jax.model.config import SIZES, BertConfig, bert_config
 from eelbert_jax.vocabulary import Vocabulary, load_vocabulary
 
 
-def starting_model(config: ml_collections.ConfigDict) -> tuple[BertConfig, Vocabulary, Pretrained | None]:
+def starting_model(config: ml_collections.ConfigDict) -> tuple[BertConfig, Vocabulary, Model | None]:
     """Return the model to fine-tune, its vocabulary, and the checkpoint it starts from, if any.
 
     The recipe names the size of our own checkpoints, which have a published one; an imported model's sizes
@@ -32,7 +33,8 @@ def starting_model(config: ml_collections.ConfigDict) -> tuple[BertConfig, Vocab
             )
         vocabulary = load_vocabulary(config.vocabulary)
         return bert_config(config.model, vocabulary.size), vocabulary, None
-    pretrained = load_pretrained(config.pretrained, needs_head=False)
+    pretrained = load(config.pretrained, encoder_only=True)
+    pretrained.require_pretrained()
     wanted = SIZES[config.size]
     found = {name: getattr(pretrained.config, name) for name in wanted}
     if found != wanted and not pretrained.is_imported:
@@ -45,7 +47,7 @@ def starting_model(config: ml_collections.ConfigDict) -> tuple[BertConfig, Vocab
     return dataclasses.replace(pretrained.config, **changes), pretrained.vocabulary, pretrained
 
 
-def initial_params(model: nn.Module, pretrained: Pretrained | None) -> Callable[[jax.Array], Any]:
+def initial_params(model: nn.Module, pretrained: Model | None) -> Callable[[jax.Array], Any]:
     """Return key -> parameters: the checkpoint's encoder and a new head.
 
     A pooler is new where the checkpoint has none, and left out where the model has none.

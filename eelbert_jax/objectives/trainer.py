@@ -13,9 +13,8 @@ import ml_collections
 from eelbert_jax.corpus import masking
 from eelbert_jax.corpus.rows import id_dtype
 from eelbert_jax.errors import UserError
-from eelbert_jax.inference.load import bert_config
 from eelbert_jax.model import bert, embeddings
-from eelbert_jax.model.config import BertConfig
+from eelbert_jax.model.config import BertConfig, bert_config
 from eelbert_jax.objectives import masked_lm
 from eelbert_jax.training import sharding
 from eelbert_jax.training.optimizer import OptimizerConfig, make_optimizer

@@ -12,7 +12,7 @@ from safetensors.numpy import load_file, save_file
 
 from eelbert_jax import cli
 from eelbert_jax.errors import UserError
-from eelbert_jax.inference import load as models
+from eelbert_jax.inference.load import load
 from eelbert_jax.interchange.folder import is_folder, read_folder, write_folder
 from eelbert_jax.jobs.finetune import finetune
 from eelbert_jax.model import bert
@@ -107,9 +107,9 @@ def test_an_encoder_saved_alone_is_read(tmp_path):
     found = read_folder(tmp_path)
     jax.tree.map(np.testing.assert_array_equal, found.params, {"bert": params["bert"]})
     assert "pooler" in found.params["bert"]
-    assert models.load_pretrained(tmp_path, needs_head=False).step is None
+    assert load(tmp_path, encoder_only=True).step is None
     with pytest.raises(UserError, match="saved as BertForMaskedLM"):
-        models.load_pretrained(tmp_path)
+        load(tmp_path).fill_mask(["[MASK]"])
 
 
 def test_a_head_for_next_sentences_is_left_out(tmp_path):
@@ -131,7 +131,7 @@ def test_half_precision_is_read_as_float32(tmp_path, dtype):
 
 def test_an_mlm_folder_fills_masks_as_a_checkpoint_does(tmp_path):
     config, params = write(tmp_path, embedding="ngram_hash")
-    loaded = models.load_pretrained(tmp_path)
+    loaded = load(tmp_path)
     ids = np.array([[VOCABULARY.cls_id, 6, VOCABULARY.mask_id, VOCABULARY.sep_id]], np.int32)
     apply = jax.jit(bert.BertForMaskedLM(config).apply)
     expected = apply({"params": params, "constants": bert.constants(config, VOCABULARY)}, ids)
@@ -251,7 +251,7 @@ def test_finetune_takes_a_folder_of_any_size(tmp_path):
         "tokens": None,
         "heldout_loss": None,
     }
-    tuned = models.load_finetuned(tmp_path / "run")
+    tuned = load(tmp_path / "run")
     assert tuned.lowercase is False
     # At such a rate what comes out is what went in, the pooler with the rest.
     jax.tree.map(
@@ -304,7 +304,7 @@ def test_a_published_sentence_encoder_computes_as_in_transformers():
     torch = pytest.importorskip("torch", reason="torch is not installed")
     transformers = pytest.importorskip("transformers", reason="transformers is not installed")
     folder = Path(found.origin).parent / "model"
-    loaded = models.load_pretrained(folder, needs_head=False)
+    loaded = load(folder)
     assert (loaded.config.num_hidden_layers, loaded.config.hidden_size, loaded.vocabulary.size) == (
         6,
         384,

@@ -10,8 +10,8 @@ import pytest
 from eelbert_jax import cli
 from eelbert_jax.datasets.glue import load_examples
 from eelbert_jax.errors import UserError
-from eelbert_jax.inference.load import bert_config
 from eelbert_jax.jobs.finetune import finetune
+from eelbert_jax.model.config import bert_config
 from eelbert_jax.objectives import results, task_data
 from eelbert_jax.objectives.evaluation import Degenerate
 from eelbert_jax.objectives.results import model_record

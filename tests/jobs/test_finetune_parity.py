@@ -7,8 +7,8 @@ import pytest
 from eelbert_jax import cli
 from eelbert_jax.datasets.glue import find_task, load_examples
 from eelbert_jax.datasets.metrics import scores
-from eelbert_jax.inference.load import load_finetuned
-from eelbert_jax.inference.predict import Classifier
+from eelbert_jax.inference.load import load
+from eelbert_jax.inference.predict import probabilities
 from eelbert_jax.interchange.folder import write_folder
 from eelbert_jax.jobs.finetune import finetune
 from eelbert_jax.objectives.task_data import decide
@@ -44,21 +44,22 @@ def test_transformers_scores_a_model_of_ours_the_same(
     config.num_epochs = 1
     config.opt.learning_rate = 1e-3
     result = finetune(config, tmp_path / "run")
-    ours = load_finetuned(tmp_path / "run")
+    ours = load(tmp_path / "run")
     write_folder(
         tmp_path / "folder",
         ours.config,
         ours.vocabulary,
         jax.tree.map(np.asarray, ours.params),
         lowercase=ours.lowercase,
-        labels=ours.labels,
+        labels=ours.task.labels,
     )
     theirs = transformers.BertForSequenceClassification.from_pretrained(tmp_path / "folder").eval()
     tokenizer = transformers.AutoTokenizer.from_pretrained(tmp_path / "folder")
     task = find_task(TASK)
     examples = load_examples(task, "dev", glue_dir=str(data_dir / "glue"))
-    actual = Classifier(ours, ROWS).logits(examples.first, examples.second)
-    expected = logits_of(theirs, tokenizer, examples, ours.max_length)
+    answers = ours.classify(examples.first, examples.second)
+    actual = np.array([list(answer.probabilities.values()) for answer in answers])
+    expected = probabilities(logits_of(theirs, tokenizer, examples, ours.max_length))
     np.testing.assert_allclose(actual, expected, atol=TOLERANCE)
     assert np.std(actual, axis=0).min() > 100 * TOLERANCE  # answers alike for all texts would agree anyhow
     np.testing.assert_array_equal(decide(actual, task), decide(expected, task))
@@ -68,5 +69,5 @@ def test_transformers_scores_a_model_of_ours_the_same(
         return theirs(token_type_ids=0 * token_type_ids, **inputs)
 
     # The tolerance notices a detail: where the second text begins.
-    other = logits_of(blind, tokenizer, examples, ours.max_length)
+    other = probabilities(logits_of(blind, tokenizer, examples, ours.max_length))
     assert np.abs(actual - other).max() > TOLERANCE

@@ -16,7 +16,7 @@ import pytest
 from eelbert_jax import cli
 from eelbert_jax.corpus.rows import Rows
 from eelbert_jax.errors import UserError
-from eelbert_jax.inference.load import load_pretrained
+from eelbert_jax.inference.load import load
 from eelbert_jax.jobs.pretrain import pretrain
 from eelbert_jax.objectives import masked_lm
 from eelbert_jax.training.loop import NonFiniteLoss
@@ -56,7 +56,7 @@ def losses(workdir: Path) -> list[tuple[int, float]]:
 
 
 def assert_same_params(one: Path, other: Path) -> None:
-    for left, right in zip(*(jax.tree.leaves(load_pretrained(d).params) for d in (one, other)), strict=True):
+    for left, right in zip(*(jax.tree.leaves(load(d).params) for d in (one, other)), strict=True):
         np.testing.assert_array_equal(left, right)
 
 
@@ -181,7 +181,7 @@ def test_a_non_finite_loss_stops_the_run_and_nothing_of_it_is_saved(rows_dir, tm
         pretrain(config, tmp_path)
     steps = [int(path.name) for path in (tmp_path / "checkpoints").iterdir() if path.name.isdigit()]
     if steps:
-        loaded = load_pretrained(tmp_path)
+        loaded = load(tmp_path)
         assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(loaded.params))
 
 
@@ -210,7 +210,7 @@ def test_too_many_skipped_steps_in_a_row_end_the_run_before_it_is_poisoned(rows_
     poison_losses(monkeypatch, 6, 20)
     with pytest.raises(NonFiniteLoss, match=r"Step 8 has the loss nan .* as the 2 before it"):
         pretrain(small(rows_dir, max_skipped_steps=3), tmp_path)
-    kept = load_pretrained(tmp_path)
+    kept = load(tmp_path)
     assert kept.step == 4
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(kept.params))
 
@@ -231,7 +231,7 @@ def test_an_update_that_overflows_after_a_finite_loss_is_not_saved(rows_dir, tmp
     monkeypatch.setattr(masked_lm, "make_train_step", poisoned)
     with pytest.raises(NonFiniteLoss, match="not finite after step 8"):
         pretrain(small(rows_dir), tmp_path)
-    assert load_pretrained(tmp_path).step == 4
+    assert load(tmp_path).step == 4
 
 
 def test_a_start_from_which_the_end_cannot_be_reached_is_refused(rows_dir, tmp_path):
@@ -284,7 +284,7 @@ def test_a_checkpoint_of_another_vocabulary_is_refused_and_stays_usable(rows_dir
     (other / "manifest.json").write_text(json.dumps(manifest))
     with pytest.raises(UserError, match=r"vocabulary: saved '\w+', wanted '\w+'"):
         pretrain(small(other), tmp_path / "run")
-    assert load_pretrained(tmp_path / "run").step == 4
+    assert load(tmp_path / "run").step == 4
 
 
 @pytest.mark.parametrize(
@@ -299,7 +299,7 @@ def test_a_checkpoint_of_another_model_is_refused_with_the_difference(rows_dir, 
     pretrain(small(rows_dir, total_steps=4, eval_every_steps=4), tmp_path)
     with pytest.raises(UserError, match=said):
         pretrain(small(rows_dir, **changes), tmp_path)
-    assert load_pretrained(tmp_path).step == 4
+    assert load(tmp_path).step == 4
 
 
 @pytest.mark.parametrize(

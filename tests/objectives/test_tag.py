@@ -11,7 +11,7 @@ from eelbert_jax.__main__ import main
 from eelbert_jax.datasets.encoding import IGNORED, eval_batches
 from eelbert_jax.datasets.metrics import entity_f1
 from eelbert_jax.errors import UserError
-from eelbert_jax.inference.load import load_finetuned
+from eelbert_jax.inference.load import load
 from eelbert_jax.jobs.finetune import finetune
 from eelbert_jax.objectives.examples import Split, make_batch
 from eelbert_jax.objectives.task_data import load_data, majority_scores
@@ -90,8 +90,8 @@ def test_it_learns_whole_entities(run):
     assert not result["degenerate"]
     (found,) = find_runs(str(run.parent)).finetuning
     assert found.task.endswith("train.txt")
-    model = load_finetuned(run)
-    assert model.labels == LABELS
+    model = load(run)
+    assert model.task.labels == LABELS
     assert "pooler" not in model.params["bert"]
 
 

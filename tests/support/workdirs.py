@@ -9,7 +9,7 @@ import numpy as np
 
 from eelbert_jax import cli
 from eelbert_jax.corpus.rows import Rows
-from eelbert_jax.inference.load import identity
+from eelbert_jax.model.config import identity
 from eelbert_jax.objectives.trainer import make_trainer
 from eelbert_jax.training import sharding
 from eelbert_jax.training.checkpoint import Checkpoints

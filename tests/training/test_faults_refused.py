@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from eelbert_jax.corpus.rows import Rows, row_indices
-from eelbert_jax.inference.load import load_pretrained
+from eelbert_jax.inference.load import load
 from eelbert_jax.interchange.folder import write_folder
 from eelbert_jax.training.checkpoint import Checkpoints
 from eelbert_jax.training.digests import MANIFEST_NAME
@@ -263,7 +263,7 @@ def test_what_does_not_fit_is_refused_with_the_difference(rows_dir, finished, tm
 
 def test_an_exported_model_under_another_hash_is_refused(finished, tmp_path):
     """Fault 16, where the vectors came with the model."""
-    model = load_pretrained(finished)
+    model = load(finished)
     folder = tmp_path / "exported"
     write_folder(folder, model.config, model.vocabulary, model.params, lowercase=model.lowercase)
     config = json.loads((folder / "config.json").read_text())

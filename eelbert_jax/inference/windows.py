@@ -1,0 +1,99 @@
+"""Texts longer than a model reads: overlapping windows over them, and the mean of what it says of each."""
+
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from eelbert_jax.datasets.encoding import Encoded, word_encoder
+from eelbert_jax.errors import UserError
+from eelbert_jax.vocabulary import Vocabulary
+
+
+def text_windows(
+    texts: Sequence[str], vocabulary: Vocabulary, lowercase: bool, max_length: int, stride: int
+) -> tuple[Encoded, np.ndarray]:
+    """Encode every text as windows; the last one of a text ends where the text ends, so that all are full.
+
+    Args:
+      texts: n of them.
+      vocabulary: the model's.
+      lowercase: how it reads text.
+      max_length: tokens of a window, [CLS] and [SEP] among them.
+      stride: tokens from the start of a window to that of the next.
+
+    Returns:
+      m windows, and the text of each, int32 [m].
+
+    Raises:
+      UserError: `stride` would leave tokens out.
+    """
+    room = check_stride(stride, max_length)
+    encoder = word_encoder(vocabulary, lowercase)
+    rows, text_ids = [], []
+    for number, pieces in enumerate(map(encoder.encode, texts)):
+        last = max(len(pieces) - room, 0)
+        for start in (*range(0, last, stride), last):
+            window = pieces[start : start + room]
+            rows.append(np.array([vocabulary.cls_id, *window, vocabulary.sep_id], np.int32))
+            text_ids.append(number)
+    return encoded_rows(rows, max_length, vocabulary.pad_id), np.array(text_ids, np.int32)
+
+
+def encoded_rows(rows: Sequence[np.ndarray], max_length: int, pad_id: int) -> Encoded:
+    """Return rows of `[CLS] a [SEP]`, of which nothing was cut, as `Encoded`."""
+    lengths = np.array([[len(row), 0] for row in rows], np.int32).reshape(-1, 2)
+    return Encoded(tuple(rows), lengths, max_length, pad_id, np.zeros(len(rows), np.bool_), num_empty=0)
+
+
+def mean_of_windows(values: np.ndarray, text_ids: np.ndarray, num_texts: int) -> np.ndarray:
+    """Return the mean over the windows of each text, of `values` [m, C], as [n, C]."""
+    sums = np.zeros((num_texts, *values.shape[1:]), values.dtype)
+    np.add.at(sums, text_ids, values)
+    return sums / np.bincount(text_ids, minlength=num_texts)[:, None].astype(values.dtype)
+
+
+class WordWindow(NamedTuple):
+    """Some words of a sentence, the first of them at `start`."""
+
+    sentence: int
+    start: int
+    words: Sequence[str]
+
+
+def word_windows(
+    sentences: Sequence[Sequence[str]],
+    vocabulary: Vocabulary,
+    lowercase: bool,
+    max_length: int,
+    stride: int,
+) -> Iterator[WordWindow]:
+    """Yield windows of whole words over the sentences; arguments and errors as `text_windows`."""
+    room = check_stride(stride, max_length)
+    encoder = word_encoder(vocabulary, lowercase)
+    for number, words in enumerate(sentences):
+        ends = np.cumsum([max(len(encoder.encode(word)), 1) for word in words])
+        start = 0
+        while start < len(words):
+            read = ends[start - 1] if start else 0
+            end = max(int(np.searchsorted(ends, read + room, side="right")), start + 1)
+            yield WordWindow(number, start, words[start:end])
+            if end == len(words):
+                break
+            # The next one starts with the first word that begins `stride` tokens later.
+            start = min(max(int(np.searchsorted(ends, read + stride)) + 1, start + 1), end)
+
+
+def check_stride(stride: int, max_length: int) -> int:
+    """Return the tokens of a window beside [CLS] and [SEP].
+
+    Raises:
+      UserError: `stride` is negative or would leave tokens out.
+    """
+    room = max_length - 2
+    if not 1 <= stride <= room:
+        raise UserError(
+            f"stride={stride} is not from 1 to {room}, the tokens that a window of this model has room for; "
+            "take half of that, or 0 to cut long texts."
+        )
+    return room
