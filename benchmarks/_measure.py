@@ -21,9 +21,6 @@ from types import TracebackType
 
 from eelbert_jax import memory
 
-HUGE_PAGES = {memory.TUNABLES: memory.HUGE_PAGES}
-"""Environment of every worker, ours and the others': what `eelbert` starts itself with."""
-
 UNITS = {
     "tokens/s": "tokens/s (larger is better)",
     "MB/s": "MB/s (larger is better)",
@@ -147,9 +144,7 @@ class Worker:
         """Start `script --worker CASE OPTIONS` and wait until its case is ready (imported, compiled)."""
         self.case = case
         command = [sys.executable, script, "--worker", case, *options]
-        self.process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=HUGE_PAGES | os.environ
-        )
+        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         self._answer()
 
     def turn(self) -> dict[str, float]:
@@ -180,12 +175,13 @@ class Worker:
 def serve(prepare: Callable[[], Callable[[], dict[str, float]]]) -> None:
     """Answer the parent's `Worker.turn` calls until it goes away; the worker's main loop.
 
-    Standard output is the channel, so whatever the case itself prints goes to standard error. Adds
-    `peak_bytes` to every answer. Source: ours.
+    Standard output is the channel, so whatever the case itself prints goes to standard error. Every case,
+    PyTorch's too, keeps freed memory as `eelbert` does. Adds `peak_bytes` to every answer.
 
     Args:
       prepare: builds the case and returns the function that takes one turn and returns what it measured.
     """
+    memory.keep_freed_memory()
     channel, sys.stdout = sys.stdout, sys.stderr
     turn = prepare()
     print("{}", file=channel, flush=True)

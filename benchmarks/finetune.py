@@ -11,8 +11,8 @@ turns; a turn is an epoch of batches of 32 examples of at most 128 tokens, float
                        batch to its longest example (--pad_to_max_length=False)
     padded             the same with run_glue's own default: every example padded to 128 tokens
 
-All four processes get the huge pages that `eelbert` starts itself with (`eelbert_jax.memory`), and Trainer
-its default optimizer, fused AdamW. Models start from scratch, which changes no speed; from 2,048 examples on
+All four processes keep freed memory as `eelbert` does (`eelbert_jax.memory`), and Trainer gets its default
+optimizer, fused AdamW. Models start from scratch, which changes no speed; from 2,048 examples on
 the loss has to fall, or the case fails.
 
 `--cpu_time` counts, in place of seconds on the clock, the processor's seconds for the process, on one core:

@@ -11,8 +11,8 @@ sizes, batch, rows, dropout 0.1, float32, all cores.
     masked_only        the same model in a loop as PyTorch users write it by hand for speed: encoder, gather
                        of the masked positions, head
 
-PyTorch gets its faster options: fused AdamW, scaled-dot-product attention; and all four processes get the
-huge pages that `eelbert` starts itself with (`eelbert_jax.memory`). The rows are drawn from a Zipf
+PyTorch gets its faster options: fused AdamW, scaled-dot-product attention; and all four processes keep freed
+memory as `eelbert` does (`eelbert_jax.memory`). The rows are drawn from a Zipf
 distribution, so that the loss has something to learn; it has to fall, or the case fails.
 """
 

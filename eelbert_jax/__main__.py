@@ -41,8 +41,8 @@ def main(argv: list[str] | None = None) -> int:
             print(cli.job_help(name))
             return 0
         os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(COMPILED))
-        if argv is None:
-            memory.restart_with_huge_pages()
+        if argv is None and memory.steps_run_on_cpu():
+            memory.keep_freed_memory()
         importlib.import_module(f"eelbert_jax.jobs.{name}").main(rest)
         sys.stdout.flush()
     except UserError as error:
