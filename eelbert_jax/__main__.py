@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 from eelbert_jax import cli, memory
-from eelbert_jax.errors import NotMet, Preempted, UserError, unknown
+from eelbert_jax.errors import NotMet, Preempted, UserError, absent_platform, unknown
 
 COMPILED = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "eelbert_jax" / "compiled"
 """Where compiled programs are kept for the next process, unless JAX_COMPILATION_CACHE_DIR names a place."""
@@ -46,8 +46,7 @@ def main(argv: list[str] | None = None) -> int:
         importlib.import_module(f"eelbert_jax.jobs.{name}").main(rest)
         sys.stdout.flush()
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+        return _bad_input(error)
     except NotMet as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
@@ -59,7 +58,17 @@ def main(argv: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
+    except (RuntimeError, AssertionError) as error:
+        meaning = absent_platform(error)
+        if meaning is None:
+            raise
+        return _bad_input(meaning)
     return 0
+
+
+def _bad_input(error: UserError) -> int:
+    print(f"error: {error}", file=sys.stderr)
+    return 2
 
 
 if __name__ == "__main__":

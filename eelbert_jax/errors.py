@@ -1,6 +1,8 @@
 """How a job ends early: input that a user can mend, a machine that asks for its end or does not come."""
 
 import difflib
+import os
+import traceback
 from collections.abc import Iterable
 
 
@@ -33,3 +35,34 @@ def unknown(what: str, got: str, known: Iterable[str]) -> UserError:
     near = difflib.get_close_matches(got, legal, n=1, cutoff=0.5)
     hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(legal) or 'none'}."
     return UserError(f"Unknown {what} {got!r}; {hint}")
+
+
+_ABSENT = (
+    "is not in the list of known backends",
+    "Failed to open libtpu",
+    "Unknown backend",
+    "provides no devices",
+)
+"""What JAX says of a platform without plugin or device."""
+
+
+def absent_platform(error: BaseException) -> UserError | None:
+    """Return what an error of JAX means where a platform was asked for that is not here; None of any other.
+
+    A platform that fails otherwise may come back (another process holds it, a host is slow): that stays a
+    crash, after which launchers start again.
+    """
+    named = [name for name in ("JAX_PLATFORMS", "JAX_PLATFORM_NAME") if os.environ.get(name)]
+    if not named or not isinstance(error, RuntimeError | AssertionError):
+        return None
+    frames = traceback.extract_tb(error.__traceback__)
+    if not frames or not frames[-1].filename.endswith("xla_bridge.py"):
+        return None
+    # Of a GPU that is not there JAX only asserts that it has found some platform.
+    if isinstance(error, RuntimeError) and not any(text in str(error) for text in _ABSENT):
+        return None
+    return UserError(
+        f"{named[0]}={os.environ[named[0]]} asks for a platform that this machine or this installation does "
+        f"not have ({error or 'no device found'}). Unset {named[0]} to run on what is here, or install JAX's "
+        "plugin: pip install 'eelbert_jax[cuda]' or 'eelbert_jax[tpu]'."
+    )

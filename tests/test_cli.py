@@ -273,3 +273,43 @@ def test_every_folder_of_the_package_is_installed():
         ".".join(c.parts) for c in configs
     }
     assert set(listed) == expected
+
+
+PLATFORMS = [("JAX_PLATFORMS", "cuda"), ("JAX_PLATFORMS", "nosuch"), ("JAX_PLATFORM_NAME", "nosuch")]
+"""No test machine has the second; of the first JAX only asserts that it found something."""
+
+
+@pytest.mark.parametrize(("name", "value"), PLATFORMS)
+def test_a_platform_that_is_not_here_is_bad_input(name, value):
+    if value == "cuda" and Path("/dev/nvidia0").exists():
+        pytest.skip("this machine has a GPU")
+    environment = {key: word for key, word in os.environ.items() if key not in dict(PLATFORMS)}
+    done = subprocess.run(
+        [sys.executable, "-m", "eelbert_jax", "plan", "--config=configs/pretrain.py:micro"],
+        cwd=ROOT,
+        env={**environment, name: value},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 2, done.stderr
+    *_, last = done.stderr.splitlines()
+    assert last.startswith(f"error: {name}={value} asks for a platform that this machine")
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("file", "error"),
+    [
+        ("jax/_src/xla_bridge.py", "Unable to initialize backend 'tpu': ABORTED: The TPU is already in use"),
+        ("jobs/pretrain.py", "Backend 'tpu' is not in the list of known backends"),
+    ],
+)
+def test_a_platform_that_may_come_back_and_other_errors_stay_crashes(monkeypatch, file, error):
+    def fail(words):
+        exec(compile(f"raise RuntimeError({error!r})", file, "exec"))
+
+    monkeypatch.setenv("JAX_PLATFORMS", "tpu")
+    stand_in_job(monkeypatch, fail)
+    with pytest.raises(RuntimeError, match="tpu"):
+        main(["pretrain"])

@@ -16,7 +16,7 @@ from collections.abc import Iterator, Mapping
 
 import jax
 
-from eelbert_jax.errors import NotMet, Preempted, UserError
+from eelbert_jax.errors import NotMet, Preempted, UserError, absent_platform
 
 COORDINATOR = "JAX_COORDINATOR_ADDRESS"
 NUM_PROCESSES = "JAX_NUM_PROCESSES"
@@ -293,7 +293,7 @@ def _not_met(membership: Membership, seconds: int) -> str:
 
 def _exit_status(error: BaseException) -> int:
     """Return the status of a process that ends by `error`, the same as of a process alone."""
-    if isinstance(error, UserError):
+    if isinstance(error, UserError) or absent_platform(error):
         return 2
     return 130 if isinstance(error, KeyboardInterrupt) else 1
 
