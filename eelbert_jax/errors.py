@@ -63,6 +63,6 @@ def absent_platform(error: BaseException) -> UserError | None:
         return None
     return UserError(
         f"{named[0]}={os.environ[named[0]]} asks for a platform that this machine or this installation does "
-        f"not have ({error or 'no device found'}). Unset {named[0]} to run on what is here, or install JAX's "
-        "plugin: pip install 'eelbert_jax[cuda]' or 'eelbert_jax[tpu]'."
+        f"not have ({str(error) or 'no such device was found'}). Unset {named[0]} to run on what is here, or "
+        "install JAX's plugin: pip install 'eelbert_jax[cuda]' or 'eelbert_jax[tpu]'."
     )

@@ -372,6 +372,16 @@ def test_slurm_requeues_what_was_preempted_and_tries_a_crash_again(tmp_path, sta
     assert (tmp_path / "log").read_text().splitlines() == log
 
 
+def test_slurm_does_not_repeat_what_one_task_found_to_be_bad_input(tmp_path):
+    """The others, who wait for it in vain, are killed, and srun ends with the highest status."""
+    log = tmp_path / "log"
+    code = f'echo run >> {log}; echo "srun: error: host1: task 0: Exited with exit code 2" >&2; exit 137'
+    done = launch("slurm.sbatch", *TRAIN, path=programs(tmp_path, srun=code), SLURM_JOB_ID="7")
+    assert done.returncode == 2
+    assert log.read_text() == "run\n"
+    assert "task 0: Exited with exit code 2" in done.stderr
+
+
 def test_slurm_waits_for_the_tasks_when_it_is_told_to_end(tmp_path):
     """Slurm may send SIGTERM to the batch script too, while the tasks still save."""
     log = tmp_path / "log"
