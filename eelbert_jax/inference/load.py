@@ -45,7 +45,7 @@ def _load_folder(path: Path, encoder_only: bool) -> Model:
         constants=bert.constants(config, found.vocabulary),
         lowercase=found.lowercase,
         step=None,
-        task=None,
+        task=found.task,
     )
 
 

@@ -162,8 +162,9 @@ class Model:
         task = self.require_task("classify", "regress")
         first = _texts(texts, "classify")
         second = None if second_texts is None else _texts(second_texts, "classify")
-        if (second is not None) != task.reads_pairs or (second is not None and len(first) != len(second)):
-            wanted = "as many second texts as texts" if task.reads_pairs else "one list of texts"
+        takes_pairs = second is not None if self.is_imported else task.reads_pairs  # a folder does not say
+        if (second is not None) != takes_pairs or (second is not None and len(first) != len(second)):
+            wanted = "as many second texts as texts" if takes_pairs else "one list of texts"
             got = f" and {len(second)}" if second is not None else ""
             raise UserError(f"A model for {task.name} reads {wanted}; got {len(first)}{got}.")
         encoded, text_ids = self._encode(first, second, stride)

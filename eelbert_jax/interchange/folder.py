@@ -1,16 +1,14 @@
-"""Read and write a model as a folder in the Hugging Face layout.
-
-    config.json, model.safetensors, vocab.txt, tokenizer_config.json
+"""Read and write a model as a folder in the Hugging Face layout: config.json, model.safetensors, vocab.txt.
 
 Plain transformers loads what `write_folder` wrote, and `read_folder` reads what transformers saved of a BERT.
-A hashed model is written with its vectors as the table; config.json then also holds, under "eelbert_jax", the
-hash that they follow from, which transformers ignores and `read_folder` takes up. Leaves the names of
-parameters to `eelbert_jax.interchange.hf`.
+A hashed model is written with its vectors as the table; what transformers ignores, the hash that they follow
+from and what the model was fine-tuned for, stands in config.json under "eelbert_jax".
 """
 
 import dataclasses
 import json
-from collections.abc import Mapping, Sequence
+import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,21 +16,37 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from safetensors import SafetensorError
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import load_file, save
 
+from eelbert_jax.datasets.tasks import TaskRecord
 from eelbert_jax.errors import UserError
 from eelbert_jax.hashing.spec import HashSpec
-from eelbert_jax.interchange.hf import SHARED_FIELDS, WORD_EMBEDDINGS, from_hf, full_names, hf_config, to_hf
+from eelbert_jax.interchange.hf import (
+    SHARED_FIELDS,
+    VOCABULARY_TENSORS,
+    WORD_EMBEDDINGS,
+    from_hf,
+    full_names,
+    hf_config,
+    to_hf,
+)
+from eelbert_jax.interchange.tokenizer_files import (
+    SETTINGS,
+    VOCABULARY,
+    read_object,
+    read_tokenizer,
+    tokenizer_settings,
+)
 from eelbert_jax.model.bert import BertForMaskedLM, BertForSequenceClassification
 from eelbert_jax.model.config import BertConfig
 from eelbert_jax.model.embeddings import embedding_constants
-from eelbert_jax.vocabulary import Vocabulary, load_vocabulary, save_vocabulary
+from eelbert_jax.vocabulary import Vocabulary, save_vocabulary
+from eelbert_jax.workdir import write_whole
 
-CONFIG, WEIGHTS = "config.json", "model.safetensors"
-VOCABULARY, TOKENIZER = "vocab.txt", "tokenizer_config.json"
-UNREAD_WEIGHTS = ("pytorch_model.bin", "model.safetensors.index.json")
-OURS = "eelbert_jax"
-"""Key of config.json: {"embedding": KIND, "hash": {...}}."""
+CONFIG, WEIGHTS, INDEX = "config.json", "model.safetensors", "model.safetensors.index.json"
+PICKLED = "pytorch_model.bin"
+EXTRAS = "eelbert_jax"
+"""Key of config.json: {"embedding": KIND, "hash": {...}, "task": {...}}, each where there is one."""
 
 REQUIRED_FIELDS = SHARED_FIELDS[:5]
 """Sizes without which there is no model; a field left out of the others has the published default."""
@@ -46,8 +60,8 @@ ENCODER = {
 }
 """What config.json may leave out but not contradict: the one architecture there is here."""
 
-NOT_OURS = (r"cls\.seq_relationship\..*",)
-HEADS = (r"cls\..*", r"classifier\..*")
+CLASSIFIERS = {"BertForSequenceClassification": "classify", "BertForTokenClassification": "tag"}
+"""Heads called `classifier` that are read; others of that name (multiple choice) answer something else."""
 
 
 class Imported(NamedTuple):
@@ -59,57 +73,59 @@ class Imported(NamedTuple):
       params: float32 numpy arrays: "bert", with "pooler" where the folder has one, and the heads that it has:
         "cls" (MLM), "classifier" (`config.num_labels` classes).
       lowercase: how text is read.
+      task: of the classifier; whether it reads pairs is known of our own folders alone.
     """
 
     config: BertConfig
     vocabulary: Vocabulary
     params: dict[str, Any]
     lowercase: bool
+    task: TaskRecord | None
 
 
 def is_folder(path: str | Path) -> bool:
     """Whether `path` looks like a folder in the Hugging Face layout, and not like one of our runs.
 
-    Both have a config.json; only theirs has weights beside it or a "model_type" in it. Source: ours.
+    Both have a config.json; only the former has weights beside it or a "model_type" in it.
     """
     path = Path(path)
-    if any((path / name).is_file() for name in (WEIGHTS, *UNREAD_WEIGHTS)):
+    if any((path / name).is_file() for name in (WEIGHTS, INDEX, PICKLED)):
         return True
-    return (path / CONFIG).is_file() and "model_type" in _read_json(path / CONFIG)
+    return (path / CONFIG).is_file() and "model_type" in read_object(path / CONFIG)
 
 
 def read_folder(path: str | Path, *, heads: bool = True) -> Imported:
-    """Read a BERT.
+    """Read a BERT; say on stderr what is left out: other heads, and rows of the table without a token.
 
     Args:
       path: the folder.
-      heads: read the MLM head and the classifier too, where there are any. The head for next-sentence
-        prediction is left out always.
+      heads: read the MLM head and the classifier too, where there are any.
 
     Raises:
-      UserError: a file is missing or cannot be read, the model is no BERT, names or shapes of its parameters
-        are not those that its config.json describes, or its vectors are not those of its hash.
+      UserError: a file is missing or cannot be read, the model is no BERT, names or shapes of its encoder are
+        not those that its config.json describes, or its vectors are not those of its hash.
     """
     path = Path(path)
-    values = _read_json(path / CONFIG)
+    values = read_object(path / CONFIG)
     state = full_names(_read_weights(path))
-    vocabulary = load_vocabulary(path / VOCABULARY)
+    vocabulary, lowercase = read_tokenizer(path)
     config = _bert_config(path / CONFIG, values)
-    if vocabulary.size != config.vocab_size:
-        raise UserError(
-            f"{path / VOCABULARY} has {vocabulary.size} tokens, but {CONFIG} says vocab_size="
-            f"{config.vocab_size}; put the model's own vocabulary there."
-        )
-    if heads and "classifier.weight" in state:
+    kind = _classifier_kind(values) if heads else None
+    read_heads = [*(["cls.predictions."] if heads else []), *(["classifier."] if kind else [])]
+    state = _without_other_heads(path, state, ("bert.", *read_heads))
+    task = None
+    if kind is not None and "classifier.weight" in state:
         config = dataclasses.replace(config, num_labels=len(state["classifier.weight"]))
-    if not config.has_trained_table:
+        task = _task(values, kind, config)
+    if config.has_trained_table:
+        config = _fit_table(path, state, config, vocabulary)
+    else:
         _take_vectors(path, state, config, vocabulary)
-    ignore = NOT_OURS if heads else (*NOT_OURS, *HEADS)
     try:
-        params = from_hf(state, config, _shapes(config, state, heads), ignore)
+        params = from_hf(state, config, _shapes(config, state))
     except UserError as error:
         raise UserError(f"{path / WEIGHTS}: {error}") from error
-    return Imported(config, vocabulary, params, _lowercase(path / TOKENIZER))
+    return Imported(config, vocabulary, params, lowercase, task)
 
 
 def write_folder(
@@ -119,7 +135,7 @@ def write_folder(
     params: Mapping[str, Any],
     *,
     lowercase: bool,
-    labels: Sequence[str] = (),
+    task: TaskRecord | None = None,
 ) -> None:
     """Write a model so that plain transformers loads it.
 
@@ -131,73 +147,74 @@ def write_folder(
       vocabulary: its tokens, V of them.
       params: of any model of `eelbert_jax.model.bert`.
       lowercase: how text is read.
-      labels: names of the classes in the order of the outputs; () where there are none.
+      task: what it was fine-tuned for.
 
     Raises:
       UserError: the folder holds such files or cannot be written, or there is not one label for each class.
     """
     path = Path(path)
-    taken = [name for name in (CONFIG, WEIGHTS, VOCABULARY, TOKENIZER) if (path / name).exists()]
+    taken = [name for name in (CONFIG, WEIGHTS, VOCABULARY, SETTINGS) if (path / name).exists()]
     if taken:
         raise UserError(f"{path} already holds {', '.join(taken)}; name an empty folder.")
-    if labels and len(labels) != config.num_labels:
-        raise UserError(f"{len(labels)} labels for {config.num_labels} classes; name every class.")
+    if task is not None and max(len(task.labels), 1) != config.num_labels:
+        raise UserError(f"{len(task.labels)} labels for {config.num_labels} classes; name every class.")
     vectors = None if config.has_trained_table else _vectors(config, vocabulary)
     state = {name: np.ascontiguousarray(array) for name, array in to_hf(params, config, vectors).items()}
-    values = {**hf_config(config), "architectures": [_architecture(params)]}
-    if labels:
-        values["id2label"] = {str(i): label for i, label in enumerate(labels)}
-        values["label2id"] = {label: i for i, label in enumerate(labels)}
-    if config.embedding != "table":
-        values[OURS] = {"embedding": config.embedding, "hash": config.hash.to_dict()}
-    tokenizer = {
-        "tokenizer_class": "BertTokenizer",
-        "do_lower_case": lowercase,
-        "model_max_length": config.max_position_embeddings,
-    }
     try:
         path.mkdir(parents=True, exist_ok=True)
-        save_file(state, path / WEIGHTS, metadata={"format": "pt"})
-        save_vocabulary(vocabulary, path / VOCABULARY)
-        (path / TOKENIZER).write_text(json.dumps(tokenizer, indent=2) + "\n", encoding="utf-8")
-        (path / CONFIG).write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
-    except (OSError, SafetensorError) as error:
+    except OSError as error:
         raise UserError(
             f"Cannot write a model to {path} ({error}); choose a folder you may write."
         ) from error
+    settings = tokenizer_settings(lowercase, config.max_position_embeddings)
+    write_whole(path / WEIGHTS, save(state, metadata={"format": "pt"}))
+    save_vocabulary(vocabulary, path / VOCABULARY)
+    write_whole(path / SETTINGS, json.dumps(settings, indent=2) + "\n")
+    write_whole(path / CONFIG, json.dumps(_config_values(config, params, task), indent=2) + "\n")
 
 
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(
-            f"{path} cannot be read as JSON ({error}); a model in the Hugging Face layout has {CONFIG}, "
-            f"{WEIGHTS}, {VOCABULARY} and {TOKENIZER}."
-        ) from error
-    if not isinstance(values, dict):
-        raise UserError(f"{path} holds no JSON object; restore the file.")
-    return values
+def _config_values(config: BertConfig, params: Mapping[str, Any], task: TaskRecord | None) -> dict[str, Any]:
+    """Return what config.json says of a model."""
+    values = {**hf_config(config), "architectures": [_architecture(params)]}
+    extras: dict[str, Any] = {}
+    if config.embedding != "table":
+        extras |= {"embedding": config.embedding, "hash": config.hash.to_dict()}
+    if task is not None:
+        extras["task"] = task.to_dict()
+        if task.labels:
+            values["id2label"] = {str(i): label for i, label in enumerate(task.labels)}
+            values["label2id"] = {label: i for i, label in enumerate(task.labels)}
+    return values | ({EXTRAS: extras} if extras else {})
 
 
 def _read_weights(path: Path) -> dict[str, np.ndarray]:
-    """Return the state dict, names as they are."""
-    if not (path / WEIGHTS).is_file():
-        there = [name for name in UNREAD_WEIGHTS if (path / name).is_file()]
-        found = f"has {' and '.join(there)}, which is not read" if there else "has no weights"
-        raise UserError(
-            f"{path} {found}; expected one {WEIGHTS}. Load the model with transformers and save it in one "
-            "piece: model.save_pretrained(DIR)."
-        )
-    try:
-        return load_file(path / WEIGHTS)
-    except (OSError, SafetensorError) as error:
-        raise UserError(f"{path / WEIGHTS} cannot be read ({error}); fetch or write it again.") from error
+    """Return the state dict, names as they are; of a large model it lies in several files."""
+    names = [WEIGHTS]
+    if (path / INDEX).is_file() and not (path / WEIGHTS).is_file():
+        names = sorted(set(read_object(path / INDEX).get("weight_map", {}).values()))
+    state: dict[str, np.ndarray] = {}
+    for name in names:
+        if not (path / name).is_file():
+            found = f"has {PICKLED}, which is not read" if (path / PICKLED).is_file() else f"has no {name}"
+            raise UserError(
+                f"{path} {found}. Load the model with transformers and save it again: "
+                "model.save_pretrained(DIR)."
+            )
+        try:
+            state |= load_file(path / name)
+        except (OSError, SafetensorError) as error:
+            raise UserError(f"{path / name} cannot be read ({error}); fetch or write it again.") from error
+    return state
 
 
 def _bert_config(path: Path, values: Mapping[str, Any]) -> BertConfig:
     """Return the configuration that a config.json describes."""
-    _require(path, values, ENCODER)
+    for name, expected in ENCODER.items():
+        if values.get(name, expected) != expected:
+            raise UserError(
+                f"{path}: {name} is {values[name]!r}, expected {expected!r}; a BERT as published is "
+                "read, and nothing else."
+            )
     missing = [name for name in REQUIRED_FIELDS if name not in values]
     if missing:
         raise UserError(f"{path} has no {', '.join(missing)}; expected the configuration of a BERT.")
@@ -210,39 +227,66 @@ def _bert_config(path: Path, values: Mapping[str, Any]) -> BertConfig:
                 raise UserError(f"{path}: {field.name} is {value!r}; expected a number.")
             fields[field.name] = value
     fields["embedding"] = "table"
+    extras = values.get(EXTRAS, {})
     try:
-        if OURS in values:
-            if not isinstance(values[OURS], dict) or set(values[OURS]) != {"embedding", "hash"}:
-                raise UserError(f'{OURS} is {values[OURS]!r}; expected {{"embedding": ..., "hash": ...}}.')
-            fields["embedding"] = values[OURS]["embedding"]
-            fields["hash"] = HashSpec.from_dict(values[OURS]["hash"])
+        if not isinstance(extras, dict) or ("embedding" in extras) != ("hash" in extras):
+            raise UserError(f'{EXTRAS} is {extras!r}; expected {{"embedding": ..., "hash": ...}}.')
+        if "hash" in extras:
+            fields |= {"embedding": extras["embedding"], "hash": HashSpec.from_dict(extras["hash"])}
         return BertConfig(**fields)
     except UserError as error:
         raise UserError(f"{path}: {error}") from error
 
 
-def _lowercase(path: Path) -> bool:
-    """Return how a tokenizer_config.json says that text is read."""
-    values = _read_json(path)
-    if "do_lower_case" not in values or not isinstance(values["do_lower_case"], bool):
+def _classifier_kind(values: Mapping[str, Any]) -> str | None:
+    """Return what the head called `classifier` is for; None for one that is not read."""
+    if values.get("problem_type") == "multi_label_classification":
+        return None
+    return CLASSIFIERS.get((values.get("architectures") or [""])[0])
+
+
+def _task(values: Mapping[str, Any], kind: str, config: BertConfig) -> TaskRecord:
+    """Return what a classifier was fine-tuned for; classes without a name are called as transformers does."""
+    extras = values.get(EXTRAS, {})
+    if "task" in extras:
+        return TaskRecord.from_dict(extras["task"])
+    named = values.get("id2label") or {}
+    labels = [str(named.get(str(i), f"LABEL_{i}")) for i in range(config.num_labels)]
+    if kind == "classify" and config.num_labels == 1:
+        kind, labels = "regress", []
+    return TaskRecord("a folder's task", kind, tuple(labels), False, config.max_position_embeddings)
+
+
+def _without_other_heads(
+    path: Path, state: dict[str, np.ndarray], prefixes: tuple[str, ...]
+) -> dict[str, np.ndarray]:
+    """Return the tensors whose names begin so; say which parts are left out."""
+    kept = {name: array for name, array in state.items() if name.startswith(prefixes)}
+    left_out = sorted({name.rpartition(".")[0] for name in state.keys() - kept.keys()})
+    if left_out:
+        print(f"{path}: read without {', '.join(left_out)}.", file=sys.stderr)
+    return kept
+
+
+def _fit_table(
+    path: Path, state: dict[str, np.ndarray], config: BertConfig, vocabulary: Vocabulary
+) -> BertConfig:
+    """Cut rows off that no token has: tables are padded to a multiple of 8 or more for speed.
+
+    Raises:
+      UserError: the table is not of the size that config.json says, or has fewer rows than there are tokens.
+    """
+    rows = len(state.get(WORD_EMBEDDINGS, ()))
+    if rows != config.vocab_size or rows < vocabulary.size:
         raise UserError(
-            f'{path} does not say how text is read: add "do_lower_case": true (uncased) or false (cased).'
+            f"{path} has {vocabulary.size} tokens and {rows} rows of word embeddings, but {CONFIG} says "
+            f"vocab_size={config.vocab_size}; put the model's own files there."
         )
-    _require(path, values, {"tokenize_chinese_chars": True})
-    lowercase = values["do_lower_case"]
-    if "strip_accents" in values and values["strip_accents"] not in (None, lowercase):
-        raise UserError(f"{path}: accents are stripped with lowercasing or not at all; no mix is read here.")
-    return lowercase
-
-
-def _require(path: Path, values: Mapping[str, Any], expected: Mapping[str, Any]) -> None:
-    """Raise a `UserError` unless `values` agree with `expected` where they say anything."""
-    for name, value in expected.items():
-        if name in values and values[name] != value:
-            raise UserError(
-                f"{path}: {name} is {values[name]!r}, expected {value!r}; a BERT as published is read, and "
-                "nothing else."
-            )
+    if rows > vocabulary.size:
+        print(f"{path}: {rows - vocabulary.size} padded rows of the table have no token.", file=sys.stderr)
+        for name in VOCABULARY_TENSORS & state.keys():
+            state[name] = state[name][: vocabulary.size]
+    return dataclasses.replace(config, vocab_size=vocabulary.size)
 
 
 def _vectors(config: BertConfig, vocabulary: Vocabulary) -> np.ndarray:
@@ -258,23 +302,24 @@ def _take_vectors(
     if WORD_EMBEDDINGS not in state or not np.array_equal(state.pop(WORD_EMBEDDINGS), expected):
         raise UserError(
             f"{path / WEIGHTS}: the word embeddings are not the vectors of the hash in {CONFIG}: trained "
-            f'since, or of another vocabulary. Remove "{OURS}" from {CONFIG} to read them as a trained table.'
+            f'since, or of another vocabulary. Remove "hash" and "embedding" from "{EXTRAS}" in {CONFIG} to '
+            "read them as a trained table."
         )
 
 
-def _shapes(config: BertConfig, state: Mapping[str, np.ndarray], heads: bool) -> dict[str, Any]:
+def _shapes(config: BertConfig, state: Mapping[str, np.ndarray]) -> dict[str, Any]:
     """Return the shapes of the parameters that `state` has a part of, whole parts."""
 
-    def shapes_of(model) -> dict[str, Any]:
+    def shapes_of(model: Any) -> dict[str, Any]:
         return jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 1), jnp.int32))["params"]
 
     shapes = dict(shapes_of(BertForSequenceClassification(config)))
     shapes["bert"] = dict(shapes["bert"])
     if not any(name.startswith("bert.pooler.") for name in state):
         del shapes["bert"]["pooler"]
-    if not heads or not any(name.startswith("classifier.") for name in state):
+    if not any(name.startswith("classifier.") for name in state):
         del shapes["classifier"]
-    if heads and any(name.startswith("cls.predictions.") for name in state):
+    if any(name.startswith("cls.predictions.") for name in state):
         shapes["cls"] = shapes_of(BertForMaskedLM(config))["cls"]
     return shapes
 

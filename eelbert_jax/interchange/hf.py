@@ -1,11 +1,11 @@
 """Rename parameters between our tree and a Hugging Face BERT state dict, both ways.
 
 The two differ in the names of leaves, in the orientation of dense kernels and in where a layer's number
-stands; nothing else. Pure functions on dicts of arrays: leaves files to its callers.
+stands; nothing else. Pure functions on dicts of arrays.
 """
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -19,6 +19,8 @@ from eelbert_jax.model.encoder import stack_layers, unstack_layers
 WORD_EMBEDDINGS = "bert.embeddings.word_embeddings.weight"
 DECODER, DECODER_BIAS = "cls.predictions.decoder.weight", "cls.predictions.decoder.bias"
 BIAS = "cls.predictions.bias"
+VOCABULARY_TENSORS = {WORD_EMBEDDINGS, DECODER, DECODER_BIAS, BIAS}
+"""With a row or an entry for every token."""
 # A state dict saved from a live torch module holds a tied tensor under both of its names.
 ALIASES = {DECODER_BIAS: BIAS, DECODER: WORD_EMBEDDINGS}
 # Of the first published checkpoints: TensorFlow's LayerNorm names, and a buffer that is no parameter.
@@ -46,7 +48,6 @@ def hf_config(config: BertConfig) -> dict[str, Any]:
     """Return the fields of the Hugging Face `BertConfig` that describes the same encoder.
 
     A hashed embedding is no field of it: exported, it is a table that the decoder is not tied to.
-    Source: ours.
     """
     shared = {name: getattr(config, name) for name in SHARED_FIELDS}
     return {
@@ -89,16 +90,13 @@ def to_hf(
     return state
 
 
-def from_hf(
-    state: Mapping[str, np.ndarray], config: BertConfig, like: Mapping[str, Any], ignore: Iterable[str] = ()
-) -> dict[str, Any]:
+def from_hf(state: Mapping[str, np.ndarray], config: BertConfig, like: Mapping[str, Any]) -> dict[str, Any]:
     """Return the parameters that a Hugging Face state dict holds; both sides must match exactly.
 
     Args:
       state: arrays by name, understood as `full_names` does.
       config: of the model to fill.
       like: its parameters or their shapes, as `jax.eval_shape(model.init, key, input_ids)["params"]` gives.
-      ignore: regular expressions; names of `state` that one of them matches in full are left out.
 
     Returns:
       A tree like `like`, of float32 numpy arrays.
@@ -107,9 +105,7 @@ def from_hf(
       UserError: names are missing or left over, or shapes differ; the message lists all of them.
     """
     expected = jax.eval_shape(lambda tree: _flatten(tree, config), like)
-    patterns = [re.compile(pattern) for pattern in ignore]
     given = {name: np.asarray(array) for name, array in full_names(state).items()}
-    given = {name: array for name, array in given.items() if not any(p.fullmatch(name) for p in patterns)}
     names = {_hf_name(path): path for path in expected}
     given = _without_aliases(given, names)
     _require_match(given, {name: _hf_shape(path, expected[path].shape) for name, path in names.items()})
@@ -121,7 +117,7 @@ def full_names(state: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Return a state dict under the names of a model with a head, without buffers.
 
     Understood are the first published checkpoints' names of LayerNorm, and those of an encoder saved alone,
-    which lack `bert.`. Source: ours.
+    which lack `bert.`.
     """
     renamed = {_new_name(name): array for name, array in state.items()}
     return {name: array for name, array in renamed.items() if name not in BUFFERS}
@@ -205,6 +201,6 @@ def _require_match(given: Mapping[str, np.ndarray], expected: Mapping[str, tuple
     ]
     if complaints:
         raise UserError(
-            "The checkpoint does not fit the model; choose the configuration it was made with, or name what "
-            "to leave out in `ignore`.\n  " + "\n  ".join(complaints)
+            "The weights do not fit the model; give them the config.json that they were saved with.\n  "
+            + "\n  ".join(complaints)
         )

@@ -11,6 +11,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from eelbert_jax import cli
+from eelbert_jax.datasets.tasks import TaskRecord
 from eelbert_jax.errors import UserError
 from eelbert_jax.inference.load import load
 from eelbert_jax.interchange.folder import is_folder, read_folder, write_folder
@@ -41,12 +42,19 @@ def random_params(model):
     return jax.tree.map_with_path(draw, shapes)
 
 
-def write(path, model_class=bert.BertForMaskedLM, **changes):
+def write(path, model_class=bert.BertForMaskedLM, task=None, **changes):
     """Write a model of random parameters and return its config and parameters."""
     config = micro(**changes)
     params = random_params(model_class(config))
-    write_folder(path, config, VOCABULARY, params, lowercase=False)
+    write_folder(path, config, VOCABULARY, params, lowercase=False, task=task)
     return config, params
+
+
+def change(folder, edit_state):
+    """Rewrite the weights of a folder."""
+    state = load_file(folder / MODEL)
+    edit_state(state)
+    save_file(state, folder / MODEL)
 
 
 def edit(path, **changes):
@@ -112,14 +120,6 @@ def test_an_encoder_saved_alone_is_read(tmp_path):
         load(tmp_path).fill_mask(["[MASK]"])
 
 
-def test_a_head_for_next_sentences_is_left_out(tmp_path):
-    _, params = write(tmp_path)
-    state = load_file(tmp_path / MODEL)
-    state["cls.seq_relationship.weight"] = np.zeros((2, 32), np.float32)
-    save_file(state, tmp_path / MODEL)
-    jax.tree.map(np.testing.assert_array_equal, read_folder(tmp_path).params, params)
-
-
 @pytest.mark.parametrize("dtype", [np.float16, jnp.bfloat16])
 def test_half_precision_is_read_as_float32(tmp_path, dtype):
     _, params = write(tmp_path)
@@ -161,7 +161,7 @@ def test_runs_are_told_from_folders(tmp_path):
         ({"hidden_size": None}, "has no hidden_size"),
         ({"num_hidden_layers": "2"}, "num_hidden_layers is '2'"),
         ({"num_attention_heads": 5}, r"config\.json: hidden_size=32 is no multiple"),
-        ({"vocab_size": 15}, r"has 14 tokens, but config\.json says vocab_size=15"),
+        ({"vocab_size": 15}, r"has 14 tokens and 14 rows .* but config\.json says vocab_size=15"),
         ({"intermediate_size": 128}, r"dense\.weight is \[64, 32\], the model has \[128, 32\]"),
         ({"num_hidden_layers": 2}, r"missing: bert\.encoder\.layer\.1\."),
         ({"eelbert_jax": {"embedding": "ngram_hash"}}, "eelbert_jax is"),
@@ -177,9 +177,8 @@ def test_a_config_of_something_else_is_refused(tmp_path, changes, said):
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"do_lower_case": None}, 'add "do_lower_case"'),
         ({"strip_accents": True}, "accents"),
-        ({"tokenize_chinese_chars": False}, "tokenize_chinese_chars is False"),
+        ({"tokenize_chinese_chars": False}, "tokenize_chinese_chars is off"),
     ],
 )
 def test_a_tokenizer_that_reads_otherwise_is_refused(tmp_path, changes, said):
@@ -189,6 +188,153 @@ def test_a_tokenizer_that_reads_otherwise_is_refused(tmp_path, changes, said):
         read_folder(tmp_path)
 
 
+def whole_tokenizer(lowercase, **changes):
+    """Return a tokenizer.json as the library of tokenizers writes it."""
+    values = json.loads(make_tokenizer(VOCABULARY, lowercase, special_tokens=True).to_str())
+    return json.dumps({**values, **changes})
+
+
+@pytest.mark.parametrize("lowercase", [True, False])
+@pytest.mark.parametrize("settings", [None, {"backend": "tokenizers", "strip_accents": None}])
+def test_a_tokenizer_in_one_file_is_read(tmp_path, lowercase, settings):
+    write(tmp_path)
+    (tmp_path / "vocab.txt").unlink()
+    (tmp_path / "tokenizer_config.json").unlink()
+    (tmp_path / "tokenizer.json").write_text(whole_tokenizer(lowercase))
+    if settings is not None:
+        (tmp_path / "tokenizer_config.json").write_text(json.dumps(settings))
+    found = read_folder(tmp_path)
+    assert found.vocabulary == VOCABULARY
+    assert found.lowercase is lowercase
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"model": {"type": "BPE"}}, "is of a BPE tokenizer"),
+        ({"normalizer": {"type": "Lowercase"}}, "WordPiece tokenizer with Lowercase and BertPreTokenizer"),
+        ({"pre_tokenizer": None}, "with BertNormalizer and None; expected BERT's"),
+        ({"added_tokens": [{"content": "<new>", "id": 99}]}, "ids of its 15 tokens are not 0 to 14"),
+    ],
+)
+def test_a_tokenizer_of_another_kind_is_refused(tmp_path, changes, said):
+    write(tmp_path)
+    (tmp_path / "vocab.txt").unlink()
+    (tmp_path / "tokenizer.json").write_text(whole_tokenizer(True, **changes))
+    with pytest.raises(UserError, match=said):
+        read_folder(tmp_path)
+
+
+def test_without_a_word_on_case_the_vocabulary_decides(tmp_path):
+    for name, tokens, lowercase in (("uncased", WORDS, True), ("cased", (*WORDS[:-1], "Paris"), False)):
+        vocabulary = Vocabulary((*SPECIAL_TOKENS, *tokens))
+        params = random_params(bert.BertForMaskedLM(micro()))
+        write_folder(tmp_path / name, micro(), vocabulary, params, lowercase=not lowercase)
+        (tmp_path / name / "tokenizer_config.json").unlink()
+        assert read_folder(tmp_path / name).lowercase is lowercase
+
+
+def test_rows_of_a_table_that_no_token_has_are_cut_off(tmp_path, capsys):
+    _, params = write(tmp_path)
+
+    def pad(state):
+        for name in ("bert.embeddings.word_embeddings.weight", "cls.predictions.bias"):
+            extra = np.full((2, *state[name].shape[1:]), 7.0, np.float32)
+            state[name] = np.concatenate([state[name], extra])
+
+    change(tmp_path, pad)
+    edit(tmp_path / CONFIG, vocab_size=16)
+    found = read_folder(tmp_path)
+    assert found.config.vocab_size == VOCABULARY.size == 14
+    jax.tree.map(np.testing.assert_array_equal, found.params, params)
+    assert "2 padded rows of the table have no token" in capsys.readouterr().err
+    ((guesses,),) = load(tmp_path).fill_mask(["[MASK]"], top=14)
+    assert {token for token, _ in guesses} == set(VOCABULARY.tokens)
+
+
+def test_heads_of_another_kind_are_left_out_and_named(tmp_path, capsys):
+    _, params = write(tmp_path)
+    encoder = {"bert": params["bert"]}
+
+    def answer_questions(state):
+        for name in [name for name in state if name.startswith("cls.")]:
+            del state[name]
+        state["qa_outputs.weight"] = np.zeros((2, 32), np.float32)
+        state["qa_outputs.bias"] = np.zeros(2, np.float32)
+
+    change(tmp_path, answer_questions)
+    edit(tmp_path / CONFIG, architectures=["BertForQuestionAnswering"])
+    found = read_folder(tmp_path)
+    jax.tree.map(np.testing.assert_array_equal, found.params, encoder)
+    assert capsys.readouterr().err == f"{tmp_path}: read without qa_outputs.\n"
+    change(tmp_path, lambda state: state.update({"bert.adapter.weight": np.zeros(3, np.float32)}))
+    with pytest.raises(UserError, match=r"left over: bert\.adapter\.weight \[3\]"):
+        read_folder(tmp_path)
+
+
+def test_a_classifier_that_answers_something_else_is_left_out(tmp_path):
+    write(tmp_path, bert.BertForSequenceClassification, num_labels=3)
+    for changes in (
+        {"architectures": ["BertForMultipleChoice"]},
+        {"architectures": ["BertForSequenceClassification"], "problem_type": "multi_label_classification"},
+    ):
+        edit(tmp_path / CONFIG, **changes)
+        found = read_folder(tmp_path)
+        assert found.task is None
+        assert "classifier" not in found.params
+
+
+@pytest.mark.parametrize(
+    ("model_class", "num_labels", "kind"),
+    [
+        (bert.BertForSequenceClassification, 2, "classify"),
+        (bert.BertForSequenceClassification, 1, "regress"),
+        (bert.BertForTokenClassification, 2, "tag"),
+    ],
+)
+def test_a_classifier_of_others_answers(tmp_path, model_class, num_labels, kind):
+    write(tmp_path, model_class, num_labels=num_labels)
+    edit(tmp_path / CONFIG, id2label={"0": "bad", "1": "good"})
+    model = load(tmp_path)
+    assert model.task.kind == kind
+    assert model.task.labels == (() if kind == "regress" else ("bad", "good"))
+    if kind == "tag":
+        assert model.tag(["the file"])[0][1].tag in ("bad", "good")
+        return
+    single, pair = model.classify(["the file"])[0], model.classify(["the file"], ["opens"])[0]
+    assert single != pair
+    edit(tmp_path / CONFIG, id2label=None)
+    assert load(tmp_path).task.labels == (() if kind == "regress" else ("LABEL_0", "LABEL_1"))
+
+
+def test_what_our_model_was_tuned_for_goes_along(tmp_path):
+    task = TaskRecord("ratings", "regress", (), True, 24, mean=3.0, std=0.5)
+    write(tmp_path, bert.BertForSequenceClassification, task=task, num_labels=1)
+    assert load(tmp_path).task == task
+    assert load(tmp_path, encoder_only=True).task is None
+
+
+def test_weights_in_several_files_are_read(tmp_path):
+    _, params = write(tmp_path)
+    state = load_file(tmp_path / MODEL)
+    (tmp_path / MODEL).unlink()
+    names = sorted(state)
+    parts = {"a.safetensors": names[::2], "b.safetensors": names[1::2]}
+    for file, part in parts.items():
+        save_file({name: state[name] for name in part}, tmp_path / file)
+    index = {"weight_map": {name: file for file, part in parts.items() for name in part}}
+    (tmp_path / "model.safetensors.index.json").write_text(json.dumps(index))
+    jax.tree.map(np.testing.assert_array_equal, read_folder(tmp_path).params, params)
+    (tmp_path / "b.safetensors").unlink()
+    with pytest.raises(UserError, match=r"has no b\.safetensors"):
+        read_folder(tmp_path)
+
+
+def test_files_can_be_read_by_others(tmp_path):
+    write(tmp_path)
+    assert {path.stat().st_mode & 0o444 for path in tmp_path.iterdir()} == {0o444}
+
+
 @pytest.mark.parametrize("name", [CONFIG, MODEL, "vocab.txt", "tokenizer_config.json"])
 def test_a_missing_or_broken_file_is_named(tmp_path, name):
     write(tmp_path)
@@ -196,15 +342,15 @@ def test_a_missing_or_broken_file_is_named(tmp_path, name):
     with pytest.raises(UserError, match=name):
         read_folder(tmp_path)
     (tmp_path / name).unlink()
-    with pytest.raises(UserError, match=name):
-        read_folder(tmp_path)
+    if name != "tokenizer_config.json":
+        with pytest.raises(UserError, match=name):
+            read_folder(tmp_path)
 
 
-@pytest.mark.parametrize("name", ["pytorch_model.bin", "model.safetensors.index.json"])
-def test_weights_that_are_not_read_are_named(tmp_path, name):
+def test_weights_that_are_not_read_are_named(tmp_path):
     write(tmp_path)
-    (tmp_path / MODEL).rename(tmp_path / name)
-    with pytest.raises(UserError, match=rf"has {name}, which is not read.*save_pretrained"):
+    (tmp_path / MODEL).rename(tmp_path / "pytorch_model.bin")
+    with pytest.raises(UserError, match=r"has pytorch_model\.bin, which is not read.*save_pretrained"):
         read_folder(tmp_path)
 
 
@@ -212,8 +358,9 @@ def test_nothing_is_overwritten_and_every_class_has_a_label(tmp_path):
     config, params = write(tmp_path)
     with pytest.raises(UserError, match="already holds config"):
         write(tmp_path)
+    task = TaskRecord("mine", "classify", ("one",), False, 16)
     with pytest.raises(UserError, match="1 labels for 2 classes"):
-        write_folder(tmp_path / "new", config, VOCABULARY, params, lowercase=True, labels=("one",))
+        write_folder(tmp_path / "new", config, VOCABULARY, params, lowercase=True, task=task)
     with pytest.raises(UserError, match="Cannot write a model"):
         write_folder(tmp_path / CONFIG / "new", config, VOCABULARY, params, lowercase=True)
 
@@ -267,13 +414,16 @@ def test_transformers_computes_the_same_logits(model_class, embedding, tmp_path)
     transformers = pytest.importorskip("transformers", reason="transformers is not installed")
     config = micro(embedding=embedding, num_labels=3)
     params = random_params(model_class(config))
-    labels = () if model_class is bert.BertForMaskedLM else ("no", "maybe", "yes")
-    write_folder(tmp_path, config, VOCABULARY, params, lowercase=True, labels=labels)
+    kind = "tag" if model_class is bert.BertForTokenClassification else "classify"
+    task = TaskRecord("mine", kind, ("no", "maybe", "yes"), False, 512)
+    if model_class is bert.BertForMaskedLM:
+        task = None
+    write_folder(tmp_path, config, VOCABULARY, params, lowercase=True, task=task)
     theirs, loading = getattr(transformers, model_class.__name__).from_pretrained(
         tmp_path, output_loading_info=True
     )
     assert not any(loading[kind] for kind in ("missing_keys", "unexpected_keys", "mismatched_keys"))
-    if labels:
+    if task is not None:
         assert theirs.config.id2label == {0: "no", 1: "maybe", 2: "yes"}
     tokenizer = transformers.AutoTokenizer.from_pretrained(tmp_path)
     inputs = tokenizer("The FILES opens.", "the table", return_tensors="pt")
@@ -288,11 +438,12 @@ def test_transformers_computes_the_same_logits(model_class, embedding, tmp_path)
         inputs["token_type_ids"].numpy().astype(np.int32),
     )
     np.testing.assert_allclose(actual, expected, atol=1e-4)
-    # And what transformers saves again is read again; it writes its tokenizer in another format.
+    # And what transformers saves again is read again, its tokenizer too.
     theirs.save_pretrained(tmp_path / "again")
-    for name in ("vocab.txt", "tokenizer_config.json"):
-        (tmp_path / "again" / name).write_bytes((tmp_path / name).read_bytes())
-    jax.tree.map(np.testing.assert_array_equal, read_folder(tmp_path / "again").params, params)
+    tokenizer.save_pretrained(tmp_path / "again")
+    found = read_folder(tmp_path / "again")
+    jax.tree.map(np.testing.assert_array_equal, found.params, params)
+    assert (found.vocabulary, found.lowercase, found.task) == (VOCABULARY, True, task)
 
 
 @pytest.mark.slow

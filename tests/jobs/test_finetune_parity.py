@@ -51,7 +51,7 @@ def test_transformers_scores_a_model_of_ours_the_same(
         ours.vocabulary,
         jax.tree.map(np.asarray, ours.params),
         lowercase=ours.lowercase,
-        labels=ours.task.labels,
+        task=ours.task,
     )
     theirs = transformers.BertForSequenceClassification.from_pretrained(tmp_path / "folder").eval()
     tokenizer = transformers.AutoTokenizer.from_pretrained(tmp_path / "folder")
