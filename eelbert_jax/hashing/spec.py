@@ -63,7 +63,7 @@ class HashSpec:
     The paper leaves N, B, base, the split of d and the treatment of short tokens, `##` and code points open;
     each is a field here, so that a checkpoint can name what it was trained with. Special tokens are hashed
     like any other, and a token is its Unicode code points as the vocabulary spells them.
-    Source: EELBERT section 3 (what is chosen); the default values, `scale` and `whole_token_width` are ours.
+    `scale` and `whole_token_width` are additions. Source: EELBERT section 3.
 
     Attributes:
       max_gram: N, longest gram in code points, in [1, 64].
@@ -145,8 +145,7 @@ class HashSpec:
     def widths(self, d: int) -> tuple[int, ...]:
         """Split d dimensions into the `num_parts` parts: d_1 .. d_N, then the whole token's.
 
-        Between equal remainders the longer gram wins, since it is to have the larger part. Source: EELBERT
-        section 3 (larger i, larger d_i); the rule is ours.
+        Between equal remainders the longer gram wins, since it is to have the larger part.
 
         Raises:
           UserError: d is too small, or is not what `split` and `whole_token_width` add up to.
@@ -223,10 +222,6 @@ def hash_seeds(spec: HashSpec, d: int) -> np.ndarray:
         }
 
     Source: EELBERT section 3 (d seeds from one random state); Steele, Lea and Flood 2014 (SplitMix64).
-
-    Args:
-      spec: the hash function.
-      d: width of the embedding.
 
     Returns:
       uint32 [d], in [1, B - 1].

@@ -5,12 +5,9 @@
     logits = model.apply({"params": params, "constants": constants(config, vocabulary)}, input_ids)
 
 Parameter paths are the published ones (`bert/encoder/layer_0/attention/self/query/kernel`), so that import
-and export (`eelbert_jax.interchange.hf`) are a rename. A hashed token embedding is no parameter: it comes in
-the collection "constants", which `constants` makes and no checkpoint holds.
-
-To train with dropout pass `deterministic=False` and `rngs={"dropout": key}`. To read what every layer
-computed pass `mutable=["intermediates"]` and hand the collection to `encoder_states`. Leaves the losses to
-`eelbert_jax.training.losses`.
+and export are a rename. A hashed token embedding is no parameter: it comes in the collection "constants",
+which no checkpoint holds. To train with dropout pass `deterministic=False` and `rngs={"dropout": key}`. To
+read what every layer computed pass `mutable=["intermediates"]` and hand the collection to `encoder_states`.
 """
 
 from typing import Any, NamedTuple
@@ -37,24 +34,13 @@ from eelbert_jax.vocabulary import Vocabulary
 
 
 def constants(config: BertConfig, vocabulary: Vocabulary) -> dict[str, Any]:
-    """Return the collection "constants" that a model of this module needs beside its parameters.
-
-    Args:
-      config: names the token embedder and its hash.
-      vocabulary: the tokens to hash, `config.vocab_size` of them.
-
-    Returns:
-      The token embedder's constants under its path, or {} where the embedder is a trained table.
-    """
+    """Return the collection "constants": the token embedder's under its path, {} of a trained table."""
     of_embedder = embedding_constants(config, vocabulary)
     return {"bert": {"embeddings": {"word_embeddings": of_embedder}}} if of_embedder else {}
 
 
 class BertEmbeddings(nn.Module):
-    """Sum token, position and segment embeddings, then LayerNorm and dropout.
-
-    Source: Devlin et al., figure 2.
-    """
+    """Sum token, position and segment embeddings, then LayerNorm and dropout."""
 
     config: BertConfig
 
@@ -78,15 +64,7 @@ class BertEmbeddings(nn.Module):
     def __call__(
         self, input_ids: jax.Array, token_type_ids: jax.Array | None, deterministic: bool
     ) -> jax.Array:
-        """Embed.
-
-        Args:
-          input_ids: integers [B, L] in [0, V); checked where rows are read, as a gather clamps silently.
-          token_type_ids: integers [B, L] in [0, `type_vocab_size`); None = all 0.
-          deterministic: no dropout.
-
-        Returns:
-          [B, L, D].
+        """Embed tokens [B, L] as [B, L, D]; arguments as `BertModel`.
 
         Raises:
           UserError: the rows are longer than the position table.
@@ -135,9 +113,9 @@ class BertModel(nn.Module):
         """Encode rows of tokens.
 
         Args:
-          input_ids: integers [B, L].
+          input_ids: integers [B, L] in [0, V).
           attention_mask: bool [B, L], True = a real token; None = all are, at no cost.
-          token_type_ids: integers [B, L]; None = all 0.
+          token_type_ids: integers [B, L] in [0, `type_vocab_size`); None = all 0.
           deterministic: no dropout.
 
         Returns:
@@ -191,18 +169,9 @@ class BertForMaskedLM(nn.Module):
         token_type_ids: jax.Array | None = None,
         deterministic: bool = True,
     ) -> DecoderInputs:
-        """Return what the loss at P positions a row is made of, so that it can fuse the softmax over V.
+        """Return what the loss at `positions`, int32 [B, P], is made of: it fuses the softmax over V.
 
-        Args:
-          input_ids: integers [B, L].
-          positions: int32 [B, P], in [0, L): where to predict.
-          attention_mask: as `BertModel`.
-          token_type_ids: as `BertModel`.
-          deterministic: no dropout.
-
-        Returns:
-          Features [B, P, D] in the computation type, decoder float32 [V, D], bias float32 [V]; the logits
-          are `features @ decoder.T + bias`.
+        The features are [B, P, D]; other arguments as `BertModel`.
         """
         chex.assert_rank(positions, 2)
         hidden = self.bert(input_ids, attention_mask, token_type_ids, deterministic)
@@ -258,14 +227,9 @@ class EncoderStates(NamedTuple):
 
 
 def encoder_states(config: BertConfig, intermediates: dict[str, Any]) -> EncoderStates:
-    """Read every layer's hidden state and attention probabilities out of the collection "intermediates".
+    """Read the collection "intermediates" of `model.apply(..., mutable=["intermediates"])`.
 
-    Args:
-      config: the model's.
-      intermediates: from `_, variables = model.apply(..., mutable=["intermediates"])`.
-
-    Returns:
-      Hidden states [B, L, D] in the computation type and float32 probabilities [B, H, L, L] before dropout.
+    Hidden states are [B, L, D] in the computation type, probabilities float32 [B, H, L, L] before dropout.
     """
     bert = intermediates["bert"]
     embedded = bert["embeddings"][HIDDEN_STATE][0]

@@ -21,7 +21,7 @@ SIZES = {
     "mini": dict(num_hidden_layers=4, hidden_size=256, num_attention_heads=4, intermediate_size=1024),
     "base": dict(num_hidden_layers=12, hidden_size=768, num_attention_heads=12, intermediate_size=3072),
 }
-"""Encoder sizes by name. Source: EELBERT section 4 and table 2; `micro` is ours, for tests."""
+"""Encoder sizes by name. Source: EELBERT section 4 and table 2; `micro` is for tests."""
 
 
 FIRST_FIELDS = (
@@ -99,14 +99,8 @@ class BertConfig:
 
     def __post_init__(self) -> None:
         for name in (
-            "vocab_size",
-            "hidden_size",
-            "num_hidden_layers",
-            "num_attention_heads",
-            "intermediate_size",
-            "max_position_embeddings",
-            "type_vocab_size",
-            "num_labels",
+            *("vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size"),
+            *("max_position_embeddings", "type_vocab_size", "num_labels"),
         ):
             if getattr(self, name) < 1:
                 raise UserError(f"{name} must be at least 1, got {getattr(self, name)}.")

@@ -93,8 +93,7 @@ class CachedHashEmbedder(nn.Module):
 class OnTheFlyHashEmbedder(nn.Module):
     """Gather the signatures of each token's grams and project them.
 
-    Takes N' (K + 1) integers a token, 57 for bert-base-uncased, where the table takes D numbers. The seeds
-    are constants of the program. Source: EELBERT section 3, steps 3-6.
+    Takes N' (K + 1) integers a token, 57 for bert-base-uncased, where the table takes D numbers.
     """
 
     config: BertConfig
@@ -118,7 +117,7 @@ class TrainedEmbedder(nn.Module):
 
     `table` starts from a truncated normal distribution. `hash_initialized` starts as NaN, to be replaced by
     `initial_table`: a start that was forgotten stops the training at once, where zeros would hide it.
-    Source: Devlin et al.; EELBERT table 4 (the hash as initializer).
+    Source: EELBERT table 4 (the hash as initializer).
     """
 
     config: BertConfig

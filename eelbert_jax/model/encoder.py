@@ -1,12 +1,8 @@
 """The BERT encoder: attention, feed-forward, layer, stack.
 
 Post-LN as published: every sub-layer is `LayerNorm(x + Dropout(Dense(...)))`. Module names are the published
-ones, so that a parameter's path is its Hugging Face name. Leaves the embeddings and what callers use to
-`eelbert_jax.model.bert`.
-
-Every layer offers its hidden state and its attention probabilities to whoever asks for the collection
-"intermediates" (`nn.Module.sow`); nobody asking, nothing is kept. `eelbert_jax.model.bert.encoder_states`
-reads them.
+ones, so that a parameter's path is its Hugging Face name. Every layer sows its hidden state and attention
+probabilities into "intermediates"; where nobody asks for that collection, nothing is kept.
 """
 
 import flax.linen as nn
@@ -24,11 +20,6 @@ def dense(config: BertConfig, features: int, name: str) -> nn.Dense:
 
     The kernel is normal, cut at two standard deviations and not rescaled for the cut, as in BERT's TensorFlow
     code: at `initializer_range=0.02` its true standard deviation is 0.0176. Source: Devlin et al., A.2.
-
-    Args:
-      config: gives the computation type and `initializer_range`.
-      features: width of the output.
-      name: last component of the parameters' path.
     """
     return nn.Dense(
         features,
@@ -43,7 +34,7 @@ def layer_norm(config: BertConfig, name: str = "LayerNorm") -> nn.LayerNorm:
     """Return BERT's LayerNorm: statistics in float32, two passes.
 
     `E[(x - E[x])^2]` and not `E[x^2] - E[x]^2`: with an epsilon of 1e-12 the cancellation of the latter would
-    be divided by nearly nothing. Flax takes the statistics in float32 whatever `dtype`. Source: Devlin et al.
+    be divided by nearly nothing. Flax takes the statistics in float32 whatever `dtype`.
     """
     return nn.LayerNorm(
         epsilon=config.layer_norm_eps,
@@ -55,10 +46,10 @@ def layer_norm(config: BertConfig, name: str = "LayerNorm") -> nn.LayerNorm:
 
 
 def gelu(inputs: jax.Array) -> jax.Array:
-    """Return the exact GELU, `x * (1 + erf(x / sqrt(2))) / 2`, in the shape and dtype of `inputs`.
+    """Return the exact GELU, `x * (1 + erf(x / sqrt(2))) / 2`, in the dtype of `inputs`.
 
     Not `nn.gelu(approximate=False)`: that takes erfc, a branch more accurate where the result is nearly 0 and
-    three times as slow on a CPU. Source: Hendrycks & Gimpel, 2; Devlin et al., A.2.
+    three times as slow on a CPU.
     """
     return inputs * (0.5 * (1.0 + jax.lax.erf(inputs * 0.5**0.5)))
 
@@ -68,7 +59,6 @@ class Dropout(nn.Module):
 
     `nn.Dropout` draws 32 bits an entry, which costs a tiny model a tenth of its step on a CPU. The rate is
     rounded to a multiple of 2^-16 and the scale is that of the rounded rate, so the mean is kept exactly.
-    Source: Srivastava et al.; the bits are ours.
 
     Attributes:
       rate: probability of a zero, in [0, 1); at 0 nothing is inserted.
@@ -87,14 +77,10 @@ class Dropout(nn.Module):
 
 
 def random_uint16(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
-    """Return uniform uint16 of `shape`, two from each 32-bit word.
+    """Return uniform uint16 of `shape`, of one axis or more, two from each 32-bit word.
 
     `jax.random.bits(dtype=uint16)` spends a whole word on each. The last axis is the one halved, so that a
-    batch sharded over devices draws its bits where it lives. Source: ours.
-
-    Args:
-      key: a JAX key.
-      shape: of the result, one axis or more.
+    batch sharded over devices draws its bits where it lives.
     """
     *leading, width = shape
     words = jax.random.bits(key, (*leading, -(-width // 2)), jnp.uint32)
@@ -103,10 +89,7 @@ def random_uint16(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
 
 
 class SelfAttention(nn.Module):
-    """Mix the tokens of a row, each head by its own attention probabilities.
-
-    Softmax in float32 whatever the computation type. Source: Vaswani et al., 3.2.
-    """
+    """Mix the tokens of a row, each head by its own attention probabilities; softmax in float32."""
 
     config: BertConfig
 
@@ -140,7 +123,7 @@ class SelfAttention(nn.Module):
 
 
 class ResidualOutput(nn.Module):
-    """Close a sub-layer: `LayerNorm(residual + Dropout(Dense(x)))`. Source: Vaswani et al., 5.4 (post-LN)."""
+    """Close a sub-layer: `LayerNorm(residual + Dropout(Dense(x)))`."""
 
     config: BertConfig
 
@@ -165,7 +148,7 @@ class AttentionBlock(nn.Module):
 
 
 class Intermediate(nn.Module):
-    """Widen to F and apply the GELU. Source: Devlin et al., A.2."""
+    """Widen to F and apply the GELU."""
 
     config: BertConfig
 
@@ -194,8 +177,7 @@ class Encoder(nn.Module):
     """The stack of T layers.
 
     Unrolled, the parameters are `layer_0` ... `layer_{T-1}`. With `config.scan_layers` one layer is compiled
-    and run T times; its parameters are `layer`, stacked on axis 0. `stack_layers` and `unstack_layers`
-    convert.
+    and run T times; its parameters are `layer`, stacked on axis 0.
     """
 
     config: BertConfig
@@ -221,20 +203,13 @@ class Encoder(nn.Module):
 
 
 def stack_layers(encoder: dict) -> dict:
-    """Turn the unrolled encoder's parameters into those of `scan_layers=True`.
-
-    Args:
-      encoder: {"layer_0": tree, ..., "layer_{T-1}": tree}, the subtree at "encoder".
-
-    Returns:
-      {"layer": tree} with every leaf stacked on axis 0, [T, ...].
-    """
+    """Turn {"layer_0": tree, ..., "layer_{T-1}": tree} into {"layer": tree}, every leaf stacked on axis 0."""
     layers = [encoder[f"layer_{index}"] for index in range(len(encoder))]
     return {"layer": jax.tree.map(lambda *leaves: jnp.stack(leaves), *layers)}
 
 
 def unstack_layers(encoder: dict) -> dict:
-    """Undo `stack_layers`: {"layer": tree of [T, ...]} to {"layer_0": tree, ...}."""
+    """Undo `stack_layers`."""
     num_layers = jax.tree.leaves(encoder["layer"])[0].shape[0]
     return {
         f"layer_{index}": jax.tree.map(lambda leaf, i=index: leaf[i], encoder["layer"])

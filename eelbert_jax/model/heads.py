@@ -1,8 +1,4 @@
-"""Task heads: masked-token prediction and the pooler.
-
-A classifier is one dense layer and stands in `eelbert_jax.model.bert`. Leaves the losses to
-`eelbert_jax.training.losses`.
-"""
+"""Task heads: masked-token prediction and the pooler; a classifier is one dense layer of `bert`."""
 
 import flax.linen as nn
 import jax
@@ -12,14 +8,12 @@ from eelbert_jax.model.config import BertConfig
 from eelbert_jax.model.encoder import dense, gelu, layer_norm
 
 DecoderInputs = tuple[jax.Array, jax.Array, jax.Array]
-"""Features [..., D] in the computation type, decoder float32 [V, D], bias float32 [V]."""
+"""Features [..., D] in the computation type, decoder float32 [V, D], bias float32 [V]: the logits are
+`features @ decoder.T + bias`."""
 
 
 class PredictionTransform(nn.Module):
-    """Prepare hidden states for the decoder: dense, GELU, LayerNorm.
-
-    Source: BERT's TensorFlow code, `get_masked_lm_output`.
-    """
+    """Dense, GELU, LayerNorm. Source: BERT's TensorFlow code, `get_masked_lm_output`."""
 
     config: BertConfig
 
@@ -31,16 +25,13 @@ class PredictionTransform(nn.Module):
 
 
 class Decoder(nn.Module):
-    """Own the output matrix of an MLM whose input embedding is hashed.
-
-    Source: EELBERT, section 3 ("decoupled").
-    """
+    """Own the output matrix of an MLM whose input embedding is hashed. Source: EELBERT section 3."""
 
     config: BertConfig
 
     @nn.compact
     def __call__(self) -> jax.Array:
-        """Return the matrix, float32 [V, D]: one row a token, as an embedding table has it."""
+        """Return the matrix, float32 [V, D], one row a token."""
         return self.param(
             "kernel",
             nn.initializers.truncated_normal(self.config.initializer_range),
@@ -50,23 +41,13 @@ class Decoder(nn.Module):
 
 
 class MaskedLMPredictions(nn.Module):
-    """Give the loss what it needs to predict tokens: features, decoder matrix and bias."""
+    """Give the loss what it predicts tokens with: features, decoder matrix and bias."""
 
     config: BertConfig
 
     @nn.compact
-    def __call__(
-        self, hidden: jax.Array, tied_table: jax.Array | None
-    ) -> tuple[jax.Array, jax.Array, jax.Array]:
-        """Transform the hidden states and name the matrix to multiply them by.
-
-        Args:
-          hidden: [..., D].
-          tied_table: the input embedding, [V, D], where it is trained; None where it is hashed.
-
-        Returns:
-          Features, decoder and bias; the logits are `features @ decoder.T + bias`.
-        """
+    def __call__(self, hidden: jax.Array, tied_table: jax.Array | None) -> DecoderInputs:
+        """Return features of hidden states [..., D], and the decoder: the table [V, D], if there is one."""
         features = PredictionTransform(self.config, name="transform")(hidden)
         decoder = Decoder(self.config, name="decoder")() if tied_table is None else tied_table
         bias = self.param("bias", nn.initializers.zeros, (self.config.vocab_size,), jnp.float32)
@@ -79,9 +60,7 @@ class MaskedLMHead(nn.Module):
     config: BertConfig
 
     @nn.compact
-    def __call__(
-        self, hidden: jax.Array, tied_table: jax.Array | None
-    ) -> tuple[jax.Array, jax.Array, jax.Array]:
+    def __call__(self, hidden: jax.Array, tied_table: jax.Array | None) -> DecoderInputs:
         """Forward to `MaskedLMPredictions`."""
         return MaskedLMPredictions(self.config, name="predictions")(hidden, tied_table)
 
