@@ -40,7 +40,8 @@ from typing import Any
 import numpy as np
 
 import _measure
-from eelbert_jax.datasets.glue import Examples, find_task, load_examples
+from eelbert_jax.datasets.glue import Examples, load_examples
+from eelbert_jax.datasets.tasks import find_task
 
 OURS, BASELINES = ("table", "hash"), ("trainer", "padded")
 EMBEDDINGS = {"table": "table", "hash": "ngram_hash"}

@@ -1,32 +1,36 @@
-"""Sentences with a tag for every word, from files in CoNLL's columns.
-
-One word a line, a blank line between sentences. Leaves word pieces to `encoding` and entities to
-`eelbert_jax.datasets.metrics`.
-"""
+"""Sentences with a tag for every word, from files of columns: CoNLL-2003 and its kin, CoNLL-U."""
 
 import dataclasses
-from collections.abc import Sequence
-from pathlib import Path
+import re
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
-from eelbert_jax.datasets.tables import Tally, read_text
+from eelbert_jax.datasets.metrics import OUTSIDE, are_entity_tags
+from eelbert_jax.datasets.tables import Tally, is_text, read_text, text_lines
 from eelbert_jax.datasets.tasks import TAG
 from eelbert_jax.errors import UserError
+
+__all__ = ["OUTSIDE", "TOKENS", "TokenExamples", "TokenTask", "load_conll", "token_task"]
 
 TOKENS = "tokens"
 """Name of the task of a user's own files of words and tags."""
 DOCUMENT_MARK = "-DOCSTART-"
-OUTSIDE = "O"
+CONLLU_COLUMNS = 10
+CONLLU_ID = re.compile(r"\d+([-.]\d+)?")
+"""A word's number; that of a multiword token has a hyphen, that of an empty node a point."""
+ATTRIBUTE = re.compile(r"#\s*[\w.:]+\s*=\s")
+"""A comment of CoNLL-U that other files of columns have taken over."""
 
 
 @dataclasses.dataclass(frozen=True)
 class TokenTask:
-    """Describe a task of a tag for every word, in the terms of `eelbert_jax.datasets.tasks.Task`.
+    """Describe a task of a tag for every word, in the terms of `tasks.Task`.
 
     Attributes:
       labels: names of the tags in the order of their ids.
-      metrics: names in `training.metrics.METRICS`; the first one selects the best step.
+      metrics: names in `metrics.METRICS`; the first one selects the best step.
     """
 
     labels: tuple[str, ...]
@@ -63,44 +67,60 @@ class TokenExamples:
         return len(self.words)
 
 
-def load_conll(
-    path: str, labels: Sequence[str] = (), *, word_column: int = 0, tag_column: int | None = -1
-) -> TokenExamples:
-    """Read a file of columns, apart by tabs where a line has one, else by white space.
+class _Line(NamedTuple):
+    number: int
+    text: str
 
-    Lines that mark a document (`-DOCSTART-`) are no sentence. Source: the CoNLL-2003 shared task.
+
+def token_task(labels: Sequence[str], name: str = TOKENS) -> TokenTask:
+    """Return the task of some tags: scored by whole entities where they are of entities, else by words."""
+    if are_entity_tags(labels):
+        return TokenTask(tuple(labels), ("entity_f1", "accuracy"), name)
+    some = ", ".join(labels[:5])
+    print(f"{name}: the tags ({some}, ...) are in no scheme of entities; accuracy over words is the score.")
+    return TokenTask(tuple(labels), ("accuracy",), name)
+
+
+def load_conll(
+    path: str,
+    labels: Sequence[str] = (),
+    *,
+    word_column: int = 0,
+    tag_column: int | None = -1,
+    on_bad_record: str = "refuse",
+) -> TokenExamples:
+    """Read a file of columns, apart by tabs where a line has one, else by spaces; blank lines end sentences.
+
+    Lines that mark a document (`-DOCSTART-`), comments, and CoNLL-U's multiword tokens and empty nodes are no
+    words. Source: the CoNLL-2003 shared task; Universal Dependencies for CoNLL-U.
 
     Args:
-      path: the file.
+      path: of the file, or its URL; it may be compressed.
       labels: the tags in the order of their ids, as the training file's `labels` give them; empty: those of
         this file, O first and the others sorted.
       word_column: place of the word, from 0, or from -1 for the last.
       tag_column: place of the tag; None: the file has none.
+      on_bad_record: whether a sentence with a line that has too few columns, no text or an unknown tag is an
+        error ("refuse") or left out ("skip").
 
     Raises:
-      UserError: the file cannot be read or has no sentence, a line has too few columns, or a tag is none of
-        `labels`.
+      UserError: the file cannot be read or has no sentence.
     """
-    tally = Tally()
-    sentences: list[list[tuple[str, str]]] = [[]]
-    place_of: dict[str, int] = {}
-    for line, text in enumerate(read_text(Path(path), tally).split("\n"), start=1):
-        if not text.strip() or text.startswith(DOCUMENT_MARK):
-            tally.blank_lines += not text.strip()
-            if sentences[-1]:
-                sentences.append([])
-            continue
-        word, tag = _word_and_tag(f"{path}, line {line}", text, word_column, tag_column)
-        sentences[-1].append((word, tag))
-        place_of.setdefault(tag, line)
-    sentences = [sentence for sentence in sentences if sentence]
+    tally = Tally(on_bad_record)
+    labels = tuple(label.strip() for label in labels)
+    sentences: list[list[tuple[str, str]]] = []
+    for lines in _sentences(path, word_column, tally):
+        try:
+            sentences.append([_word_and_tag(path, line, word_column, tag_column, labels) for line in lines])
+        except ValueError as error:
+            tally.bad_record(str(error))
     if not sentences:
-        raise UserError(f"{path} has no sentence; expected one word a line with its tag.")
-    if tag_column is not None:
-        labels = labels or sorted(place_of, key=lambda tag: (tag != OUTSIDE, tag))
-        for tag, line in place_of.items():
-            if tag not in labels:
-                raise UserError(f"{path}, line {line}: {tag!r} is none of the tags {', '.join(labels)}.")
+        raise UserError(
+            f"{path} has no sentence; expected one word a line with its tag ({tally.describe()})."
+        )
+    if tag_column is not None and not labels:
+        found = {tag for sentence in sentences for _, tag in sentence}
+        labels = tuple(sorted(found, key=lambda tag: (tag != OUTSIDE, tag)))
     ids = {tag: i for i, tag in enumerate(labels)}
     tally.examples = len(sentences)
     return TokenExamples(
@@ -108,24 +128,71 @@ def load_conll(
         tags=None
         if tag_column is None
         else tuple(np.array([ids[tag] for _, tag in sentence], np.int32) for sentence in sentences),
-        labels=tuple(labels),
+        labels=labels,
         tally=tally,
     )
 
 
-def _word_and_tag(place: str, text: str, word_column: int, tag_column: int | None) -> tuple[str, str]:
+def _sentences(path: str, word_column: int, tally: Tally) -> Iterator[list[_Line]]:
+    """Yield the lines of words of every sentence."""
+    lines = [_Line(number, text) for number, text in enumerate(text_lines(read_text(path, tally)), start=1)]
+    no_words = ("#", DOCUMENT_MARK)
+    first = next((_columns(text) for _, text in lines if text.strip() and not text.startswith(no_words)), [])
+    is_conllu = len(first) == CONLLU_COLUMNS and CONLLU_ID.fullmatch(first[0]) is not None
+    if is_conllu and word_column % CONLLU_COLUMNS == 0:
+        raise UserError(
+            f"{path} is CoNLL-U, whose column 0 numbers the words; set --config.tokens.word_column=1 and "
+            "--config.tokens.tag_column, 3 for the universal parts of speech."
+        )
+    sentence: list[_Line] = []
+    for line in [*lines, _Line(0, "")]:
+        if not line.text.strip() or line.text.startswith(DOCUMENT_MARK):
+            tally.blank_lines += line.number > 0 and not line.text.strip()
+            if sentence and all(is_text(f"{path}, line {n}", text, tally) for n, text in sentence):
+                yield sentence
+            sentence = []
+        elif _is_word(line.text, is_conllu, len(first), not sentence):
+            sentence.append(line)
+        else:
+            tally.other_lines += 1
+
+
+def _is_word(text: str, is_conllu: bool, width: int, is_first: bool) -> bool:
+    """Return whether a line that is not blank has a word; "#" may be one, with as many columns as others."""
+    columns = _columns(text)
+    if is_conllu:
+        return not text.startswith("#") and ("-" not in columns[0] and "." not in columns[0])
+    is_comment = text.startswith("#") and (len(columns) != width or ATTRIBUTE.match(text) is not None)
+    return not (is_first and is_comment)
+
+
+def _columns(text: str) -> list[str]:
+    """Cut a line at its tabs, else at spaces; a no-break space is part of a word."""
+    return text.split("\t") if "\t" in text else [column for column in text.split(" ") if column]
+
+
+def _word_and_tag(
+    path: str, line: _Line, word_column: int, tag_column: int | None, labels: Sequence[str]
+) -> tuple[str, str]:
     """Return the word and the tag of a line, "" for no tag.
 
     Raises:
-      UserError: a column is not there or both are the same.
+      ValueError: a column is not there or empty, both are the same, or the tag is none of `labels`.
     """
-    columns = text.rstrip("\r").split("\t") if "\t" in text else text.split()
-    last = len(columns)
+    place, columns = f"{path}, line {line.number}", _columns(line.text)
     wanted = [word_column] if tag_column is None else [word_column, tag_column]
-    if not all(-last <= column < last for column in wanted) or len({c % last for c in wanted}) < len(wanted):
-        raise UserError(
-            f"{place}: {last} column{'s' * (last > 1)} in {text[:60]!r}; expected the word in column "
-            f"{word_column} and the tag in column {tag_column}, counted from 0 or from -1 for the last."
+    last = len(columns)
+    is_there = all(-last <= column < last and columns[column].strip(" ") for column in wanted)
+    if not is_there or len({column % last for column in wanted}) < len(wanted):
+        raise ValueError(
+            f"{place}: {last} column{'s' * (last != 1)} in {line.text[:60]!r}; expected the word in column "
+            f"{word_column} and the tag in column {tag_column}, counted from 0 or from -1 for the last: set "
+            "--config.tokens.word_column and --config.tokens.tag_column."
         )
-    word = columns[word_column]
-    return word, "" if tag_column is None else columns[tag_column].strip()
+    tag = "" if tag_column is None else columns[tag_column].strip()
+    if tag and labels and tag not in labels:
+        raise ValueError(
+            f"{place}: {tag!r} is none of the tags {', '.join(labels)}; mend the line, or set "
+            "--config.tokens.labels to all tags or --config.tokens.tag_column to their column."
+        )
+    return columns[word_column], tag

@@ -1,8 +1,7 @@
-"""GLUE's scores as plain functions, and the state that collects what they are of.
+"""Scores as plain functions, the state that collects what they are of, and a record of where a model errs.
 
-Matthews correlation, F1 and the two correlations are no means over batches: they need all predictions at
-once. So evaluation collects predictions by example, over batches and hosts, and every score is computed a
-single time at the end. All arithmetic is float64 numpy. Knows nothing of tasks.
+F1 and correlations are no means over batches: evaluation collects predictions by example, over batches and
+hosts, and computes every score once at the end, in float64.
 """
 
 import dataclasses
@@ -16,13 +15,15 @@ from eelbert_jax.errors import UserError
 
 OUTSIDE = "O"
 """The tag of a word that belongs to no entity."""
-PREFIXES = ("B", "I", "E", "S")
-"""Place of a word in its entity: begins, inside, ends, single."""
+BEGINS, INSIDE, ENDS, SINGLE = ("B",), ("I", "M"), ("E", "L"), ("S", "U", "W")
+PREFIXES = (*BEGINS, *INSIDE, *ENDS, *SINGLE)
+"""Place of a word in its entity: IOB1, IOB2, IOE, IOBES, BILOU, BMES and BMEWO."""
+LOWER_IS_BETTER = ("mse",)
 
 
 @dataclasses.dataclass(frozen=True)
 class Predictions:
-    """Hold predictions by example: the mergeable state of every metric. Source: ours.
+    """Hold predictions by example: the mergeable state of every metric.
 
     Attributes:
       indices: int64 [n], the place of each example in its split.
@@ -102,6 +103,18 @@ def f1(predictions: Any, labels: Any) -> float:
     return float(2 * both / either) if either else 0.0
 
 
+def macro_f1(predictions: Any, labels: Any) -> float:
+    """Return the mean of the classes' F1 scores, over the classes that either side has.
+
+    Args:
+      predictions: class ids, [n].
+      labels: class ids, [n].
+    """
+    predictions, labels = _pair(predictions, labels)
+    classes = np.union1d(predictions, labels)
+    return float(np.mean([f1(predictions == one, labels == one) for one in classes]))
+
+
 def matthews_correlation(predictions: Any, labels: Any) -> float:
     """Return the Matthews correlation coefficient, for any number of classes.
 
@@ -151,77 +164,183 @@ def spearman(predictions: Any, labels: Any) -> float:
     return pearson(_ranks(predictions), _ranks(labels))
 
 
+def mse(predictions: Any, labels: Any) -> float:
+    """Return the mean squared error; the only score of which less is better.
+
+    Args:
+      predictions: finite numbers [n].
+      labels: finite numbers [n].
+    """
+    predictions, labels = (side.astype(np.float64) for side in _pair(predictions, labels))
+    return float(np.mean((predictions - labels) ** 2))
+
+
+def is_better(name: str, score: float, best: float) -> bool:
+    """Return whether a score beats the best so far."""
+    return score < best if name in LOWER_IS_BETTER else score > best
+
+
 def entity_f1(predictions: Sequence[Sequence[str]], labels: Sequence[Sequence[str]]) -> float:
     """Return the F1 score of whole entities: type, first and last word must agree.
 
     Zero where neither side has an entity. Source: conlleval of the CoNLL-2000 shared task.
 
     Args:
-      predictions: a tag for every word of every sentence: O, or B-, I-, E- or S- and a type.
+      predictions: a tag for every word of every sentence; see `entities`.
       labels: the same for the truth.
 
     Raises:
       UserError: the sentences are not the same number or not the same lengths, or a tag is none.
     """
+    counts = sum(_entity_counts(predictions, labels).values(), np.zeros(3, np.int64))
+    return _scores_of_counts(*counts)["f1"]
+
+
+def _entity_counts(
+    predictions: Sequence[Sequence[str]], labels: Sequence[Sequence[str]]
+) -> dict[str, np.ndarray]:
+    """Return for every type of entity how many are right, predicted and true."""
     if [len(tags) for tags in predictions] != [len(tags) for tags in labels]:
         raise UserError("Entity F1 needs one predicted tag for every word of every sentence.")
-    num_correct = num_predicted = num_true = 0
+    counts: dict[str, np.ndarray] = {}
     for predicted_tags, true_tags in zip(predictions, labels, strict=True):
         predicted, true = entities(predicted_tags), entities(true_tags)
-        num_correct += len(predicted & true)
-        num_predicted += len(predicted)
-        num_true += len(true)
-    total = num_predicted + num_true
-    return 2 * num_correct / total if total else 0.0
+        for column, found in enumerate((predicted & true, predicted, true)):
+            for kind, _, _ in found:
+                counts.setdefault(kind, np.zeros(3, np.int64))[column] += 1
+    return dict(sorted(counts.items()))
 
 
 def entities(tags: Sequence[str]) -> set[tuple[str, int, int]]:
     """Return the entities of a sentence as (type, first word, one past the last).
 
-    Reads IOB1, IOB2 and IOBES alike; a tag that cannot follow (an I- after another type) begins an entity, as
-    conlleval has it.
+    Reads all schemes of `PREFIXES` alike, and types without a prefix (PER PER O) as runs of one type; a tag
+    that cannot follow (an I- after another type) begins an entity, as conlleval has it.
 
     Raises:
-      UserError: a tag is neither O nor one of the prefixes and a type.
+      UserError: a tag has another prefix.
     """
     found: set[tuple[str, int, int]] = set()
     current: tuple[str, int] | None = None
     for i, tag in enumerate([*tags, OUTSIDE]):
-        prefix, _, kind = tag.partition("-")
-        if not is_entity_tag(tag):
-            raise UserError(
-                f"{tag!r} is no tag of an entity; expected O, or one of {', '.join(PREFIXES)}, a hyphen and "
-                "a type, as B-PER. Choose accuracy for other tags."
-            )
-        begins = tag != OUTSIDE and (prefix in ("B", "S") or current is None or current[0] != kind)
+        prefix, kind = _prefix_and_type(tag)
+        begins = tag != OUTSIDE and (prefix in BEGINS + SINGLE or current is None or current[0] != kind)
         if current is not None and (begins or tag == OUTSIDE):
             found.add((*current, i))
             current = None
         if begins:
             current = (kind, i)
-        if current is not None and prefix in ("E", "S"):
+        if current is not None and prefix in ENDS + SINGLE:
             found.add((*current, i + 1))
             current = None
     return found
 
 
+def _prefix_and_type(tag: str) -> tuple[str, str]:
+    if is_entity_tag(tag):
+        prefix, _, kind = tag.partition("-")
+        return prefix, kind
+    if "-" in tag:
+        raise UserError(
+            f"{tag!r} is no tag of an entity; expected O, a type, or one of {', '.join(PREFIXES)}, a hyphen "
+            "and a type, as B-PER. Choose accuracy for other tags."
+        )
+    return INSIDE[0], tag
+
+
 def is_entity_tag(tag: str) -> bool:
-    """Return whether a tag is of an entity: O, or B-, I-, E- or S- and a type."""
-    prefix, hyphen, _ = tag.partition("-")
-    return tag == OUTSIDE or (prefix in PREFIXES and bool(hyphen))
+    """Return whether a tag is O or begins with a prefix: alone, or before a hyphen and a type."""
+    return tag == OUTSIDE or tag.partition("-")[0] in PREFIXES
+
+
+def are_entity_tags(tags: Sequence[str]) -> bool:
+    """Return whether a set of tags is a scheme of entities: O, and tags with prefixes or types without.
+
+    Types alone are told from parts of speech by the O among them, and by more than one character.
+    """
+    others = [tag for tag in tags if tag != OUTSIDE]
+    if not others:
+        return False
+    are_types = OUTSIDE in tags and all(len(tag) > 1 and tag.isidentifier() for tag in others)
+    return all(map(is_entity_tag, others)) or are_types
+
+
+def details(kind: str, labels: Sequence[str], predictions: Any, truth: Any) -> dict[str, Any]:
+    """Return where a model errs, as JSON values.
+
+    Args:
+      kind: "classify", "regress" or "tag".
+      labels: names of the classes or tags in the order of their ids.
+      predictions: class ids or numbers [n], or for every sentence tag ids [words], negative for a word that
+        has none.
+      truth: the same, the right ones.
+
+    Returns:
+      Of classes and tags `confusion` (a row a true class, a column a predicted one), `per_class` and
+      `macro_f1`; of tags of entities also `per_entity`; of numbers correlations, errors and means.
+    """
+    if kind == "regress":
+        predictions, truth = (side.astype(np.float64) for side in _pair(predictions, truth))
+        figures = {name: METRICS[name](predictions, truth) for name in ("pearson", "spearman", "mse")}
+        figures["mean_absolute_error"] = float(np.mean(np.abs(predictions - truth)))
+        return figures | {"mean_prediction": float(predictions.mean()), "mean_label": float(truth.mean())}
+    if kind == "classify":
+        return _class_details(labels, predictions, truth)
+    found = _class_details(labels, np.concatenate(predictions), np.concatenate(truth))
+    if are_entity_tags(labels):
+        sides = [
+            [[labels[i] if i >= 0 else OUTSIDE for i in tags] for tags in side]
+            for side in (predictions, truth)
+        ]
+        found["per_entity"] = {
+            name: _scores_of_counts(*counts) for name, counts in _entity_counts(*sides).items()
+        }
+    return found
+
+
+def _class_details(labels: Sequence[str], predictions: Any, truth: Any) -> dict[str, Any]:
+    predictions, truth = _pair(predictions, truth)
+    num_classes, there = len(labels), predictions >= 0
+    codes = truth[there] * num_classes + predictions[there]
+    confusion = np.bincount(codes, minlength=num_classes**2).reshape(num_classes, num_classes)
+    support = np.bincount(truth, minlength=num_classes)
+    per_class = {
+        label: _scores_of_counts(confusion[i, i], confusion[:, i].sum(), support[i])
+        for i, label in enumerate(labels)
+    }
+    return {
+        "labels": list(labels),
+        "confusion": confusion.tolist(),
+        "per_class": per_class,
+        "accuracy": float(np.trace(confusion) / len(truth)),
+        "macro_f1": float(np.mean([scores["f1"] for scores in per_class.values()])),
+    }
+
+
+def _scores_of_counts(num_right: int, num_predicted: int, num_true: int) -> dict[str, Any]:
+    """Return precision, recall and F1, 0 where there is nothing to divide by, and how many are true."""
+    total = num_predicted + num_true
+    return {
+        "precision": float(num_right / num_predicted) if num_predicted else 0.0,
+        "recall": float(num_right / num_true) if num_true else 0.0,
+        "f1": float(2 * num_right / total) if total else 0.0,
+        "support": int(num_true),
+    }
 
 
 METRICS: Mapping[str, Callable[[Any, Any], float]] = MappingProxyType(
     {
         "accuracy": accuracy,
         "f1": f1,
+        "macro_f1": macro_f1,
         "matthews_correlation": matthews_correlation,
         "pearson": pearson,
         "spearman": spearman,
+        "mse": mse,
         "entity_f1": entity_f1,
     }
 )
-"""Every score by name, as (predictions, labels) -> float, greater is better."""
+"""Every score by name, as (predictions, labels) -> float; `is_better` compares two."""
 
 
 def scores(names: Sequence[str], predictions: Any, labels: Any) -> dict[str, float]:

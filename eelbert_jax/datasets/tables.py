@@ -1,44 +1,76 @@
-"""Rows with named fields from TSV, CSV and jsonl files, with a count of all that was out of order.
+"""Rows with named fields from TSV, CSV, JSON lines and parquet, with a count of all that was out of order.
 
-A TSV of GLUE knows no quoting: a quote is a character like any other, and a reader that takes it for syntax
-swallows rows. A CSV quotes by RFC 4180. Leaves what the fields mean to `glue` and `custom`.
+A TSV of GLUE knows no quoting: a reader that takes a quote for syntax swallows rows. A CSV has RFC 4180's.
+All but parquet may be compressed, and any may lie in an object store.
 """
 
+import codecs
 import csv
 import dataclasses
 import io
 import json
+import math
+import re
+import sys
 from collections.abc import Iterator, Sequence
-from pathlib import Path
-from typing import NamedTuple
+from pathlib import PurePath
+from typing import Any, NamedTuple
 
+from eelbert_jax.corpus import storage, streams
 from eelbert_jax.errors import UserError
 
 FORMATS = {".tsv": "tsv", ".txt": "tsv", ".csv": "csv", ".jsonl": "jsonl", ".ndjson": "jsonl"}
-BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+FORMATS |= {".parquet": "parquet"}
+ENCODINGS = {codecs.BOM_UTF8: "utf-8", codecs.BOM_UTF16_LE: "utf-16-le", codecs.BOM_UTF16_BE: "utf-16-be"}
+"""Encodings by byte-order mark; without one it is UTF-8."""
+BAD_RECORD_POLICIES = ("refuse", "skip")
+NO_TEXT = re.compile("[\ud800-\udfff]")
+"""What invalid UTF-8 is decoded to, and what JSON can escape: half of a character."""
 
 
 @dataclasses.dataclass
 class Tally:
-    """Count what a reader met and how it dealt with it. Source: ours.
+    """Count what a reader met and how it dealt with it.
 
     Attributes:
+      on_bad_record: "refuse": a record that cannot be used is an error; "skip": it is left out and counted.
       examples: rows that became examples.
-      skipped_rows: training rows left out because a text or the label is missing, as TFDS does.
+      skipped_rows: training rows of GLUE left out because a text or the label is missing, as TFDS does.
+      bad_records: records left out because the caller asked for it.
       extra_fields: rows with more fields than columns; the surplus is ignored.
       blank_lines: lines without a character, passed over.
+      other_lines: lines of a column file that are no words: comments, multiword tokens, empty nodes.
       byte_order_marks: removed from the start of a file.
       unbalanced_quotes: texts with an odd number of `"`; kept as they are.
       empty_texts: texts of nothing but white space; kept, and read as no token.
     """
 
+    on_bad_record: str = "refuse"
     examples: int = 0
     skipped_rows: int = 0
+    bad_records: int = 0
     extra_fields: int = 0
     blank_lines: int = 0
+    other_lines: int = 0
     byte_order_marks: int = 0
     unbalanced_quotes: int = 0
     empty_texts: int = 0
+
+    def __post_init__(self) -> None:
+        if self.on_bad_record not in BAD_RECORD_POLICIES:
+            raise UserError(
+                f"on_bad_record={self.on_bad_record!r} is not one of {', '.join(BAD_RECORD_POLICIES)}."
+            )
+
+    def bad_record(self, problem: str) -> None:
+        """Count a record that is left out.
+
+        Raises:
+          UserError: bad records are to be refused.
+        """
+        if self.on_bad_record == "refuse":
+            raise UserError(f"{problem} Or leave such records out by on_bad_record=skip.")
+        self.bad_records += 1
 
     def count_text(self, text: str) -> None:
         """Count what is unusual about one text."""
@@ -47,7 +79,7 @@ class Tally:
 
     def describe(self) -> str:
         """Return one line: the examples, and every other count that is not zero."""
-        counts = dataclasses.asdict(self)
+        counts = {name: count for name, count in dataclasses.asdict(self).items() if isinstance(count, int)}
         shown = {name: count for name, count in counts.items() if count or name == "examples"}
         return ", ".join(f"{name.replace('_', ' ')}: {count:,}" for name, count in shown.items())
 
@@ -55,27 +87,26 @@ class Tally:
 class Row(NamedTuple):
     """One row: where it stands and its fields by column; a field that is not there has no key."""
 
-    line: int
+    place: str
     fields: dict[str, str]
 
 
-def read_rows(path: Path, columns: Sequence[str], required: Sequence[str], tally: Tally) -> Iterator[Row]:
+def read_rows(path: str, columns: Sequence[str], required: Sequence[str], tally: Tally) -> Iterator[Row]:
     """Yield the rows of a table in order.
 
     Args:
-      path: a file whose suffix is one of `FORMATS`.
-      columns: names of the columns of a file without a header line; empty: its first line has them.
-      required: columns that must be there; of a jsonl file every row is looked at instead.
-      tally: counts byte-order marks, blank lines and rows with too many fields.
+      path: of a file, or its URL; the suffix tells the format, with one of a compression behind it or not.
+      columns: names of the columns of a TSV or CSV without a header line; empty: its first line has them.
+      required: columns that must be there; of JSON lines every row is looked at instead.
+      tally: counts what is out of order.
 
     Raises:
-      UserError: the file cannot be read, is not UTF-8, not of its format, or lacks a column.
+      UserError: the file cannot be read, is not of its format, lacks a column, or a record is bad.
     """
-    kind = FORMATS.get(path.suffix.lower())
-    if kind is None:
-        raise UserError(
-            f"{path}: cannot tell the format from the name; expected one of {', '.join(FORMATS)}."
-        )
+    kind = table_format(path)
+    if kind == "parquet":
+        yield from _read_parquet(path, required, tally)
+        return
     text = read_text(path, tally)
     if kind == "jsonl":
         yield from _read_jsonl(path, text, tally)
@@ -83,58 +114,110 @@ def read_rows(path: Path, columns: Sequence[str], required: Sequence[str], tally
     records = _split_tsv(text) if kind == "tsv" else _split_csv(path, text)
     if not columns:
         _, columns = next(records, (0, []))
-    missing = [name for name in required if name not in columns]
-    if missing:
-        raise UserError(
-            f"{path} has no column {', '.join(map(repr, missing))}; its columns are "
-            f"{', '.join(map(repr, columns))}. Check that this is the right file, with its header line."
-        )
+    _check_columns(path, columns, required)
     for line, values in records:
         if not values:
             tally.blank_lines += 1
             continue
-        tally.extra_fields += len(values) > len(columns)
-        yield Row(line, dict(zip(columns, values, strict=False)))
+        place = f"{path}, line {line}"
+        if is_text(place, "\t".join(values), tally):
+            tally.extra_fields += len(values) > len(columns)
+            yield Row(place, dict(zip(columns, values, strict=False)))
 
 
-def read_text(path: Path, tally: Tally) -> str:
-    """Return the text of a UTF-8 file without its byte-order mark.
+def table_format(path: str) -> str:
+    """Return "tsv", "csv", "jsonl" or "parquet", by the name of a table.
 
     Raises:
-      UserError: it cannot be read, or is not UTF-8; names the line.
+      UserError: it does not tell.
+    """
+    suffix = PurePath(_uncompressed_name(path)).suffix
+    if suffix not in FORMATS:
+        raise UserError(
+            f"{path}: cannot tell the format from the name; expected one of {', '.join(FORMATS)}, perhaps "
+            f"with {', '.join(streams.COMPRESSION_SUFFIXES)} behind it."
+        )
+    return FORMATS[suffix]
+
+
+def table_name(path: str) -> str:
+    """Return what to call the task that a table makes: its file's name without suffixes."""
+    name = PurePath(path).name
+    return PurePath(name[: len(PurePath(_uncompressed_name(name)).name)]).stem
+
+
+def _uncompressed_name(path: str) -> str:
+    name = path.lower()
+    return PurePath(name).stem if name.endswith(streams.COMPRESSION_SUFFIXES) else name
+
+
+def read_text(path: str, tally: Tally) -> str:
+    """Return the text of a file, its line ends as line feeds, without its byte-order mark.
+
+    Bytes that are no UTF-8 become what `is_text` finds.
+
+    Raises:
+      UserError: it cannot be read.
     """
     try:
-        data = path.read_bytes()
+        with storage.open_file(storage.canonical(path)) as file:
+            compressed = path.lower().endswith(streams.COMPRESSION_SUFFIXES)
+            data = b"".join(streams._decompress(file, path.lower())) if compressed else file.read()
     except OSError as error:
-        raise UserError(f"Cannot read {path}: {error.strerror}; give the path of a file.") from error
-    if data.startswith(BYTE_ORDER_MARK):
-        tally.byte_order_marks += 1
-        data = data.removeprefix(BYTE_ORDER_MARK)
-    try:
-        return data.decode("utf-8")
-    except UnicodeDecodeError as error:
-        line = data.count(b"\n", 0, error.start) + 1
+        raise UserError(f"Cannot read {path}: {error.strerror or error}; give the path of a file.") from error
+    mark = next((mark for mark in ENCODINGS if data.startswith(mark)), b"")
+    tally.byte_order_marks += bool(mark)
+    text = data[len(mark) :].decode(ENCODINGS.get(mark, "utf-8"), errors="surrogateescape")
+    return text if "\n" in text else text.replace("\r", "\n")
+
+
+def text_lines(text: str) -> list[str]:
+    """Return the lines of a text; other line separators of Unicode are text."""
+    return [line.removesuffix("\r") for line in text.removesuffix("\n").split("\n")] if text else []
+
+
+def is_text(place: str, text: str, tally: Tally) -> bool:
+    """Return whether all of a record is text; if not, count the bad record.
+
+    Raises:
+      UserError: bad records are to be refused.
+    """
+    found = NO_TEXT.search(text)
+    if found is None:
+        return True
+    code = ord(found[0])
+    what = f"invalid UTF-8, byte 0x{code - 0xDC00:02x}" if code >= 0xDC80 else f"half a character, U+{code:X}"
+    tally.bad_record(f"{place}: {what}. Convert the file to UTF-8, for example with iconv.")
+    return False
+
+
+def _check_columns(path: str, columns: Sequence[str], required: Sequence[str]) -> None:
+    missing = [name for name in required if name not in columns]
+    if missing:
         raise UserError(
-            f"{path}, line {line}: invalid UTF-8, byte 0x{data[error.start]:02x}. "
-            "Convert the file to UTF-8, for example with iconv."
-        ) from error
+            f"{path} has no column {', '.join(map(repr, missing))}; its columns are "
+            f"{', '.join(map(repr, columns))}. Check that this is the right file, with its header line; of a "
+            "table of your own, set --config.custom.text_column and label_column, or --config.custom.columns "
+            "where it has no header line."
+        )
+    doubled = [name for name in required if columns.count(name) > 1]
+    if doubled:
+        raise UserError(f"{path} has two columns {doubled[0]!r}; rename one of them in its first line.")
 
 
 def _split_tsv(text: str) -> Iterator[tuple[int, list[str]]]:
-    """Yield (line number, fields), no field for a blank line; other line separators of Unicode are text."""
-    if not text:
-        return
-    for number, line in enumerate(text.removesuffix("\n").split("\n"), start=1):
-        line = line.removesuffix("\r")
+    """Yield (line number, fields), no field for a blank line."""
+    for number, line in enumerate(text_lines(text), start=1):
         yield number, line.split("\t") if line else []
 
 
-def _split_csv(path: Path, text: str) -> Iterator[tuple[int, list[str]]]:
+def _split_csv(path: str, text: str) -> Iterator[tuple[int, list[str]]]:
     """Yield (line number of the record's end, fields).
 
     Raises:
       UserError: a quote is not closed, or stands where none may.
     """
+    csv.field_size_limit(sys.maxsize)  # the library's own limit is 131,072 characters
     reader = csv.reader(io.StringIO(text, newline=""), strict=True)
     start = 1
     try:
@@ -148,33 +231,57 @@ def _split_csv(path: Path, text: str) -> Iterator[tuple[int, list[str]]]:
         ) from error
 
 
-def _read_jsonl(path: Path, text: str, tally: Tally) -> Iterator[Row]:
-    """Yield one row a line; a number or truth value is spelt as JSON spells it.
+def _read_jsonl(path: str, text: str, tally: Tally) -> Iterator[Row]:
+    """Yield one row a line; a number is spelt as the file spells it.
 
-    Null, an array and an object are no field: they count as missing where a text or label is wanted.
-
-    Raises:
-      UserError: a line is no JSON object.
+    Null, NaN, an array and an object are no field: they count as missing where a text or label is wanted.
     """
-    for number, line in enumerate(text.removesuffix("\n").split("\n"), start=1):
+    for number, line in enumerate(text_lines(text), start=1):
+        place = f"{path}, line {number}"
         if not line.strip():
-            tally.blank_lines += bool(text)
+            tally.blank_lines += 1
+            continue
+        if not is_text(place, line, tally):
             continue
         try:
-            record = json.loads(line)
-            json.dumps(record, ensure_ascii=False).encode()  # JSON can escape half a character
-        except (json.JSONDecodeError, UnicodeEncodeError) as error:
-            raise UserError(f"{path}, line {number}: not valid JSON: {error}. Mend the line.") from error
+            record = json.loads(line, parse_int=str, parse_float=str, parse_constant=lambda _: None)
+        except (json.JSONDecodeError, RecursionError) as error:
+            tally.bad_record(f"{place}: not valid JSON: {error}. Mend the line.")
+            continue
         if not isinstance(record, dict):
-            raise UserError(
-                f"{path}, line {number}: expected a JSON object, got {line[:40]!r}. Mend the line."
-            )
-        yield Row(number, {name: _scalar(value) for name, value in record.items() if _is_scalar(value)})
+            tally.bad_record(f"{place}: expected a JSON object, got {line[:40]!r}. Mend the line.")
+            continue
+        fields = {name: _field(value) for name, value in record.items() if _is_field(value)}
+        if is_text(place, "".join(fields.values()), tally):
+            yield Row(place, fields)
 
 
-def _is_scalar(value: object) -> bool:
-    return isinstance(value, str | int | float)
+def _read_parquet(path: str, required: Sequence[str], tally: Tally) -> Iterator[Row]:
+    """Yield one row a row, counted from 1, of the required columns; null and NaN are no field."""
+    import pyarrow as pa  # only here: the import takes longer than many a small job
+    import pyarrow.parquet as pq
+
+    try:
+        with storage.open_file(storage.canonical(path)) as file, pq.ParquetFile(file) as table:
+            _check_columns(path, table.schema_arrow.names, required)
+            number = 0
+            for batch in table.iter_batches(columns=list(required)):
+                for record in batch.to_pylist():
+                    number += 1
+                    fields = {name: _field(value) for name, value in record.items() if _is_field(value)}
+                    if is_text(f"{path}, row {number}", "".join(fields.values()), tally):
+                        yield Row(f"{path}, row {number}", fields)
+    except (OSError, pa.ArrowException, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: not a readable parquet file ({error}). Write it again.") from error
 
 
-def _scalar(value: str | float) -> str:
+def _is_field(value: Any) -> bool:
+    return isinstance(value, str | bytes | int | float) and not (
+        isinstance(value, float) and math.isnan(value)
+    )
+
+
+def _field(value: Any) -> str:
+    if isinstance(value, bytes):
+        return value.decode("utf-8", errors="surrogateescape")
     return value if isinstance(value, str) else json.dumps(value)

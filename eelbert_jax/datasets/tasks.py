@@ -1,8 +1,4 @@
-"""The tasks as data: GLUE's ten and their kin in one table, and the shape that a user's own task takes.
-
-A new task is a new line here. Leaves reading to `glue`, a user's files to `custom`, and what a metric's name
-means to `eelbert_jax.datasets.metrics`.
-"""
+"""The tasks as data: GLUE's ten and their kin in one table, and the shape that a user's own task takes."""
 
 import dataclasses
 import difflib
@@ -22,12 +18,12 @@ class Task:
 
     Attributes:
       name: as the command line and TFDS (`glue/NAME`) call it.
-      folder: its folder in the GLUE layout.
+      folder: its folder in the GLUE layout; "" for a user's own tables.
       text_fields: features of the TFDS dataset, one or two.
       text_columns: columns of the files that hold the same.
       label_column: column of the label.
       labels: names of the classes in the order of their ids, as TFDS has them; () for a number.
-      metrics: names in `training.metrics.METRICS`; the first one selects the best step.
+      metrics: names in `metrics.METRICS`; the first one selects the best step.
       files: (split, file in the folder) for every split.
       dev_splits: splits with labels that training may not see; the first one selects.
       test_splits: splits whose labels are hidden.
@@ -60,6 +56,11 @@ class Task:
         return CLASSIFY if self.labels else REGRESS
 
     @property
+    def is_custom(self) -> bool:
+        """Whether its files are a user's own tables."""
+        return not self.folder
+
+    @property
     def is_regression(self) -> bool:
         """Whether the label is a number."""
         return self.kind == REGRESS
@@ -87,12 +88,10 @@ class Task:
     def label_ids(self) -> dict[str, int]:
         """Return the id of a class by its name and, as most of GLUE's files write it, by its number.
 
-        Where names are numbers themselves (one to five stars), a number is a name and nothing else.
+        In a user's own tables a label is its name and nothing else.
         """
         names = {label: i for i, label in enumerate(self.labels)}
-        if any(label.isdecimal() for label in self.labels):
-            return names
-        return names | {str(i): i for i in range(len(self.labels))}
+        return names if self.is_custom else names | {str(i): i for i in range(len(self.labels))}
 
 
 def _glue(

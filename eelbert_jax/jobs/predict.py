@@ -21,8 +21,9 @@ from typing import BinaryIO
 import numpy as np
 
 from eelbert_jax import cli
-from eelbert_jax.datasets.glue import check_labels, find_task, load_examples
+from eelbert_jax.datasets.glue import load_examples
 from eelbert_jax.datasets.submission import submission_file, write_submission
+from eelbert_jax.datasets.tasks import check_labels, find_task
 from eelbert_jax.errors import UserError
 from eelbert_jax.inference.answers import Query, responder
 from eelbert_jax.inference.load import load

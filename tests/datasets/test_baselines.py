@@ -7,7 +7,8 @@ import sklearn.linear_model
 
 from eelbert_jax.datasets import baselines, metrics
 from eelbert_jax.datasets.baselines import NUM_COLUMNS, BagOfWords
-from eelbert_jax.datasets.glue import GLUE_TASKS, load_examples
+from eelbert_jax.datasets.glue import load_examples
+from eelbert_jax.datasets.tasks import GLUE_TASKS
 from eelbert_jax.errors import UserError
 
 WORDS = ("good", "bad", "film", "plot", "slow", "fine", "very", "not", "the", "a")

@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 from eelbert_jax.datasets import encoding
 from eelbert_jax.datasets.conll import load_conll
 from eelbert_jax.datasets.encoding import Encoded
-from eelbert_jax.datasets.glue import GLUE_TASKS, load_examples
-from eelbert_jax.datasets.tables import Tally
+from eelbert_jax.datasets.glue import load_examples
+from eelbert_jax.datasets.tasks import GLUE_TASKS
 from eelbert_jax.errors import UserError
 from eelbert_jax.vocabulary import SPECIAL_TOKENS, Vocabulary, load_vocabulary
 
@@ -237,32 +237,6 @@ a DT B-LET
 def write(path, text):
     path.write_text(text)
     return str(path)
-
-
-def test_conll_columns(tmp_path):
-    examples = load_conll(write(tmp_path / "train.txt", CONLL))
-    assert examples.words == (("the", "cats", "\ufeff", "sat"), ("a",))
-    assert examples.labels == ("O", "B-ANI", "B-LET")
-    assert [tags.tolist() for tags in examples.tags] == [[0, 1, 0, 0], [2]]
-    assert examples.tally == Tally(examples=2, blank_lines=3)
-    hidden = load_conll(str(tmp_path / "train.txt"), examples.labels, tag_column=None)
-    assert hidden.tags is None
-    assert hidden.words == examples.words
-    tabs = write(tmp_path / "tabs.txt", "1\tNew York\tB-LOC\r\n2\tsat\tO\r\n")
-    assert load_conll(tabs, word_column=1).words == (("New York", "sat"),)
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("cat O\nmat\n", r"line 2: 1 column in 'mat'"),
-        ("cat O\nmat B-NEW\n", r"line 2: 'B-NEW' is none of the tags O, B-LOC"),
-        ("\n\n", "no sentence"),
-    ],
-)
-def test_bad_columns_name_the_line(text, message, tmp_path):
-    with pytest.raises(UserError, match=message):
-        load_conll(write(tmp_path / "dev.txt", text), ("O", "B-LOC"))
 
 
 def test_a_word_stands_for_its_first_piece(tmp_path):

@@ -1,14 +1,11 @@
 import dataclasses
-import re
-from pathlib import Path
 
 import numpy as np
 import pytest
 
-from eelbert_jax.datasets.custom import custom_task
-from eelbert_jax.datasets.glue import GLUE_TASKS, check_labels, find_task, load_examples
-from eelbert_jax.datasets.metrics import METRICS
+from eelbert_jax.datasets.glue import load_examples
 from eelbert_jax.datasets.tables import Tally
+from eelbert_jax.datasets.tasks import GLUE_TASKS
 from eelbert_jax.errors import UserError
 
 OFFICIAL = [task for task in GLUE_TASKS.values() if task.official]
@@ -97,27 +94,6 @@ def assert_same(ours, theirs):
     else:
         assert ours.labels.dtype == theirs.labels.dtype
         np.testing.assert_array_equal(ours.labels, theirs.labels)
-
-
-# The table.
-
-
-def test_the_table_is_whole():
-    names = "cola sst2 mrpc stsb qqp mnli qnli rte wnli ax qqp_sample"
-    assert list(GLUE_TASKS) == names.split()
-    for task in GLUE_TASKS.values():
-        assert len(task.text_fields) == len(task.text_columns) in (1, 2)
-        assert set(task.dev_splits) | set(task.test_splits) <= set(task.splits)
-        assert set(task.metrics) <= set(METRICS)
-        assert len(task.submission_files) == (len(task.test_splits) if task.official else 0)
-        assert task.is_regression == (task.name == "stsb")
-        hash(task)
-
-
-def test_an_unknown_task_names_the_nearest():
-    with pytest.raises(UserError, match="did you mean 'sst2'"):
-        find_task("SST-2")
-    assert find_task("rte") is GLUE_TASKS["rte"]
 
 
 # The two sources.
@@ -336,127 +312,3 @@ def test_invalid_utf8_names_the_line(tmp_path):
     path.write_bytes(path.read_bytes().replace(b"\tc\t", b"\t\xe9\t"))
     with pytest.raises(UserError, match=r"line 3: invalid UTF-8, byte 0xe9"):
         load_rte(tmp_path)
-
-
-def test_labels_in_another_order_than_the_checkpoints():
-    check_labels(("no", "yes"), ["no", "yes"])
-    with pytest.raises(UserError, match=r"another order.*no, yes here, yes, no there"):
-        check_labels(("no", "yes"), ("yes", "no"))
-    with pytest.raises(UserError, match=r"other labels.*none \(a number\) there"):
-        check_labels(("no", "yes"), ())
-
-
-# A user's own files.
-
-
-CSV = 'text,kind\n"a, and ""b""",good\nplain,bad\n"over\ntwo lines",good\n'
-JSONL = r"""{"text": "a, and \"b\"", "kind": "good"}
-{"text": "plain", "kind": "bad"}
-
-{"text": "over\ntwo lines", "kind": "good"}
-"""
-
-
-@pytest.mark.parametrize(("suffix", "content"), [("csv", CSV), ("jsonl", JSONL)])
-def test_csv_and_jsonl_go_through_the_same_door(suffix, content, tmp_path):
-    path = tmp_path / f"train.{suffix}"
-    path.write_text(content)
-    task = custom_task({"train": str(path), "dev": str(path)}, ["text"], "kind")
-    assert task.labels == ("bad", "good")
-    assert task.metrics == ("accuracy", "f1")
-    examples = load_examples(task, "dev", glue_dir="ignored")
-    assert examples.first == ('a, and "b"', "plain", "over\ntwo lines")
-    assert examples.second is None
-    assert examples.labels.tolist() == [1, 0, 1]
-
-
-def test_a_pair_task_with_numbers_and_a_test_file_without_labels(tmp_path):
-    (tmp_path / "train.tsv").write_text("a\tb\t0.5\nc\td\t-2\n")
-    (tmp_path / "test.tsv").write_text("e\tf\n")
-    task = custom_task(
-        {"train": str(tmp_path / "train.tsv"), "test": str(tmp_path / "test.tsv")},
-        ["left", "right"],
-        "score",
-        regression=True,
-        columns=["left", "right", "score"],
-        dev_every=2,
-    )
-    assert task.metrics == ("pearson", "spearman")
-    assert load_examples(task, "train", glue_dir=None).labels.tolist() == [-2.0]
-    assert load_examples(task, "dev", glue_dir=None).second == ("b",)
-    assert load_examples(task, "test", glue_dir=None).labels is None
-
-
-def test_numbers_as_names_are_names(tmp_path):
-    path = tmp_path / "train.jsonl"
-    path.write_text("".join(f'{{"text": "t", "stars": {stars}}}\n' for stars in (5, 1, 3)))
-    task = custom_task({"train": str(path)}, ["text"], "stars", dev_every=3)
-    assert load_examples(task, "train", glue_dir=None).labels.tolist() == [0, 1]
-    path.write_text(path.read_text() + '{"text": "t", "stars": 0}\n{"text": "t", "stars": 2}\n')
-    with pytest.raises(UserError, match="'2' is no label"):
-        load_examples(task, "train", glue_dir=None)
-
-
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        ('text,kind\nfine,good\n"never closed,bad\nmore,good\n', r"starts on line 3: unexpected end of data"),
-        ('text,kind\n"closed" too early,good\n', r"starts on line 2: .*expected after"),
-    ],
-)
-def test_a_stray_quote_in_a_csv_is_an_error(content, message, tmp_path):
-    (tmp_path / "train.csv").write_text(content)
-    with pytest.raises(UserError, match=message):
-        custom_task({"train": str(tmp_path / "train.csv")}, ["text"], "kind", dev_every=2)
-
-
-@pytest.mark.parametrize(
-    ("line", "message"),
-    [
-        ("[1]", "expected a JSON object"),
-        ('{"text": ', "not valid JSON"),
-        (r'{"text": "half a \ud83d character", "kind": "x"}', "not valid JSON"),
-    ],
-)
-def test_bad_jsonl_names_the_line(line, message, tmp_path):
-    (tmp_path / "train.jsonl").write_text('{"text": "a", "kind": "x"}\n' + line + "\n")
-    with pytest.raises(UserError, match=f"line 2: {message}"):
-        custom_task({"train": str(tmp_path / "train.jsonl")}, ["text"], "kind", dev_every=2)
-
-
-def test_null_is_a_missing_field(tmp_path):
-    path = tmp_path / "train.jsonl"
-    path.write_text('{"text": "a", "kind": "x"}\n{"text": null, "kind": "y"}\n{"text": "c", "kind": "x"}\n')
-    task = custom_task({"train": str(path), "dev": str(path)}, ["text"], "kind")
-    assert load_examples(task, "train", glue_dir=None).tally.skipped_rows == 1
-    with pytest.raises(UserError, match="line 2: 'text' is missing"):
-        load_examples(task, "dev", glue_dir=None)
-
-
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        (dict(files={"dev": "x.csv"}), "expected train, dev"),
-        (dict(files={"train": "x.csv", "validation": "x.csv"}), "expected train, dev"),
-        (dict(files={"train": "x.csv"}), "needs a dev split"),
-        (dict(dev_every=1), "needs a dev split"),
-        (dict(files={"train": "x.csv", "dev": "x.csv"}, dev_every=5), "needs a dev split"),
-        (dict(text_columns=[]), "one or two text columns"),
-        (dict(text_columns=["a", "b", "c"]), "one or two text columns"),
-        (dict(label_column=""), "one or two text columns"),
-        (dict(labels=["a", "b"], regression=True), "no class names"),
-        (dict(labels=["a"]), "two or more different labels"),
-        (dict(files={"train": "x.xlsx"}, dev_every=2), "cannot tell the format"),
-        (dict(label_column="nowhere"), "no column 'nowhere'; its columns are 'text', 'kind'"),
-        (dict(label_column="text"), "has 0 distinct labels"),
-        (dict(files={"train": "missing.csv"}), "Cannot read"),
-    ],
-)
-def test_a_custom_task_that_cannot_be_is_refused(changes, message, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    Path("x.csv").write_text("text,kind\n ,good\n ,bad\n")
-    options = dict(files={"train": "x.csv"}, text_columns=["text"], label_column="kind", dev_every=2)
-    if "dev_every" not in changes and "files" in changes and message != "Cannot read":
-        options["dev_every"] = 0
-    with pytest.raises(UserError, match=re.escape(message)):
-        custom_task(**(options | changes))

@@ -1,3 +1,5 @@
+import json
+
 import numpy as np
 import pytest
 import scipy.stats
@@ -42,12 +44,32 @@ def test_more_classes_as_scikit_learn(sides):
     predictions, labels = sides
     matthews = sklearn.metrics.matthews_corrcoef(labels, predictions)
     assert metrics.matthews_correlation(*sides) == pytest.approx(matthews, abs=TOLERANCE)
+    macro = sklearn.metrics.f1_score(labels, predictions, average="macro", zero_division=0.0)
+    assert metrics.macro_f1(*sides) == pytest.approx(macro, abs=TOLERANCE)
+
+
+@settings(max_examples=50)
+@given(sides=two_sides(st.integers(0, 3), np.int32))
+def test_details_of_classes_as_scikit_learn(sides):
+    predictions, truth = sides
+    found = json.loads(json.dumps(metrics.details("classify", list("abcd"), predictions, truth)))
+    ids = np.arange(4)
+    assert found["confusion"] == sklearn.metrics.confusion_matrix(truth, predictions, labels=ids).tolist()
+    expected = sklearn.metrics.precision_recall_fscore_support(
+        truth, predictions, labels=ids, zero_division=0.0
+    )
+    for name, column in zip(("precision", "recall", "f1", "support"), expected, strict=True):
+        figures = [found["per_class"][label][name] for label in "abcd"]
+        assert figures == pytest.approx(column.tolist(), abs=TOLERANCE)
+    assert found["accuracy"] == metrics.accuracy(*sides)
 
 
 # Sixteenths: many ties, and no overflow or cancellation that would test the arithmetic and not the formula.
 @settings(max_examples=100)
 @given(sides=two_sides(st.integers(-80, 80).map(lambda i: i / 16), np.float32))
 def test_correlations_as_scipy(sides):
+    mse = sklearn.metrics.mean_squared_error(*(side.astype(np.float64) for side in sides))
+    assert metrics.mse(*sides) == pytest.approx(mse, abs=TOLERANCE)
     if min(np.ptp(side) for side in sides) == 0:
         assert metrics.pearson(*sides) == metrics.spearman(*sides) == 0.0
         return
@@ -130,6 +152,10 @@ def test_entities_as_conlleval(tags):
         ("I-PER I-PER B-PER O", {("PER", 0, 2), ("PER", 2, 3)}),  # IOB1
         ("B-PER I-LOC", {("PER", 0, 1), ("LOC", 1, 2)}),
         ("S-PER B-LOC E-LOC I-LOC", {("PER", 0, 1), ("LOC", 1, 3), ("LOC", 3, 4)}),
+        ("B-PER M-PER E-PER W-LOC", {("PER", 0, 3), ("LOC", 3, 4)}),  # BMEWO
+        ("U-PER B-PER I-PER L-PER L-LOC", {("PER", 0, 1), ("PER", 1, 4), ("LOC", 4, 5)}),  # BILOU
+        ("B E S B M E", {("", 0, 2), ("", 2, 3), ("", 3, 6)}),
+        ("PER PER O LOC PER", {("PER", 0, 2), ("LOC", 3, 4), ("PER", 4, 5)}),
         ("O O", set()),
         ("", set()),
         ("B-a-b I-a-b", {("a-b", 0, 2)}),
@@ -152,8 +178,36 @@ def test_entity_f1_counts_whole_entities():
 def test_entity_f1_wants_a_tag_a_word_and_a_scheme():
     with pytest.raises(UserError, match="every word"):
         metrics.entity_f1([["O", "O"]], [["O"]])
-    with pytest.raises(UserError, match="'NOUN' is no tag"):
-        metrics.entity_f1([["NOUN"]], [["O"]])
+    with pytest.raises(UserError, match="'X-PER' is no tag"):
+        metrics.entity_f1([["X-PER"]], [["O"]])
+
+
+def test_details_of_tags_by_hand():
+    """Four words of two sentences, of which truncation cut one off; seqeval's table, counted by hand."""
+    labels = ("O", "B-PER", "I-PER", "B-LOC")
+    truth = [np.array([1, 2, 0]), np.array([3])]
+    found = metrics.details("tag", labels, [np.array([1, 2, 3]), np.array([-1])], truth)
+    assert found["confusion"] == [[0, 0, 0, 1], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 0]]
+    assert found["per_class"]["B-LOC"] == {"precision": 0.0, "recall": 0.0, "f1": 0.0, "support": 1}
+    assert found["accuracy"] == 0.5
+    assert found["per_entity"] == {
+        "LOC": {"precision": 0.0, "recall": 0.0, "f1": 0.0, "support": 1},
+        "PER": {"precision": 1.0, "recall": 1.0, "f1": 1.0, "support": 1},
+    }
+    assert "per_entity" not in metrics.details("tag", ("NOUN", "VERB"), [np.array([0])], [np.array([1])])
+
+
+def test_details_of_numbers():
+    found = metrics.details("regress", (), np.array([1.0, 2.0, 4.0]), np.array([1.0, 3.0, 3.0]))
+    assert found["mse"] == pytest.approx(2 / 3)
+    assert found["mean_absolute_error"] == pytest.approx(2 / 3)
+    assert (found["mean_prediction"], found["mean_label"]) == pytest.approx((7 / 3, 7 / 3))
+
+
+def test_less_is_better_of_errors_alone():
+    assert metrics.is_better("mse", 0.1, 0.2)
+    assert not metrics.is_better("mse", 0.2, 0.2)
+    assert metrics.is_better("accuracy", 0.2, 0.1)
 
 
 # The state.
