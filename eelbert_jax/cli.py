@@ -98,8 +98,6 @@ JOBS: Mapping[str, Job] = MappingProxyType(
                 ("processes", 1, "cells that run at a time"),
                 ("print", False, "list the cells and their commands, and run nothing"),
                 ("slurm", False, "print a Slurm array script of the unfinished cells, and run nothing"),
-                ("sampler", "grid", "grid: every cell; optuna: the promising ones of a full grid"),
-                ("trials", 20, "cells that optuna chooses"),
             ),
         ),
         "report": Job(

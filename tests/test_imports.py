@@ -55,7 +55,7 @@ OUTSIDERS = {
     "apache_beam": ("corpus.beam",),
     "fsspec": ("corpus.storage",),
     "tokenizers": ("vocabulary",),
-    "ml_collections": ("jobs.*", "cli", "config_files", "objectives.*", "sweeping.*"),
+    "ml_collections": ("jobs.*", "cli", "config_files", "objectives.*"),
     "jax.experimental.topologies": ("planning.devices",),
     "torch": (),
     "transformers": (),

@@ -8,24 +8,21 @@ is one cell. Finished cells are not run again: the same command continues after 
 share one accelerator only with XLA_PYTHON_CLIENT_MEM_FRACTION set to their share of its memory.
 """
 
-import os
+import importlib
 import shlex
 import signal
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
 
 from eelbert_jax import cli
 from eelbert_jax.errors import UserError
 from eelbert_jax.reporting import text
-from eelbert_jax.reporting.scores import summarize
 from eelbert_jax.sweeping import processes
-from eelbert_jax.sweeping.grid import SWEPT_JOBS, Cell, Result, plan, read_result, short_names
-from eelbert_jax.sweeping.samplers import GridSampler, OptunaSampler, Sampler
+from eelbert_jax.sweeping.grid import Cell, plan
+from eelbert_jax.sweeping.results import Figures, Outcome, cell_records, read_figures, tables
 from eelbert_jax.training.writer import duration
-from eelbert_jax.workdir import SWEEP_NAME, write_whole
+from eelbert_jax.workdir import LOG_NAME, SWEEP_NAME, write_whole
 
-SEED_KEY = "seed"
 CONTINUE = "The same command continues: finished cells stay, the others take up their checkpoint."
 
 
@@ -33,148 +30,64 @@ class CellsFailed(UserError):
     """Some cells of a sweep have no result; the others have, and stand in the table."""
 
 
-class Outcome(NamedTuple):
-    """What became of a cell in this sweep.
-
-    Attributes:
-      cell: the cell.
-      status: "finished", or why there is no result.
-      result: None where there is none.
-    """
-
-    cell: Cell
-    status: str
-    result: Result | None
+def free_settings(job: str) -> tuple[str, ...]:
+    """Return what may differ between the starts of a cell: what its job says, and the grid itself."""
+    return (*importlib.import_module(f"eelbert_jax.jobs.{job}").FREE_SETTINGS, "recipe", "sweep.")
 
 
-def sweep(
-    cells: Sequence[Cell], workdir: str | Path, sampler: Sampler, num_processes: int = 1
-) -> list[Outcome]:
-    """Run what the sampler asks for, say how each cell ended, and write `results.md` and `results.csv`.
+def sweep(cells: Mapping[Cell, Figures | None], workdir: str | Path, num_processes: int) -> list[Outcome]:
+    """Run the unfinished cells, say how each ended, and write `results.md` and `results.csv`.
 
     Args:
-      cells: of the grid.
+      cells: of the grid, with the figures of those that are finished.
       workdir: receives the tables.
-      sampler: chooses among the cells.
       num_processes: cells that run at a time.
 
     Returns:
-      The outcomes of the chosen cells in the order of the grid.
+      The outcomes in the order of the grid.
     """
-    before = {cell.name: read_result(cell) for cell in cells}  # all now: a strange folder is said first
-    outcomes: dict[str, Outcome] = {}
+    outcomes: dict[Cell, Outcome] = {}
 
-    def record(outcome: Outcome, note: str) -> None:
-        outcomes[outcome.cell.name] = outcome
-        sampler.tell(outcome.cell, outcome.result)
-        figure = f"{outcome.result.main} {outcome.result.value:.4f}  " if outcome.result is not None else ""
-        print(f"{outcome.cell.name}: {figure}{note}", flush=True)
-
-    def next_cell() -> Cell | None:
-        while (cell := sampler.ask()) is not None:
-            if cell.name in outcomes:
-                sampler.tell(cell, outcomes[cell.name].result)
-            elif before[cell.name] is not None:
-                record(Outcome(cell, "finished", before[cell.name]), "finished before")
-            else:
-                print(f"{cell.name}: started, log in {cell.workdir / processes.LOG_NAME}", flush=True)
-                return cell
-        return None
+    def starting() -> Iterator[Cell]:
+        for cell in unfinished(cells):
+            print(f"{cell.name}: started, log in {cell.workdir / LOG_NAME}", flush=True)
+            yield cell
 
     def ended(cell: Cell, how: processes.Ended) -> None:
-        result = read_result(cell) if how.status == 0 else None
-        if result is not None:
-            record(Outcome(cell, "finished", result), duration(how.seconds))
-        else:
-            why = "ended without its result" if how.status == 0 else str(how)
-            record(Outcome(cell, f"failed: {why}", None), f"{why}: {processes.last_line(cell.workdir)}")
+        figures = read_figures(cell, free_settings(cell.job)) if how.status == 0 else None
+        why = "ended without its result" if how.status == 0 else str(how)
+        status = f"failed: {why}" if figures is None else "finished"
+        outcomes[cell] = Outcome(cell, status, figures)
+        failure = f"{why}: {processes.last_line(cell.workdir)}"
+        _say(outcomes[cell], failure if figures is None else duration(how.seconds))
 
+    for cell, figures in cells.items():
+        if figures is not None:
+            outcomes[cell] = Outcome(cell, "finished", figures)
+            _say(outcomes[cell], "finished before")
     try:
-        processes.run_all(next_cell, num_processes, ended)
+        processes.run_all(starting(), num_processes, ended)
     except KeyboardInterrupt:
-        print(f"\nStopped with {_num_finished(outcomes)} cells finished. {CONTINUE}", flush=True)
+        finished = sum(outcome.figures is not None for outcome in outcomes.values())
+        print(f"\nStopped with {finished} cells finished. {CONTINUE}", flush=True)
         raise
-    chosen = [outcomes[cell.name] for cell in cells if cell.name in outcomes]
-    markdown = "\n".join(text.markdown(table) for table in tables(chosen))
+    in_order = [outcomes[cell] for cell in cells]
+    markdown = "\n".join(text.markdown(table) for table in tables(in_order))
     write_whole(Path(workdir) / "results.md", markdown)
-    write_whole(Path(workdir) / "results.csv", text.csv_text(cell_records(chosen)))
+    write_whole(Path(workdir) / "results.csv", text.csv_text(cell_records(in_order)))
     print("\n" + markdown, end="", flush=True)
-    return chosen
+    return in_order
 
 
-def cell_records(outcomes: Sequence[Outcome]) -> list[dict[str, Any]]:
-    """Return a record a cell: what the grid set, its figures, its status; None where it has none such."""
-    names = short_names(outcomes[0].cell.config)
-    keys = dict.fromkeys(key for outcome in outcomes for key in outcome.cell.overrides)
-    figures = dict.fromkeys(name for o in outcomes if o.result for name in o.result.figures)
-    return [
-        {names[key]: outcome.cell.overrides.get(key) for key in keys}
-        | {name: outcome.result.figures.get(name) if outcome.result else None for name in figures}
-        | {"status": outcome.status}
-        for outcome in outcomes
-    ]
+def _say(outcome: Outcome, note: str) -> None:
+    figures = outcome.figures
+    figure = f"{figures.main} {figures.value:.4f}  " if figures is not None else ""
+    print(f"{outcome.cell.name}: {figure}{note}", flush=True)
 
 
-def seed_records(outcomes: Sequence[Outcome]) -> list[dict[str, Any]]:
-    """Return a record a setting with its main figure over the seeds; none where the grid varies no seed."""
-    groups: dict[tuple[tuple[str, Any], ...], list[Result]] = {}
-    for outcome in outcomes:
-        overrides = outcome.cell.overrides
-        if SEED_KEY in overrides and outcome.result is not None:
-            setting = tuple((key, value) for key, value in overrides.items() if key != SEED_KEY)
-            groups.setdefault(setting, []).append(outcome.result)
-    names = short_names(outcomes[0].cell.config)
-    return [
-        {names[key]: value for key, value in setting}
-        | {"figure": results[0].main}
-        | summarize([result.value for result in results])._asdict()
-        for setting, results in groups.items()
-    ]
-
-
-def tables(outcomes: Sequence[Outcome]) -> list[text.Table]:
-    """Return the table of all cells and, where the grid varies seeds, that over seeds."""
-    titled = {"Cells": cell_records(outcomes), "Over seeds": seed_records(outcomes)}
-    found = []
-    for title, records in titled.items():
-        columns = tuple(dict.fromkeys(name for record in records for name in record))
-        rows = tuple(tuple(_cell_text(record.get(name)) for name in columns) for record in records)
-        found.append(text.Table(title, columns, rows))
-    return [table for table in found if table.rows]
-
-
-def listing(cells: Sequence[Cell]) -> str:
-    """Return each cell with whether it is finished and its command, as text."""
-    lines = []
-    for cell in cells:
-        state = "to run" if read_result(cell) is None else "finished"
-        lines.append(f"# {cell.name}: {state}\n{shlex.join(cell.command)}")
-    return "\n".join(lines)
-
-
-def slurm_script(cells: Sequence[Cell], num_processes: int) -> str:
-    """Return a Slurm array script of the unfinished cells, `num_processes` of them at a time."""
-    waiting = [cell for cell in cells if read_result(cell) is None]
-    if not waiting:
-        raise UserError("Every cell is finished; run the sweep without --slurm to see the table.")
-    lines = [
-        "#!/bin/bash",
-        "# Add what your cluster wants on the command line: sbatch --gres=gpu:1 --time=4:00:00 FILE",
-        "# Afterwards the same `eelbert sweep` without --slurm prints the table.",
-        "#SBATCH --job-name=eelbert",
-        f"#SBATCH --array=0-{len(waiting) - 1}%{num_processes}",
-        "set -eu",
-        f"cd {shlex.quote(os.getcwd())}",
-        'case "$SLURM_ARRAY_TASK_ID" in',
-    ]
-    for number, cell in enumerate(waiting):
-        log = shlex.quote(str(cell.workdir / processes.LOG_NAME))
-        lines += [
-            f"{number})",
-            f"  mkdir -p {shlex.quote(str(cell.workdir))}",
-            f"  exec {shlex.join(cell.command)} >> {log} 2>&1 ;;",
-        ]
-    return "\n".join([*lines, "esac"])
+def unfinished(cells: Mapping[Cell, Figures | None]) -> list[Cell]:
+    """Return the cells that have to run."""
+    return [cell for cell, figures in cells.items() if figures is None]
 
 
 def main(argv: list[str]) -> None:
@@ -185,38 +98,25 @@ def main(argv: list[str]) -> None:
     """
     invocation = cli.parse("sweep", argv)
     flags = invocation.flags
-    if flags["processes"] < 1 or flags["trials"] < 1:
-        raise UserError("--processes and --trials count from 1.")
-    cells = plan(flags["job"], argv, invocation.workdir)
-    samplers: dict[str, Callable[[], Sampler]] = {
-        "grid": lambda: GridSampler(cells),
-        "optuna": lambda: OptunaSampler(
-            cells, flags["trials"], larger_is_better=SWEPT_JOBS[cells[0].job].larger_is_better
-        ),
-    }
-    if flags["sampler"] not in samplers:
-        raise UserError(f"Unknown --sampler={flags['sampler']!r}; known: {', '.join(samplers)}.")
-    if flags["print"] or flags["slurm"]:
-        if flags["sampler"] != "grid":
-            raise UserError("--print and --slurm list a grid; optuna chooses as results come in.")
-        print(slurm_script(cells, flags["processes"]) if flags["slurm"] else listing(cells))
+    if flags["processes"] < 1:
+        raise UserError("--processes counts from 1.")
+    grid = plan(flags["job"], argv, invocation.workdir)
+    free = free_settings(grid[0].job)
+    cells = {cell: read_figures(cell, free) for cell in grid}  # all now: a strange folder is said first
+    if flags["print"]:
+        for cell, figures in cells.items():
+            print(f"# {cell.name}: {'to run' if figures is None else 'finished'}\n{shlex.join(cell.command)}")
         return
-    sampler = samplers[flags["sampler"]]()
+    if flags["slurm"]:
+        if not unfinished(cells):
+            raise UserError("Every cell is finished; run the sweep without --slurm to see the table.")
+        print(processes.slurm_script(unfinished(cells), flags["processes"]))
+        return
     cli.write_config(invocation.config, invocation.workdir, SWEEP_NAME)
     # A scheduler's SIGTERM stops the cells as Ctrl-C does.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    outcomes = sweep(cells, invocation.workdir, sampler, flags["processes"])
-    failed = [outcome for outcome in outcomes if outcome.result is None]
+    outcomes = sweep(cells, invocation.workdir, flags["processes"])
+    failed = [outcome for outcome in outcomes if outcome.figures is None]
     if failed:
-        names = "".join(f"\n  {o.cell.workdir / processes.LOG_NAME}: {o.status}" for o in failed)
+        names = "".join(f"\n  {o.cell.workdir / LOG_NAME}: {o.status}" for o in failed)
         raise CellsFailed(f"{len(failed)} of {len(outcomes)} cells have no result:{names}\n{CONTINUE}")
-
-
-def _cell_text(value: Any) -> str:
-    if value is None:
-        return text.NONE
-    return f"{value:.6g}" if isinstance(value, float) else str(value)
-
-
-def _num_finished(outcomes: dict[str, Outcome]) -> int:
-    return sum(outcome.result is not None for outcome in outcomes.values())

@@ -112,10 +112,10 @@ def _draw_scores(axes: Axes, models: Sequence[Model], measures: Sequence[Measure
         reported = [(i + shift, published.score(model.name, *key)) for i, key in enumerate(keys)]
         drawn = [(x, value.value) for x, value in reported if value is not None and value.mark != "r"]
         axes.plot([x for x, _ in drawn], [y for _, y in drawn], "D", markerfacecolor="none", color=color)
-    for i, key in enumerate(keys):
-        value = scores.majority_of(*key)
-        if value is not None:
-            line = axes.hlines(value, i - 0.45, i + 0.45, color="black", linestyle="--", linewidth=1)
-            line.set_label("_" * bool(i) + "majority class")
+    to_beat = [(i, value) for i, key in enumerate(keys) if (value := scores.majority_of(*key)) is not None]
+    if to_beat:
+        places, values = zip(*to_beat, strict=True)
+        ends = [i - 0.45 for i in places], [i + 0.45 for i in places]
+        axes.hlines(values, *ends, color="black", linestyle="--", linewidth=1, label="majority class")
     axes.set_xticks(range(len(keys)), [measure.label for measure in measures], rotation=35, ha="right")
     axes.grid(axis="y", alpha=0.3)

@@ -1,14 +1,12 @@
-"""Run commands as processes of their own, N at a time, each with its log; stop them all when stopped.
-
-Knows folders and commands, not what they compute.
-"""
+"""Run commands as processes of their own, each with its log: here, N at a time, or as a Slurm array."""
 
 import fcntl
 import os
+import shlex
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -32,11 +30,9 @@ class Task(Protocol):
 
 
 class Ended(NamedTuple):
-    """How a process ended.
+    """How a process ended: after `seconds`, with its exit status, negative for a signal.
 
-    Attributes:
-      status: its exit status, negative for a signal; None: not started, another process works in the folder.
-      seconds: wall-clock time.
+    The status is None where it was not started, as another process works in the folder.
     """
 
     status: int | None
@@ -49,20 +45,21 @@ class Ended(NamedTuple):
         return f"killed by signal {-self.status}" if self.status < 0 else f"exit status {self.status}"
 
 
-def run_all(next_task: Callable[[], Any], processes: int, ended: Callable[[Any, Ended], None]) -> None:
-    """Run tasks until there is none left; however this function ends, no process of it is left.
+def run_all(tasks: Iterable[Task], processes: int, ended: Callable[[Any, Ended], None]) -> None:
+    """Run all tasks; however this function ends, no process of it is left.
 
     Each process gets a session of its own, so that Ctrl-C reaches the sweep alone and the sweep decides.
 
     Args:
-      next_task: returns a `Task`, or None when there is none left; asked whenever there is a free place.
+      tasks: the next one is asked for when there is a place for it.
       processes: how many run at a time.
       ended: called with the task and how it ended.
     """
+    waiting = iter(tasks)
     running: list[tuple[Any, subprocess.Popen[bytes], float]] = []
     try:
         while True:
-            while len(running) < processes and (task := next_task()) is not None:
+            while len(running) < processes and (task := next(waiting, None)) is not None:
                 process = _start(task)
                 if process is None:
                     ended(task, Ended(None, 0.0))
@@ -77,6 +74,28 @@ def run_all(next_task: Callable[[], Any], processes: int, ended: Callable[[Any, 
                 ended(task, Ended(process.returncode, time.monotonic() - started))
     finally:
         _stop([process for _, process, _ in running])
+
+
+def slurm_script(tasks: Sequence[Task], processes: int) -> str:
+    """Return a Slurm array script of the tasks, `processes` of them at a time."""
+    lines = [
+        "#!/bin/bash",
+        "# Add what your cluster wants on the command line: sbatch --gres=gpu:1 --time=4:00:00 FILE",
+        "# Afterwards the same `eelbert sweep` without --slurm prints the table.",
+        "#SBATCH --job-name=eelbert",
+        f"#SBATCH --array=0-{len(tasks) - 1}%{processes}",
+        "set -eu",
+        f"cd {shlex.quote(os.getcwd())}",
+        'case "$SLURM_ARRAY_TASK_ID" in',
+    ]
+    for number, task in enumerate(tasks):
+        log = shlex.quote(str(task.workdir / LOG_NAME))
+        lines += [
+            f"{number})",
+            f"  mkdir -p {shlex.quote(str(task.workdir))}",
+            f"  exec {shlex.join(task.command)} >> {log} 2>&1 ;;",
+        ]
+    return "\n".join([*lines, "esac"])
 
 
 def last_line(workdir: Path) -> str:

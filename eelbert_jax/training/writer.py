@@ -3,17 +3,20 @@
 import contextlib
 import json
 import math
-import os
+import struct
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
-import tensorboardX
+from tensorboardX.event_file_writer import EventsWriter
+from tensorboardX.proto.event_pb2 import Event, SessionLog
+from tensorboardX.proto.summary_pb2 import Summary
 
 from eelbert_jax.errors import UserError
-from eelbert_jax.workdir import METRICS_NAME, TENSORBOARD_NAME
+from eelbert_jax.workdir import METRICS_NAME, TENSORBOARD_NAME, write_whole
 
 
 def duration(seconds: float) -> str:
@@ -26,7 +29,7 @@ def duration(seconds: float) -> str:
     return f"{whole // 60}m{whole % 60:02d}s" if whole >= 60 else f"{whole}s"
 
 
-def read_metrics(path: Path) -> list[dict]:
+def read_metrics(path: Path) -> list[dict[str, Any]]:
     """Return the records of a `metrics.jsonl`, none where there is no file.
 
     A torn last line, left by a kill, is passed over.
@@ -58,7 +61,8 @@ class Writer:
     """Write scalars of a step to `metrics.jsonl` and TensorBoard, and progress to the console.
 
     A resumed run continues the file: records after the step it resumes from are dropped, so that the file
-    is the same as an uninterrupted run's. Only one process of a run writes. Source: ours.
+    is the same as an uninterrupted run's, and TensorBoard is made to show what the file has. Only one process
+    of a run writes.
 
     Args:
       workdir: the run's folder; None writes nothing (processes other than the first).
@@ -78,19 +82,19 @@ class Writer:
         if workdir is None:
             return
         self._path = path = workdir / METRICS_NAME
+        found = [] if start_step is None else read_metrics(path)
+        kept = [record for record in found if record["step"] <= first]
         with _explained(path):
             if path.exists():
-                found = [] if start_step is None else read_metrics(path)
-                kept = [record for record in found if record["step"] <= first]
-                partial = path.with_suffix(".jsonl.partial")
-                partial.write_text("".join(json.dumps(record) + "\n" for record in kept))
-                os.replace(partial, path)
+                write_whole(path, "".join(json.dumps(record) + "\n" for record in kept))
             self._file = path.open("a")
-        if tensorboard:
-            self._events = tensorboardX.SummaryWriter(str(workdir / TENSORBOARD_NAME), purge_step=first + 1)
+            if tensorboard:
+                self._events = _Events(
+                    workdir / TENSORBOARD_NAME, 0 if start_step is None else first + 1, kept
+                )
 
-    def scalars(self, step: int, values: dict[str, float]) -> None:
-        """Record `values` of `step`.
+    def scalars(self, step: int, values: Mapping[str, float]) -> None:
+        """Record `values` of `step`, so that a kill right after loses nothing.
 
         Raises:
           UserError: the disk is full, or the file may not be written any longer.
@@ -100,9 +104,8 @@ class Writer:
         with _explained(self._path):
             self._file.write(json.dumps({"step": step, **values}) + "\n")
             self._file.flush()
-        if self._events is not None:
-            for name, value in values.items():
-                self._events.add_scalar(name, value, step)
+            if self._events is not None:
+                self._events.write(step, values)
 
     def note(self, text: str) -> None:
         """Print a line of its own."""
@@ -143,4 +146,54 @@ class Writer:
             with contextlib.suppress(OSError):  # what could not be written was said when it was to be
                 self._file.close()
         if self._events is not None:
-            self._events.close()
+            with contextlib.suppress(OSError):
+                self._events.close()
+
+
+class _Events:
+    """TensorBoard's event file of this start of a run; every call is on disk when it returns.
+
+    Events from step `void_from` on are declared void, and what they lack of the `kept` records is written: a
+    kill or a start without TensorBoard may have left them out.
+    """
+
+    def __init__(self, folder: Path, void_from: int, kept: Sequence[Mapping[str, Any]]) -> None:
+        folder.mkdir(exist_ok=True)
+        shown = shown_events(folder)
+        self._writer = EventsWriter(str(folder / "events"), f".{time.time_ns()}")
+        start = SessionLog(status=SessionLog.START)
+        self._writer.write_event(Event(wall_time=time.time(), step=void_from, session_log=start))
+        for record in kept:
+            step, values = record["step"], {name: record[name] for name in record if name != "step"}
+            missing = {name: value for name, value in values.items() if (name, step) not in shown}
+            if missing:
+                self._add(step, missing)
+        self._writer.flush()
+
+    def write(self, step: int, values: Mapping[str, float]) -> None:
+        self._add(step, values)
+        self._writer.flush()
+
+    def _add(self, step: int, values: Mapping[str, float]) -> None:
+        scalars = [Summary.Value(tag=name, simple_value=value) for name, value in values.items()]
+        self._writer.write_event(Event(wall_time=time.time(), step=step, summary=Summary(value=scalars)))
+
+    def close(self) -> None:
+        self._writer.close()
+
+
+def shown_events(folder: Path) -> dict[tuple[str, int], float]:
+    """Return by (name, step) the scalars that TensorBoard shows of a folder's event files."""
+    shown: dict[tuple[str, int], float] = {}
+    for path in sorted(folder.glob("events.*")):
+        data, place = path.read_bytes(), 0
+        while place + 8 <= len(data):  # an event: its length, a checksum, itself, a checksum
+            end = place + 12 + struct.unpack_from("<Q", data, place)[0]
+            if end > len(data):  # torn by a kill
+                break
+            event = Event.FromString(data[place + 12 : end])
+            if event.session_log.status == SessionLog.START:
+                shown = {key: value for key, value in shown.items() if key[1] < event.step}
+            shown |= {(value.tag, event.step): value.simple_value for value in event.summary.value}
+            place = end + 4
+    return shown

@@ -18,12 +18,13 @@ import pytest
 
 from eelbert_jax import cli
 from eelbert_jax.__main__ import main
-from eelbert_jax.config_files import PACKAGE, load_config_module
+from eelbert_jax.config_files import PACKAGE, load_config, load_config_module
 from eelbert_jax.errors import UserError
 from eelbert_jax.jobs import sweep
 from eelbert_jax.sweeping import grid as cells
-from eelbert_jax.sweeping import processes, samplers
+from eelbert_jax.sweeping import processes, results
 from eelbert_jax.vocabulary import SPECIAL_TOKENS
+from support.run_folders import result
 
 GRID = """
 from ml_collections import config_dict
@@ -117,8 +118,14 @@ def test_cells_are_named_by_their_overrides_and_called_with_them(grid_file, tmp_
     assert (found[4].config.total_steps, found[4].config.opt.rate, found[4].config.seed) == (9, 0.2, 1)
 
 
+def test_a_config_file_of_before_the_rooms_still_loads(tmp_path):
+    text = "from eelbert_jax.jobs.command_line import load_config, parse_recipe\n"
+    (tmp_path / "old.py").write_text(text + GRID.replace('recipe="plain"', 'recipe="seeds"'))
+    assert len(plan(tmp_path / "old.py", tmp_path / "out", recipe="seeds")) == 6
+
+
 def test_short_names_are_the_shortest_that_no_other_key_has(grid_file):
-    names = cells.short_names(cli.load_config(grid_file))
+    names = cells.short_names(load_config(grid_file))
     assert (names["opt.rate"], names["seed"], names["model.seed"]) == ("rate", "seed", "model.seed")
     assert len(set(names.values())) == len(names)
 
@@ -163,8 +170,7 @@ def test_config_without_a_grid_and_unknown_choices(grid_file, tmp_path):
     with pytest.raises(UserError, match="--job='bake' cannot be swept; known: pretrain, finetune"):
         cells.plan("bake", [f"--config={grid_file}", "--workdir=w"], tmp_path)
     for flag, said in (
-        ("--sampler=dice", "Unknown --sampler='dice'; known: grid, optuna"),
-        ("--processes=0", "count from 1"),
+        ("--processes=0", "counts from 1"),
         ("--processes=two", "processes"),
     ):
         with pytest.raises(UserError, match=said):
@@ -203,15 +209,58 @@ def test_a_longer_run_is_not_finished_by_a_shorter_one(grid_file, tmp_path, stan
     assert starts(workdir) == {"size=1": 2, "size=2,fail=True": 2, "size=3": 2}
 
 
-def test_a_finished_run_of_another_config_is_refused(grid_file, tmp_path, stand_in):
+def test_a_finished_run_of_other_settings_is_refused(grid_file, tmp_path, stand_in):
     workdir = tmp_path / "out"
     main(words_of(grid_file, workdir))
     cell = plan(grid_file, workdir)[2]
     cli.write_config(cell.config, cell.workdir)
-    assert cells.read_result(cell).value == 3.0
-    with pytest.raises(UserError, match=r"opt\.rate: finished with 0\.1, wanted 0\.5\nUse another --workdir"):
+    assert results.read_figures(cell, ()).value == 3.0
+    with pytest.raises(UserError, match=r"other settings: opt\.rate: 0\.1, now 0\.5\. Use another --workdir"):
         sweep.main(words_of(grid_file, workdir, "--config.opt.rate=0.5")[1:])
     assert starts(workdir)["size=1"] == 1  # said before anything ran
+
+
+@pytest.mark.parametrize("job", ["pretrain", "finetune"])
+def test_what_a_job_lets_change_changes_no_cell(grid_file, tmp_path, stand_in, job):
+    free = sweep.free_settings(job)
+    assert {"data.", "log_every_steps", "sweep."} <= set(free)
+    workdir = tmp_path / "out"
+    main(words_of(grid_file, workdir))
+    cell = plan(grid_file, workdir)[2]
+    cli.write_config(cell.config, cell.workdir)
+    path = cell.workdir / "config.json"
+    moved = json.loads(path.read_text()) | {"log_every_steps": 7, "data": {"rows": "moved"}}
+    path.write_text(json.dumps(moved))
+    with cell.config.unlocked():
+        cell.config.log_every_steps, cell.config.data = 9, {"rows": "here"}
+    assert results.read_figures(cell, free).value == 3.0
+    with pytest.raises(UserError, match="log_every_steps: 7, now 9"):
+        results.read_figures(cell, ())
+
+
+GRID_OF_STARTS = (
+    GRID.partition("def sweep")[0].replace(
+        "config.fail", "config.start = config_dict.placeholder(str)\n    config.fail"
+    )
+    + """
+def sweep(add):
+    add(**{"config.start": None, "config.seed": 1})
+    add(**{"config.start": "model", "config.seed": 1})
+"""
+)
+
+
+def test_a_cell_can_leave_empty_what_another_sets(tmp_path, stand_in):
+    (tmp_path / "starts.py").write_text(GRID_OF_STARTS)
+    found = plan(tmp_path / "starts.py", tmp_path / "out")
+    assert [cell.name for cell in found] == ["start=None,seed=1", "start=model,seed=1"]
+    assert [cell.config.start for cell in found] == [None, "model"]
+    assert not any("config.start" in word for word in found[0].words)
+    assert main(words_of(tmp_path / "starts.py", tmp_path / "out")) == 0
+    set_in_file = GRID_OF_STARTS.replace("placeholder(str)", "placeholder(str)\n    config.start = 'x'")
+    (tmp_path / "starts.py").write_text(set_in_file)
+    with pytest.raises(UserError, match="sets start to None, but the config has 'x' there"):
+        plan(tmp_path / "starts.py", tmp_path / "other")
 
 
 def test_results_over_seeds(grid_file, tmp_path, stand_in):
@@ -223,29 +272,54 @@ def test_results_over_seeds(grid_file, tmp_path, stand_in):
     )
     assert len(cell_lines) == 2 + 6
     assert seed_lines == [
-        "| rate | figure | mean | sd | median | n |",
-        "| --- | --- | --- | --- | --- | --- |",
-        "| 0.1 | heldout_loss | 0.225 | 0.125 | 0.225 | 3 |",
-        "| 0.2 | heldout_loss | 0.325 | 0.125 | 0.325 | 3 |",
+        "| rate | figure | mean | sd | median | n | best |",
+        "| --- | --- | --- | --- | --- | --- | --- |",
+        "| 0.1 | heldout_loss | 0.225 | 0.125 | 0.225 | 3 | best |",
+        "| 0.2 | heldout_loss | 0.325 | 0.125 | 0.325 | 3 | - |",
     ]
 
 
 def test_a_fine_tuning_is_finished_by_its_whole_result(tmp_path):
-    config = cli.load_config("configs/pretrain.py")
-    assert cells.finetune_result(tmp_path, config) is None
-    record = {
-        "metrics": {"accuracy": 0.75, "f1": 0.5},
-        "best_step": 3,
-        "total_steps": 9,
-        "degenerate": False,
-        "seconds": 1.5,
-    }
-    text = json.dumps(record)
+    assert results.finetuning_figures(tmp_path, None) is None
+    text = json.dumps(result(metrics={"accuracy": 0.75, "f1": 0.5}))
     (tmp_path / "result.json").write_text(text[:-9])
-    assert cells.finetune_result(tmp_path, config) is None
+    assert results.finetuning_figures(tmp_path, None) is None
     (tmp_path / "result.json").write_text(text)
-    result = cells.finetune_result(tmp_path, config)
-    assert (result.main, result.value, result.figures["f1"]) == ("accuracy", 0.75, 0.5)
+    figures = results.finetuning_figures(tmp_path, None)
+    assert (figures.main, figures.value, figures.values["f1"]) == ("accuracy", 0.75, 0.5)
+    assert figures.values["best_step"] == 600
+
+
+def outcomes(job, *settings):
+    """Return finished cells with the figure that each setting's `value` says; None: it failed."""
+    config = load_config("configs/sweeps/glue.py:tiny")
+    found = []
+    for number, setting in enumerate(settings):
+        value = setting.pop("value")
+        cell = cells.Cell(str(number), setting, job, (), Path(), config)
+        found.append(results.Outcome(cell, "", None if value is None else results.Figures({"f": value}, "f")))
+    return found
+
+
+def test_the_best_cell_is_marked():
+    values = [{"batch_size": size, "value": value} for size, value in ((8, 0.3), (16, 0.7), (32, None))]
+    marks = [record["best"] for record in results.cell_records(outcomes("finetune", *map(dict, values)))]
+    assert marks == [None, "best", None]
+    marks = [record["best"] for record in results.cell_records(outcomes("pretrain", *map(dict, values)))]
+    assert marks == ["best", None, None], "of losses the lowest"
+
+
+def test_of_several_tasks_each_has_its_best_and_of_seeds_the_best_mean():
+    tried = ((1, 0, 0.9), (1, 1, 0.1), (2, 0, 0.6), (2, 1, 0.8))
+    found = outcomes(
+        "finetune",
+        *({"task": "rte", "batch_size": size, "seed": seed, "value": value} for size, seed, value in tried),
+        {"task": "cola", "batch_size": 1, "seed": 0, "value": 0.0},
+        {"task": "cola", "batch_size": 1, "seed": 1, "value": 0.1},
+    )
+    assert [record["best"] for record in results.cell_records(found)] == ["best", *[None] * 4, "best"]
+    assert [record["best"] for record in results.seed_records(found)] == [None, "best", None]
+    assert results.tables(found)[1].rows[1][-1] == "best"
 
 
 def test_print_runs_nothing(grid_file, tmp_path, stand_in, capsys):
@@ -281,8 +355,8 @@ class Command:
 
 
 def run_commands(tasks, count):
-    waiting, ends = iter(tasks), []
-    processes.run_all(lambda: next(waiting, None), count, lambda task, how: ends.append((task, how)))
+    ends = []
+    processes.run_all(tasks, count, lambda task, how: ends.append((task, how)))
     return ends
 
 
@@ -310,13 +384,12 @@ def test_stopping_ends_the_processes_and_their_children(tmp_path):
     def stop(_, how):
         raise KeyboardInterrupt
 
-    tasks = iter([Command(tmp_path / "a", f"sh -c 'echo $$ > {tmp_path}/child; exec sleep 60' & wait")])
-
-    def next_task():
-        return next(tasks, None) or Command(tmp_path / "b", f"until [ -s {tmp_path}/child ]; do :; done")
-
+    tasks = [
+        Command(tmp_path / "a", f"sh -c 'echo $$ > {tmp_path}/child; exec sleep 60' & wait"),
+        Command(tmp_path / "b", f"until [ -s {tmp_path}/child ]; do :; done"),
+    ]
     with pytest.raises(KeyboardInterrupt):
-        processes.run_all(next_task, 2, stop)
+        processes.run_all(tasks, 2, stop)
     child = int((tmp_path / "child").read_text())
     deadline = time.monotonic() + 10
     while Path(f"/proc/{child}").exists() and "State:\tZ" not in Path(f"/proc/{child}/status").read_text():
@@ -342,44 +415,6 @@ def test_interrupted_sweep_stops_its_cells_and_continues(grid_file, tmp_path, st
     assert main(words_of(grid_file, workdir, "--processes=4", recipe="size")) == 0
     names = [cell.name for cell in plan(grid_file, workdir, recipe="size")]
     assert starts(workdir) == {name: 2 if i < 2 else 1 for i, name in enumerate(names)}
-
-
-def test_optuna_is_asked_for_by_name_where_it_is_missing(grid_file, tmp_path, monkeypatch):
-    monkeypatch.setitem(sys.modules, "optuna", None)
-    with pytest.raises(UserError, match="--sampler=optuna needs Optuna: pip install optuna"):
-        sweep.main(words_of(grid_file, tmp_path, "--sampler=optuna")[1:])
-
-
-def test_optuna_picks_from_full_grids_only(grid_file, tmp_path):
-    pytest.importorskip("optuna", reason="optuna, an optional dependency, is not installed")
-    with pytest.raises(UserError, match=r"each of the 3 cells .* all 3 combinations have to be there"):
-        samplers.OptunaSampler(plan(grid_file, tmp_path), 5, larger_is_better=False)
-    with pytest.raises(UserError, match="optuna chooses as results come in"):
-        sweep.main(words_of(grid_file, tmp_path, "--sampler=optuna", "--print", recipe="size")[1:])
-
-
-def test_optuna_finds_the_best_cells_and_continues_by_the_same_way(grid_file, tmp_path, stand_in):
-    pytest.importorskip("optuna", reason="optuna, an optional dependency, is not installed")
-    words = ["--sampler=optuna", "--trials=16"]
-    assert main(words_of(grid_file, tmp_path / "out", *words, recipe="size")) == 0
-    first = (tmp_path / "out" / "results.csv").read_text()
-    rows = list(csv.DictReader(io.StringIO(first)))
-    assert "1" in {row["size"] for row in rows}
-    assert set(starts(tmp_path / "out").values()) == {1}
-    assert main(words_of(grid_file, tmp_path / "out", *words, recipe="size")) == 0
-    assert set(starts(tmp_path / "out").values()) == {1}
-    assert (tmp_path / "out" / "results.csv").read_text() == first
-    picked = []
-    for larger_is_better in (False, True):
-        grid = plan(grid_file, tmp_path, recipe="size")
-        sampler = samplers.OptunaSampler(grid, 40, larger_is_better=larger_is_better)
-        sizes = []
-        while (cell := sampler.ask()) is not None:
-            size = cell.config.size
-            sizes.append(size)
-            sampler.tell(cell, cells.Result({"heldout_loss": float(size)}, "heldout_loss"))
-        picked.append(sum(sizes[20:]) / 20)
-    assert picked[0] < 2 < 3 < picked[1]
 
 
 def test_googles_grid_is_twenty_cells():
@@ -422,7 +457,7 @@ def test_seeds_of_every_task_with_files(tmp_path, capsys):
 
 def test_unknown_grid():
     with pytest.raises(UserError, match="'grid=wide'; known: grid=rates, grid=seeds"):
-        cli.load_config("configs/sweeps/glue.py:tiny,grid=wide")
+        load_config("configs/sweeps/glue.py:tiny,grid=wide")
 
 
 @pytest.mark.slow
@@ -463,7 +498,7 @@ def test_a_killed_sweep_of_real_fine_tunings_continues(tmp_path, capsys):
     wait_for(lambda: main(argv) == 0)
     said = capsys.readouterr().out
     assert said.count("finished before") >= 2
-    assert "| custom | accuracy | 1 | 0 | 1 | 2 |" in said
+    assert "| custom | accuracy | 1 | 0 | 1 | 2 | - |" in said
     for text, label in (("The film was good.", "up"), ("the film was long and poor", "down")):
         assert main(["predict", f"--checkpoint={found[0]}", f"--text={text}"]) == 0
         assert capsys.readouterr().out.startswith(f"{label}\t")
