@@ -91,18 +91,25 @@ def our_epoch(case: str, options: argparse.Namespace) -> Turn:
     import jax
     import jax.numpy as jnp
 
-    from eelbert_jax.jobs.finetune import set_up
+    from eelbert_jax.jobs.finetune import make_fit_config, set_up
     from eelbert_jax.training import loop
+    from eelbert_jax.training.fit import Start, fresh_state
     from eelbert_jax.training.goodput import Goodput
+    from eelbert_jax.training.optimizer import make_optimizer
+    from eelbert_jax.training.step import make_train_step
     from eelbert_jax.training.supervision import supervise
     from eelbert_jax.training.writer import Writer
 
-    setup = set_up(our_config(case, options))
-    start = setup.fresh()
+    config = our_config(case, options)
+    objective, *_ = set_up(config)
+    fit_config, layout = make_fit_config(config, objective), objective.layout
+    optimizer = make_optimizer(fit_config.optimizer, fit_config.durations.total_steps)
+    compiled = make_train_step(objective, optimizer, layout, seed=0)
+    start = fresh_state(objective, optimizer, layout, Start(""), seed=0)
     losses: list[Any] = []
 
     def train_step(state: Any, batch: Any) -> Any:
-        state, metrics = setup.train_step(state, batch)
+        state, metrics = compiled(state, objective.constants, batch)
         losses.append(metrics["loss"])
         return state, metrics
 
@@ -111,22 +118,23 @@ def our_epoch(case: str, options: argparse.Namespace) -> Turn:
         state = jax.block_until_ready(jax.tree.map(jnp.copy, start))
         with (
             supervise(Goodput(), watchdog_seconds=0.0) as supervision,
-            Writer(None, setup.durations.total_steps, None, tensorboard=False) as writer,
+            Writer(None, fit_config.durations.total_steps, None, tensorboard=False) as writer,
         ):
             began = options.clock()
             loop.run(
                 state,
-                config=setup.durations,
+                config=fit_config.durations,
                 train_step=train_step,
-                next_rows=setup.next_batch,
+                next_batch=objective.next_batch,
                 evaluate=lambda state: {},
                 save=lambda state: None,
                 saved_step=None,
+                learning_rate=lambda step: 0.0,
                 writer=writer,
                 supervision=supervision,
             )
             seconds = options.clock() - began
-        num_examples = len(setup.data.train.encoded)
+        num_examples = len(objective.data.train.encoded)
         check_learned(case, [float(loss[0]) for loss in losses], num_examples)
         return {"examples/s": num_examples / seconds}
 
@@ -142,7 +150,7 @@ def our_run(case: str, options: argparse.Namespace) -> Turn:
         with tempfile.TemporaryDirectory() as folder:
             began = options.clock()
             result = finetune(our_config(case, options), folder)
-            return {"s": options.clock() - began, "accuracy": result["metrics"]["accuracy"]}
+            return {"s": options.clock() - began, "accuracy": result.metrics["accuracy"]}
 
     return turn
 

@@ -151,40 +151,33 @@ def masked_only_step(size: str) -> Callable[[np.ndarray], float]:
 def our_step(size: str, batch: int, embedding: str) -> Callable[[np.ndarray], float]:
     """Return our step; the hashed table is cached, as in every pre-training run of ours."""
     import jax
-    import jax.numpy as jnp
 
-    from eelbert_jax.model import bert
     from eelbert_jax.model.config import sized
-    from eelbert_jax.objectives import masked_lm
+    from eelbert_jax.objectives.masked_lm import MaskedLM, default_rows_a_pass
     from eelbert_jax.training import sharding
+    from eelbert_jax.training.fit import Start, fresh_state
     from eelbert_jax.training.optimizer import OptimizerConfig, make_optimizer
-    from eelbert_jax.training.state import initializer
+    from eelbert_jax.training.step import make_train_step
     from eelbert_jax.vocabulary import Vocabulary
 
     special = {0: "[PAD]", 100: "[UNK]", 101: "[CLS]", 102: "[SEP]", 103: "[MASK]"}
     vocabulary = Vocabulary(tuple(special.get(i, f"word{i}") for i in range(VOCAB_SIZE)))
     config = sized(size, vocab_size=VOCAB_SIZE, embedding=embedding)
-    model = bert.BertForMaskedLM(config)
-    passes = masked_lm.default_accumulation(batch, ROW_LENGTH)
-    task = masked_lm.MaskedLMTask(MASKED, MASK_ID, VOCAB_SIZE, SPECIAL_IDS, passes)
+    layout = sharding.Layout(sharding.make_mesh())
+    objective = MaskedLM(config, vocabulary, ROW_LENGTH, layout, batch_size=batch)
     optimizer = make_optimizer(
         OptimizerConfig(LEARNING_RATE, 0, WEIGHT_DECAY, max_grad_norm=MAX_GRAD_NORM), total_steps=10**6
     )
-    layout = sharding.Layout(sharding.make_mesh())
-    everywhere = layout.replicated
-
-    def init(key: jax.Array) -> Any:
-        return model.init(key, jnp.zeros((1, ROW_LENGTH), jnp.int32))["params"]
-
-    state = jax.jit(initializer(init, optimizer), out_shardings=everywhere)(jax.random.key(0))
-    constants = jax.device_put(bert.constants(config, vocabulary), everywhere)
-    train_step = masked_lm.make_train_step(model, optimizer, task, layout)
+    state = fresh_state(objective, optimizer, layout, Start(""), seed=0)
+    platform = layout.mesh.devices.flat[0].platform
+    passes = batch // default_rows_a_pass(batch, ROW_LENGTH, platform)
+    train_step = make_train_step(objective, optimizer, layout, seed=0, passes=passes)
 
     def step(rows: np.ndarray) -> float:
         nonlocal state
         rows = rows[None].astype(np.uint16)
-        placed = sharding.global_array(lambda index: rows[index], rows.shape, layout.rows(row_axis=1))
-        state, metrics = train_step(state, constants, placed)
+        placed = sharding.put_rows(rows, layout, row_axis=1)
+        state, metrics = train_step(state, objective.constants, placed)
         return float(jax.block_until_ready(metrics["loss"])[0])
 
     return step

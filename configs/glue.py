@@ -44,6 +44,12 @@ def get_config(recipe: str = "tiny") -> config_dict.ConfigDict:
 
     config.num_epochs = 4
     config.batch_size = 32  # examples, over all devices
+    # Largest number of examples that one device takes in a pass; empty: the whole of its share. Gradients of
+    # the passes are added up, so that any machine reaches the batch.
+    config.rows_per_device = config_dict.placeholder(int)
+    config.mesh = config_dict.ConfigDict()
+    config.mesh.fsdp = 1  # devices that share one copy of the parameters; divides the devices and the width
+    config.mesh.zero1 = False  # split the optimizer's slots over the other devices (ZeRO-1)
     config.max_length = 128  # tokens; what is longer is cut and counted
     config.evals_per_epoch = 1  # evaluations on the development set, each a candidate for the best step
     config.log_every_steps = 50
@@ -51,6 +57,8 @@ def get_config(recipe: str = "tiny") -> config_dict.ConfigDict:
     config.max_skipped_steps = 10
     # What to do when an evaluation predicts one class alone: say (and mark the result), or stop.
     config.on_degenerate = "say"
+    # End with the stacks of all threads when no step ends for so many seconds; 0: wait for ever.
+    config.watchdog_seconds = 1800.0
     config.tensorboard = False
 
     config.opt = config_dict.ConfigDict()

@@ -77,6 +77,7 @@ JOBS: Mapping[str, Job] = MappingProxyType(
             "fine-tune on a GLUE task or a table of your own: a checkpoint in, a classifier out",
             "configs/glue.py",
             "required",
+            DISTRIBUTED_FLAGS,
         ),
         "baseline": Job(
             "score a bag of words on the task of a fine-tuning config: what a BERT has to beat",
@@ -186,6 +187,11 @@ def parse(job: str, argv: list[str]) -> Invocation:
         raise UserError(f"{job} needs a folder for its files: add --workdir=DIR.")
     workdir = "" if spec.workdir == "none" else os.path.expanduser(parsed["workdir"] or "")
     return Invocation(config, workdir, {name: parsed[name] for name, _, _ in spec.flags})
+
+
+def distributed_flags(invocation: Invocation) -> dict[str, Any]:
+    """Return the arguments of `training.distributed.joined`."""
+    return {name: invocation.flags[name] for name, *_ in DISTRIBUTED_FLAGS}
 
 
 def config_words(job: str, argv: list[str]) -> tuple[str | None, list[str]]:

@@ -85,6 +85,11 @@ def write_whole(path: Path, content: str | bytes) -> None:
         ) from error
 
 
+def write_json(path: Path, value: Mapping[str, Any]) -> None:
+    """Write an object as indented JSON, whole or not at all."""
+    write_whole(path, json.dumps(value, indent=2) + "\n")
+
+
 def read_json(path: Path) -> dict[str, Any]:
     """Return the object that a JSON file holds.
 

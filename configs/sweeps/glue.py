@@ -17,9 +17,9 @@ from typing import Any
 from ml_collections import config_dict
 
 from eelbert_jax.config_files import load_config
+from eelbert_jax.datasets.splits import find_glue_dir
 from eelbert_jax.datasets.tasks import GLUE_TASKS, Task, find_task
 from eelbert_jax.errors import UserError
-from eelbert_jax.objectives.task_data import find_glue_dir
 
 JOB = "finetune"
 GRIDS = ("rates", "seeds")

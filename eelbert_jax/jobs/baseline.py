@@ -14,7 +14,7 @@ from eelbert_jax import cli
 from eelbert_jax.datasets.baselines import BagOfWords, majority
 from eelbert_jax.datasets.glue import load_examples
 from eelbert_jax.datasets.metrics import degenerate, scores
-from eelbert_jax.objectives.task_data import configured_task, find_glue_dir
+from eelbert_jax.datasets.splits import configured_task, find_glue_dir
 from eelbert_jax.record import ModelRecord, Result, file_digests
 from eelbert_jax.training.environment import environment
 
@@ -33,7 +33,7 @@ def baseline(config: ml_collections.ConfigDict, workdir: str | Path) -> Result:
     """
     workdir, started = Path(workdir), time.monotonic()
     cli.write_config(config, workdir)
-    task, glue_dir = configured_task(config), find_glue_dir(config.data.glue_dir)
+    task, glue_dir = configured_task(config.to_dict()), find_glue_dir(config.data.glue_dir)
     splits = {
         split: load_examples(task, split, glue_dir=glue_dir, tfds_data_dir=config.data.tfds_data_dir)
         for split in ("train", *task.dev_splits)

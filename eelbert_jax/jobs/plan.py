@@ -12,11 +12,14 @@ from eelbert_jax import cli
 from eelbert_jax.corpus.rows import Rows
 from eelbert_jax.errors import UserError
 from eelbert_jax.jobs import pretrain
-from eelbert_jax.objectives.trainer import make_trainer, train_step_arguments
+from eelbert_jax.model import bert
 from eelbert_jax.planning import page
 from eelbert_jax.planning.devices import absent_devices
 from eelbert_jax.planning.plan import DoesNotFit, Plan, plan_step
 from eelbert_jax.training import sharding
+from eelbert_jax.training.fit import state_like
+from eelbert_jax.training.optimizer import make_optimizer
+from eelbert_jax.training.step import make_train_step
 from eelbert_jax.vocabulary import SPECIAL_TOKENS, Vocabulary
 
 ASSUMED_VOCABULARY, ASSUMED_ROW_LENGTH = 30_522, 128
@@ -91,9 +94,18 @@ def _plan_step(
 ) -> Plan:
     """Plan a call of one step; a call of several runs the same in a loop."""
     layout = sharding.Layout(sharding.make_mesh(config.mesh.fsdp, devices), config.mesh.zero1)
-    trainer = make_trainer(config, vocabulary, row_length, layout)
-    arguments = train_step_arguments(trainer, config, vocabulary, row_length, steps=1)
-    return plan_step(trainer.train_step, *arguments, total_steps=config.total_steps)
+    objective = pretrain.make_objective(config, vocabulary, row_length, layout)
+    fit_config = pretrain.make_fit_config(config, objective)
+    optimizer = make_optimizer(fit_config.optimizer, config.total_steps)
+    constants = jax.eval_shape(lambda: bert.constants(objective.config, vocabulary))
+    replicated = jax.tree.map(lambda _: layout.replicated, constants)
+    return plan_step(
+        make_train_step(objective, optimizer, layout, seed=config.seed, passes=fit_config.passes),
+        state_like(objective, optimizer, layout),
+        sharding.placed(constants, replicated),
+        objective.batch_shape(steps=1),
+        total_steps=config.total_steps,
+    )
 
 
 def _rows(config: ml_collections.ConfigDict) -> tuple[Vocabulary, int]:

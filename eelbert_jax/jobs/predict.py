@@ -22,13 +22,13 @@ import numpy as np
 
 from eelbert_jax import cli
 from eelbert_jax.datasets.glue import load_examples
+from eelbert_jax.datasets.splits import find_glue_dir
 from eelbert_jax.datasets.submission import submission_file, write_submission
 from eelbert_jax.datasets.tasks import check_labels, find_task
 from eelbert_jax.errors import UserError
 from eelbert_jax.inference.answers import Query, responder
 from eelbert_jax.inference.load import load
 from eelbert_jax.inference.predict import Label, Model
-from eelbert_jax.objectives.task_data import find_glue_dir
 
 LINES_AT_ONCE = 1024
 

@@ -1,53 +1,91 @@
 """`eelbert pretrain`: rows and a config in, checkpoints and a record of the losses out."""
 
-import contextlib
 from pathlib import Path
+from typing import Any
 
 import jax
 import ml_collections
-import numpy as np
 
 from eelbert_jax import cli
-from eelbert_jax.corpus.rows import Rows, row_indices
-from eelbert_jax.errors import Preempted, UserError
-from eelbert_jax.model import bert
-from eelbert_jax.model.config import identity
-from eelbert_jax.objectives.batches import show_batch
-from eelbert_jax.objectives.trainer import Trainer, make_trainer
-from eelbert_jax.training import distributed, loop, sharding
+from eelbert_jax.corpus.rows import Rows
+from eelbert_jax.errors import UserError
+from eelbert_jax.model.bert import hashed_start
+from eelbert_jax.model.config import bert_config, identity
+from eelbert_jax.objectives.masked_lm import MaskedLM, default_rows_a_pass
+from eelbert_jax.training import distributed, sharding
 from eelbert_jax.training.checkpoint import Checkpoints
 from eelbert_jax.training.environment import environment
-from eelbert_jax.training.goodput import Goodput
+from eelbert_jax.training.fit import FitConfig, Start, fit, run_in
+from eelbert_jax.training.loop import DURATIONS, LoopConfig
+from eelbert_jax.training.optimizer import OptimizerConfig
 from eelbert_jax.training.sharding import Layout
-from eelbert_jax.training.state import TrainState
-from eelbert_jax.training.supervision import Supervision, supervise
-from eelbert_jax.training.writer import Writer, read_metrics
-from eelbert_jax.vocabulary import save_vocabulary
-from eelbert_jax.workdir import CHECKPOINTS_NAME, METRICS_NAME, VOCABULARY_NAME, changed_settings, locked
+from eelbert_jax.vocabulary import Vocabulary
+from eelbert_jax.workdir import CHECKPOINTS_NAME
 
 FREE_SETTINGS = (
     *("recipe", "init_params_from", "data.", "run.", "model.vocab_size", "model.embedding_mode"),
-    *(
-        "log_every_steps",
-        "eval_every_steps",
-        "checkpoint_every_steps",
-        "keep_checkpoints",
-        "keep_every_steps",
-    ),
-    *("watchdog_seconds", "max_skipped_steps", "tensorboard"),
+    *("log_every_steps", "eval_every_steps", "checkpoint_every_steps", "keep_checkpoints"),
+    *("keep_every_steps", "watchdog_seconds", "max_skipped_steps", "tensorboard"),
     *("mesh.", "rows_per_device", "steps_per_call"),
 )
 """What may differ between the starts of a run without being worth a word."""
 
 STEPS_PER_CALL = {"cpu": 1}
-"""Optimizer steps a call by backend where the config leaves it open; 10 elsewhere."""
+"""Optimizer steps a call by platform where the config leaves it open; 10 elsewhere."""
 
 
-def _durations(config: ml_collections.ConfigDict, row_length: int) -> loop.LoopConfig:
-    return loop.LoopConfig(
-        **{name: config[name] for name in (*loop.DURATIONS, "max_skipped_steps")},
-        steps_per_call=config.steps_per_call or STEPS_PER_CALL.get(jax.default_backend(), 10),
-        tokens_per_step=config.batch_size * row_length,
+def make_objective(
+    config: ml_collections.ConfigDict,
+    vocabulary: Vocabulary,
+    row_length: int,
+    layout: Layout,
+    train_rows: Rows | None = None,
+    heldout_rows: Rows | None = None,
+) -> MaskedLM:
+    """Return what a config learns on the devices of `layout`, which need not be here, with or without rows.
+
+    Raises:
+      UserError: a value of the config does not fit the devices, the rows or another value.
+    """
+    check(config)
+    platform = layout.mesh.devices.flat[0].platform
+    return MaskedLM(
+        bert_config(config.model, vocabulary.size),
+        vocabulary,
+        row_length,
+        layout,
+        batch_size=config.batch_size,
+        steps_per_call=config.steps_per_call or STEPS_PER_CALL.get(platform, 10),
+        mlm_probability=config.mlm_probability,
+        seed=config.seed,
+        train_rows=train_rows,
+        heldout_rows=heldout_rows,
+        eval_batch_size=config.data.eval_batch_size,
+        num_eval_rows=config.data.eval_rows,
+    )
+
+
+def make_fit_config(config: ml_collections.ConfigDict, objective: MaskedLM) -> FitConfig:
+    """Return what a run of `config` is besides its objective."""
+    durations = LoopConfig(
+        **{name: config[name] for name in (*DURATIONS, "max_skipped_steps")},
+        steps_per_call=objective.steps_per_call,
+        tokens_per_step=objective.batch_size * objective.row_length,
+    )
+    devices = objective.layout.mesh.devices
+    rows = config.rows_per_device
+    if rows is None:
+        share = config.batch_size // devices.size
+        rows = default_rows_a_pass(share, objective.row_length, devices.flat[0].platform)
+    return FitConfig(
+        durations,
+        OptimizerConfig(**config.opt),
+        seed=config.seed,
+        passes=sharding.num_passes(config.batch_size, rows, objective.layout),
+        keep_checkpoints=config.keep_checkpoints,
+        keep_every_steps=config.keep_every_steps,
+        tensorboard=config.tensorboard,
+        free_settings=FREE_SETTINGS,
     )
 
 
@@ -64,77 +102,18 @@ def _open_rows(config: ml_collections.ConfigDict) -> tuple[Rows, Rows]:
     return splits
 
 
-def _training_rows(config: ml_collections.ConfigDict, rows: Rows, steps_per_call: int, layout: Layout):
-    """Return step -> the device rows [K, B, L] of the K steps that follow it, a pure function."""
-
-    def next_rows(step: int) -> jax.Array:
-        indices = np.stack(
-            [row_indices(config.seed, step + k, config.batch_size, len(rows)) for k in range(steps_per_call)]
-        )
-        shape = (*indices.shape, rows.row_length)
-
-        def read(index: tuple[slice, ...]) -> np.ndarray:
-            wanted = indices[index[:2]]
-            return rows[wanted.ravel()].reshape(*wanted.shape, -1)
-
-        return sharding.global_array(read, shape, layout.rows(row_axis=1))
-
-    return next_rows
-
-
-def _evaluation(config: ml_collections.ConfigDict, rows: Rows, trainer: Trainer, constants, beat):
-    """Return state -> held-out figures over all rows, or the first `data.eval_rows`."""
-    num_rows = min(len(rows), config.data.eval_rows or len(rows))
-
-    def put(values: np.ndarray) -> jax.Array:
-        return sharding.global_array(
-            lambda index: values[index], values.shape, trainer.layout.rows(row_axis=0)
-        )
-
-    def evaluate(state: TrainState) -> dict[str, float]:
-        def eval_batch(indices: np.ndarray, weights: np.ndarray):
-            placed = put(rows[indices]), put(indices.astype(np.int32)), put(weights)
-            return trainer.eval_step(state.params, constants, *placed)
-
-        return loop.evaluate_rows(num_rows, config.data.eval_batch_size, eval_batch, beat)
-
-    return evaluate
-
-
-def _start(config, workdir: Path, checkpoints: Checkpoints, trainer: Trainer, meant) -> TrainState:
-    """Return the state to start from: own workdir > parameters of a named run > scratch; say which."""
-    like = trainer.state_like()
-    if checkpoints.latest_step() is not None:
-        state = checkpoints.restore(like, meant)
-        _say(f"Resuming from step {int(state.step)} of {workdir}.")
-        return state
-    placed = jax.tree.map(lambda leaf: leaf.sharding, like)
-    state = jax.jit(trainer.init, out_shardings=placed)(jax.random.key(config.seed))
+def _start(config: ml_collections.ConfigDict, objective: MaskedLM, model_identity: dict[str, Any]) -> Start:
+    """Return where a run without a checkpoint of its own starts: parameters of a named run, or scratch."""
     if config.init_params_from is None:
-        _say("Starting from scratch: no checkpoint in the workdir, none named.")
-        return state
-    with Checkpoints(Path(config.init_params_from).expanduser() / CHECKPOINTS_NAME, create=False) as named:
-        params = named.restore_params(like.params, meant)
-    _say(f"Starting from the parameters of {config.init_params_from}, step 0.")
-    return state.replace(params=params)
+        text = "Starting from scratch: no checkpoint in the workdir, none named."
+        return Start(text, lambda like: hashed_start(objective.config, objective.vocabulary))
 
+    def named(like: Any) -> Any:
+        folder = Path(config.init_params_from).expanduser() / CHECKPOINTS_NAME
+        with Checkpoints(folder, create=False) as checkpoints:
+            return checkpoints.restore_params(like, model_identity)
 
-def _check_settings(config: ml_collections.ConfigDict, workdir: Path, saved_step: int | None) -> None:
-    """Say what is set otherwise than when the run was begun; refuse where there is nothing left to train."""
-    changed = changed_settings(config.to_dict(), workdir, FREE_SETTINGS) if saved_step is not None else []
-    if changed and saved_step == config.total_steps:
-        raise UserError(
-            f"The run in {workdir} is finished, and was trained otherwise: {'; '.join(changed)}. Take "
-            "another --workdir for these settings, or a higher --config.total_steps to train on with them."
-        )
-    if changed:
-        _say(f"From here on with other settings than before: {'; '.join(changed)}.")
-
-
-def _say(text: str) -> None:
-    """Print once a run, whatever the number of its processes."""
-    if jax.process_index() == 0:
-        print(text, flush=True)
+    return Start(f"Starting from the parameters of {config.init_params_from}, step 0.", named)
 
 
 def check(config: ml_collections.ConfigDict) -> None:
@@ -160,78 +139,54 @@ def pretrain(config: ml_collections.ConfigDict, workdir: str | Path) -> dict[str
 
     Args:
       config: of `configs/pretrain.py`.
-      workdir: receives `config.json`, `metrics.jsonl`, `tensorboard/`, `checkpoints/` and `vocab.txt`.
+      workdir: receives what `fit` says.
 
     Returns:
       `heldout_loss` (nats a target), `heldout_accuracy`, `heldout_perplexity`.
 
     Raises:
-      UserError: the rows, the config or the checkpoint do not fit, or another process works in the workdir.
-      NonFiniteLoss: too many losses or gradients in a row, or a parameter, are NaN or infinite.
-      Preempted: the machine asked for the end; the step reached is saved.
+      UserError: the rows or the config do not fit; else as `fit`.
     """
     workdir = Path(workdir).expanduser()
     check(config)
-    with (
-        supervise(Goodput(), config.watchdog_seconds) as supervision,
-        locked(workdir) if jax.process_index() == 0 else contextlib.nullcontext(),
-    ):
-        return _pretrain(config, workdir, *_open_rows(config), supervision)
+    with run_in(workdir, config.watchdog_seconds) as supervision:
+        train_rows, heldout_rows = _open_rows(config)
+        vocabulary = train_rows.vocabulary
+        layout = Layout(sharding.make_mesh(config.mesh.fsdp), config.mesh.zero1)
+        objective = make_objective(
+            config, vocabulary, train_rows.row_length, layout, train_rows, heldout_rows
+        )
+        model_identity = identity(objective.config, vocabulary, train_rows.lowercase)
+        run = {**environment(), "identity": model_identity, "row_length": train_rows.row_length}
+        return fit(
+            objective,
+            make_fit_config(config, objective),
+            layout,
+            workdir,
+            start=_start(config, objective, model_identity),
+            identity=model_identity,
+            record={**config.to_dict(), "run": run},
+            vocabulary=vocabulary,
+            supervision=supervision,
+        ).figures
 
 
-def _pretrain(
-    config: ml_collections.ConfigDict,
-    workdir: Path,
-    train_rows: Rows,
-    eval_rows: Rows,
-    supervision: Supervision,
-) -> dict[str, float]:
-    """Do the work of `pretrain` in a workdir that is this run's alone."""
-    vocabulary = train_rows.vocabulary
-    layout = Layout(sharding.make_mesh(config.mesh.fsdp), config.mesh.zero1)
-    durations = _durations(config, train_rows.row_length)
-    trainer = make_trainer(config, vocabulary, train_rows.row_length, layout)
-    meant = identity(trainer.model_config, vocabulary, train_rows.lowercase)
-    constants = jax.device_put(bert.constants(trainer.model_config, vocabulary), layout.replicated)
-    with Checkpoints(
-        workdir / CHECKPOINTS_NAME, keep=config.keep_checkpoints, keep_every_steps=config.keep_every_steps
-    ) as checkpoints:
-        supervision.watchdog.beat()  # not before: all wait while process 0 copies and verifies rows
-        saved_step = checkpoints.latest_step()
-        state = _start(config, workdir, checkpoints, trainer, meant)
-        ours = workdir if jax.process_index() == 0 else None
-        if ours is not None:  # only now: a refused start leaves what the folder holds as it is
-            _check_settings(config, workdir, saved_step)
-            run = {**environment(), "identity": meant, "row_length": train_rows.row_length}
-            record = ml_collections.ConfigDict({**config.to_dict(), "run": run})
-            cli.write_config(record, workdir)
-            save_vocabulary(vocabulary, workdir / VOCABULARY_NAME)
-        goodput = supervision.goodput
-        goodput.resume(read_metrics(workdir / METRICS_NAME), saved_step)
-        with Writer(ours, config.total_steps, saved_step, tensorboard=config.tensorboard) as writer:
+def show_batch(config: ml_collections.ConfigDict, update: int) -> str:
+    """Return the batch of an update as text: a line a row, its index first, then what the model was shown.
 
-            def finish() -> None:
-                with goodput.during("checkpoint"):
-                    checkpoints.wait()
-                writer.note(goodput.summary())
-
-            try:
-                _, figures = loop.run(
-                    state,
-                    config=durations,
-                    train_step=lambda state, rows: trainer.train_step(state, constants, rows),
-                    next_rows=_training_rows(config, train_rows, durations.steps_per_call, layout),
-                    evaluate=_evaluation(config, eval_rows, trainer, constants, supervision.watchdog.beat),
-                    save=lambda state: checkpoints.save(state, meant),
-                    saved_step=saved_step,
-                    writer=writer,
-                    supervision=supervision,
-                )
-            except Preempted:
-                finish()
-                raise
-            finish()
-    return figures
+    Raises:
+      UserError: there are no rows, or no such update.
+    """
+    if config.data.rows is None:
+        raise UserError("No rows to show: set --config.data.rows=DIR to the folder that the run trained on.")
+    if not 1 <= update <= config.total_steps:
+        raise UserError(
+            f"Update {update} is not one of this run's; they go from 1 to total_steps={config.total_steps}."
+        )
+    rows = Rows.open(config.data.rows, "train")
+    layout = Layout(sharding.make_mesh(devices=jax.local_devices()[:1]))
+    indices, ids = make_objective(config, rows.vocabulary, rows.row_length, layout, rows).masked_batch(update)
+    return "\n".join(f"{index}\t{text}" for index, text in zip(indices, rows.decode(ids), strict=True))
 
 
 def main(argv: list[str]) -> None:
@@ -240,5 +195,5 @@ def main(argv: list[str]) -> None:
     if invocation.flags["show_batch"]:
         print(show_batch(invocation.config, invocation.flags["show_batch"]))
         return
-    with distributed.joined(**{name: invocation.flags[name] for name, *_ in cli.DISTRIBUTED_FLAGS}):
+    with distributed.joined(**cli.distributed_flags(invocation)):
         pretrain(invocation.config, invocation.workdir)

@@ -10,6 +10,7 @@ which no checkpoint holds. To train with dropout pass `deterministic=False` and 
 read what every layer computed pass `mutable=["intermediates"]` and hand the collection to `encoder_states`.
 """
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import chex
@@ -19,7 +20,7 @@ import jax.numpy as jnp
 
 from eelbert_jax.errors import UserError
 from eelbert_jax.model.config import BertConfig
-from eelbert_jax.model.embeddings import embedding_constants, make_token_embedder
+from eelbert_jax.model.embeddings import embedding_constants, initial_table, make_token_embedder
 from eelbert_jax.model.encoder import (
     ATTENTION_PROBS,
     HIDDEN_STATE,
@@ -37,6 +38,17 @@ def constants(config: BertConfig, vocabulary: Vocabulary) -> dict[str, Any]:
     """Return the collection "constants": the token embedder's under its path, {} of a trained table."""
     of_embedder = embedding_constants(config, vocabulary)
     return {"bert": {"embeddings": {"word_embeddings": of_embedder}}} if of_embedder else {}
+
+
+def hashed_start(config: BertConfig, vocabulary: Vocabulary) -> dict[str, Any]:
+    """Return the parameters that do not start at random, to be laid over those of `init`.
+
+    The table of `hash_initialized` starts from the hash's vectors; nothing else does.
+    """
+    if config.embedding != "hash_initialized":
+        return {}
+    table = initial_table(config, vocabulary)
+    return {"bert": {"embeddings": {"word_embeddings": {"embedding": table}}}}
 
 
 class BertEmbeddings(nn.Module):
@@ -217,6 +229,24 @@ class BertForTokenClassification(nn.Module):
         hidden = bert(input_ids, attention_mask, token_type_ids, deterministic)
         hidden = Dropout(self.config.hidden_dropout_prob)(hidden, deterministic)
         return dense(self.config, self.config.num_labels, "classifier")(hidden).astype(jnp.float32)
+
+
+def make_predict_step(
+    model: nn.Module, sharding: jax.sharding.Sharding
+) -> Callable[[Any, Any, Any], jax.Array]:
+    """Return the jitted (params, constants, batch) -> float32 logits, placed by `sharding`.
+
+    Args:
+      model: a classifier of this module.
+      sharding: of the logits.
+    """
+
+    def predict_step(params: Any, constants: Any, batch: Any) -> jax.Array:
+        variables = {"params": params, "constants": constants}
+        logits: Any = model.apply(variables, batch.input_ids, batch.attention_mask, batch.token_type_ids)
+        return logits
+
+    return jax.jit(predict_step, out_shardings=sharding)
 
 
 class EncoderStates(NamedTuple):

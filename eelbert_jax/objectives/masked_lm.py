@@ -1,21 +1,24 @@
-"""The masked-LM training and evaluation steps: rows in, a new state or sums out.
-
-Knows a model only as an object with `apply` and a `decoder_inputs` method.
-Leaves the order of steps to `loop`.
-"""
+"""Masked-language modelling: rows of token ids in, the loss at P masked positions a row out."""
 
 import dataclasses
+import functools
+import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
-import optax
+import numpy as np
 
 from eelbert_jax.corpus import masking
+from eelbert_jax.corpus.rows import Rows, id_dtype, row_indices
+from eelbert_jax.model import bert
+from eelbert_jax.model.config import BertConfig
+from eelbert_jax.training import sharding
 from eelbert_jax.training.losses import MaskedLMSums, masked_lm_loss, masked_lm_sums
-from eelbert_jax.training.sharding import Layout, constrain
-from eelbert_jax.training.state import TrainState, apply_gradients, named_key
+from eelbert_jax.training.sharding import Layout
+from eelbert_jax.training.state import TrainState, named_key
+from eelbert_jax.vocabulary import Vocabulary
 
 CPU_VOCAB_CHUNK = 4096
 """Columns of the softmax at a time on a CPU: M x 4096 float32 stay near the caches (measured fastest of
@@ -26,148 +29,189 @@ CPU_TOKENS_A_PASS = 2048
 BERT-tiny in four passes is a fifth faster than in one on two cores (25.4k against 20.8k tokens/s)."""
 
 
-def default_accumulation(rows_per_device: int, row_length: int, platform: str | None = None) -> int:
-    """Return the number of passes that a device's share of a batch takes where the user leaves it open.
+def default_rows_a_pass(rows_per_device: int, row_length: int, platform: str) -> int:
+    """Return the rows that a device takes in a pass where the user leaves it open.
 
-    One on an accelerator; on a CPU as few as keep a pass within `CPU_TOKENS_A_PASS`, or single rows.
-
-    Args:
-      rows_per_device: a device's share of the batch.
-      row_length: L.
-      platform: "cpu", "gpu" or "tpu"; None: that of the default backend.
+    All of its share on an accelerator; on a CPU as many as keep a pass within `CPU_TOKENS_A_PASS`, or one.
     """
-    if (platform or jax.default_backend()) != "cpu":
-        return 1
+    if platform != "cpu":
+        return rows_per_device
     fitting = max(CPU_TOKENS_A_PASS // row_length, 1)
-    rows = max(n for n in range(1, min(fitting, rows_per_device) + 1) if rows_per_device % n == 0)
-    return rows_per_device // rows
+    return max(n for n in range(1, min(fitting, rows_per_device) + 1) if rows_per_device % n == 0)
 
 
-@dataclasses.dataclass(frozen=True)
-class MaskedLMTask:
-    """What the steps need to know besides the model.
+@dataclasses.dataclass(frozen=True, eq=False)
+class MaskedLM:
+    """The objective of a pre-training; see `training.step.Objective`.
+
+    Masks are functions of (seed, step), of held-out rows of (seed, the row's index).
 
     Attributes:
-      num_masked: P, targets a row.
-      mask_id: id of [MASK].
-      vocab_size: V.
-      special_ids: ids that are never masked.
-      accumulation: passes that a batch is split into.
-      seed: root of masking and dropout.
-      platform: "cpu", "gpu" or "tpu", which the steps are compiled for. That of the default backend, unless
-        the devices are not here.
+      config: of the model, with the vocabulary's size.
+      vocabulary: of the rows.
+      row_length: L.
+      layout: where arrays lie; its devices need not be here.
+      batch_size: B, rows an update over all devices.
+      steps_per_call: K.
+      mlm_probability: of L, rounded up: P, masked positions a row.
+      seed: root of masks and of the order of rows.
+      train_rows: None where a step is only compiled.
+      heldout_rows: likewise.
+      eval_batch_size: rows.
+      num_eval_rows: the first so many held-out rows are evaluated; None: all.
     """
 
-    num_masked: int
-    mask_id: int
-    vocab_size: int
-    special_ids: tuple[int, ...]
-    accumulation: int = 1
+    config: BertConfig
+    vocabulary: Vocabulary
+    row_length: int
+    layout: Layout
+    batch_size: int
+    steps_per_call: int = 1
+    mlm_probability: float = 0.15
     seed: int = 0
-    platform: str = dataclasses.field(default_factory=jax.default_backend)
+    train_rows: Rows | None = None
+    heldout_rows: Rows | None = None
+    eval_batch_size: int = 256
+    num_eval_rows: int | None = None
 
-    @property
-    def vocab_chunk(self) -> int:
-        """Columns of the softmax at a time on this platform."""
-        return min(self.vocab_size, CPU_VOCAB_CHUNK) if self.platform == "cpu" else self.vocab_size
+    main_figure: ClassVar[str] = "heldout_loss"
+    keeps_best: ClassVar[bool] = False
 
-    @property
+    def __post_init__(self) -> None:
+        sharding.check_divisible("batch_size", self.batch_size, self.layout.mesh)
+        sharding.check_divisible("data.eval_batch_size", self.eval_batch_size, self.layout.mesh)
+
+    @functools.cached_property
+    def model(self) -> bert.BertForMaskedLM:
+        """The module."""
+        return bert.BertForMaskedLM(self.config)
+
+    @functools.cached_property
+    def constants(self) -> Any:
+        """A copy on every device."""
+        return jax.device_put(bert.constants(self.config, self.vocabulary), self.layout.replicated)
+
+    @functools.cached_property
     def mask_options(self) -> dict[str, Any]:
         """Keyword arguments of `masking.mask_rows`."""
-        names = ("num_masked", "mask_id", "vocab_size", "special_ids")
-        return {name: getattr(self, name) for name in names}
+        return {
+            "num_masked": masking.num_masked(self.row_length, self.mlm_probability),
+            "mask_id": self.vocabulary.mask_id,
+            "vocab_size": self.vocabulary.size,
+            "special_ids": self.vocabulary.special_ids,
+        }
 
+    @property
+    def _vocab_chunk(self) -> int:
+        """Columns of the softmax at a time on this platform."""
+        on_cpu = self.layout.mesh.devices.flat[0].platform == "cpu"
+        return min(self.vocabulary.size, CPU_VOCAB_CHUNK) if on_cpu else self.vocabulary.size
 
-def _decoder_inputs(model, params, constants, masked: masking.MaskedRows, dropout_key: jax.Array | None):
-    """Return (features [B * P, D], decoder, bias, labels [B * P]) of masked rows."""
-    features, decoder, bias = model.apply(
-        {"params": params, "constants": constants},
-        masked.input_ids,
-        masked.positions,
-        deterministic=dropout_key is None,
-        rngs=None if dropout_key is None else {"dropout": dropout_key},
-        method="decoder_inputs",
-    )
-    return features.reshape(-1, features.shape[-1]), decoder, bias, masked.labels.reshape(-1)
+    def init(self, key: jax.Array) -> Any:
+        """Return the first parameters."""
+        return self.model.init(key, jnp.zeros((1, self.row_length), jnp.int32))["params"]
 
+    def batch_shape(self, steps: int) -> jax.ShapeDtypeStruct:
+        """Return shape [K, B, L], type and sharding of a batch of K steps, to compile without rows."""
+        shape = (steps, self.batch_size, self.row_length)
+        return jax.ShapeDtypeStruct(
+            shape, id_dtype(self.vocabulary.size), sharding=self.layout.rows(row_axis=1)
+        )
 
-def make_update(
-    model, optimizer: optax.GradientTransformationExtraArgs, task: MaskedLMTask, layout: Layout
-) -> Callable:
-    """Return one optimizer step: (state, constants, rows [B, L]) -> (state, metrics).
+    def next_batch(self, step: int) -> jax.Array:
+        """Return the rows [K, B, L] of the K steps after `step`."""
+        assert self.train_rows is not None
+        rows = self.train_rows
+        indices = np.stack(
+            [row_indices(self.seed, step + k, self.batch_size, len(rows)) for k in range(self.steps_per_call)]
+        )
 
-    The masks and the dropout of a step are functions of (seed, step), so that a resumed run repeats them.
-    Gradients are summed over `accumulation` passes and are those of the mean over all targets of the batch.
-    Split parameters are gathered once, before the passes; gradients are reduced once, after them, to where
-    the optimizer's slots lie.
-    """
-    mask_key, dropout_key = named_key(task.seed, "mask"), named_key(task.seed, "drop")
+        def read(index: tuple[slice, ...]) -> np.ndarray:
+            wanted = indices[index[:2]]
+            return rows[wanted.ravel()].reshape(*wanted.shape, -1)
 
-    def loss_of(params, constants, masked, key):
-        features, decoder, bias, labels = _decoder_inputs(model, params, constants, masked, key)
-        return masked_lm_loss(features, decoder, bias, labels, masked.weights.reshape(-1), task.vocab_chunk)
+        return sharding.global_array(read, (*indices.shape, rows.row_length), self.layout.rows(row_axis=1))
 
-    def gradients(params, constants, masked, key):
-        if task.accumulation == 1:
-            return jax.value_and_grad(loss_of)(params, constants, masked, key)
+    def masked_batch(self, update: int) -> tuple[np.ndarray, np.ndarray]:
+        """Return (row indices int64 [B], masked ids [B, L]) of an update (1 is the first), as it saw them."""
+        assert self.train_rows is not None
+        masked, _ = self.examples(self.next_batch(update - 1)[0], jnp.asarray(update - 1))
+        return row_indices(self.seed, update - 1, self.batch_size, len(self.train_rows)), np.asarray(
+            masked.input_ids
+        )
 
-        def split(leaf):
-            # Pass a takes rows a, a + A, a + 2A, ..., so that every pass is spread over all devices.
-            return leaf.reshape(-1, task.accumulation, *leaf.shape[1:]).swapaxes(0, 1)
+    def examples(self, batch: jax.Array, step: jax.Array) -> tuple[masking.MaskedRows, jax.Array]:
+        """Mask the rows of a batch."""
+        key = jax.random.fold_in(named_key(self.seed, "mask"), step)
+        masked = masking.mask_rows(batch.astype(jnp.int32), key, **self.mask_options)
+        return masked, jnp.maximum(jnp.sum(masked.weights), 1.0)
 
-        def body(total, inputs):
-            index, part = inputs
-            found = jax.value_and_grad(loss_of)(params, constants, part, jax.random.fold_in(key, index))
-            return jax.tree.map(jnp.add, total, found), None
+    def loss(
+        self,
+        params: Any,
+        constants: Any,
+        examples: masking.MaskedRows,
+        total_weight: jax.Array,
+        key: jax.Array,
+    ) -> jax.Array:
+        """Return the share of the mean cross entropy in nats a target."""
+        features, decoder, bias, labels = self._decoder_inputs(params, constants, examples, key)
+        weights = (examples.weights / total_weight).reshape(-1)
+        return masked_lm_loss(features, decoder, bias, labels, weights, self._vocab_chunk)
 
-        zeros = (jnp.zeros(()), jax.tree.map(jnp.zeros_like, params))
-        passes = (jnp.arange(task.accumulation), jax.tree.map(split, masked))
-        return jax.lax.scan(body, zeros, passes)[0]
+    def _decoder_inputs(
+        self, params: Any, constants: Any, masked: masking.MaskedRows, dropout_key: jax.Array | None
+    ) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
+        """Return features [B * P, D], decoder, bias and labels [B * P] of masked rows."""
+        inputs: Any = self.model.apply(
+            {"params": params, "constants": constants},
+            masked.input_ids,
+            masked.positions,
+            deterministic=dropout_key is None,
+            rngs=None if dropout_key is None else {"dropout": dropout_key},
+            method="decoder_inputs",
+        )
+        features, decoder, bias = inputs
+        return features.reshape(-1, features.shape[-1]), decoder, bias, masked.labels.reshape(-1)
 
-    def update(state: TrainState, constants, rows: jax.Array) -> tuple[TrainState, dict[str, jax.Array]]:
-        key = jax.random.fold_in(mask_key, state.step)
-        masked = masking.mask_rows(rows.astype(jnp.int32), key, **task.mask_options)
-        num_targets = jnp.sum(masked.weights)
-        masked = masked._replace(weights=masked.weights / jnp.maximum(num_targets, 1.0))
-        whole = constrain(state.params, jax.tree.map(lambda _: layout.replicated, state.params))
-        loss, grads = gradients(whole, constants, masked, jax.random.fold_in(dropout_key, state.step))
-        grads = constrain(grads, layout.slots(grads))
-        pin = lambda new: constrain(new, layout.state(new))  # noqa: E731
-        state, metrics = apply_gradients(state, loss, grads, optimizer, pin)
-        return state, {**metrics, "num_targets": num_targets}
+    @functools.cached_property
+    def eval_step(self) -> Callable[..., MaskedLMSums]:
+        """The jitted (params, constants, rows [B, L], row indices [B], row weights [B]) -> sums."""
+        key = named_key(self.seed, "eval")
 
-    return update
+        def eval_step(params, constants, rows, indices, row_weights) -> MaskedLMSums:
+            masked = masking.mask_rows_by_index(rows.astype(jnp.int32), indices, key, **self.mask_options)
+            features, decoder, bias, labels = self._decoder_inputs(params, constants, masked, None)
+            weights = (masked.weights * row_weights[:, None]).reshape(-1)
+            return masked_lm_sums(features, decoder, bias, labels, weights, self._vocab_chunk)
 
+        return jax.jit(eval_step)
 
-def make_train_step(
-    model, optimizer: optax.GradientTransformationExtraArgs, task: MaskedLMTask, layout: Layout
-) -> Callable:
-    """Return the jitted (state, constants, rows [K, B, L]) -> (state, metrics of [K]); donates the state.
+    def evaluate(self, state: TrainState, beat: Callable[[], None] = lambda: None) -> dict[str, float]:
+        """Evaluate held-out rows, every one counted: the last batch is padded with rows of weight 0.
 
-    K optimizer steps run in one call: for small models a call's dispatch costs as much as its arithmetic.
-    """
-    update = make_update(model, optimizer, task, layout)
+        Returns:
+          `heldout_loss` in nats a target, `heldout_accuracy`, `heldout_perplexity`.
+        """
+        assert self.heldout_rows is not None
+        rows = self.heldout_rows
+        num_rows = min(len(rows), self.num_eval_rows or len(rows))
+        totals = np.zeros(3)
+        for start in range(0, num_rows, self.eval_batch_size):
+            indices = np.arange(start, start + self.eval_batch_size)
+            weights = (indices < num_rows).astype(np.float32)
+            indices = np.minimum(indices, num_rows - 1)
+            placed = (self._put(values) for values in (rows[indices], indices.astype(np.int32), weights))
+            totals += np.asarray(
+                jax.device_get(self.eval_step(state.params, self.constants, *placed)), np.float64
+            )
+            beat()
+        loss, correct, weight = totals
+        return {
+            "heldout_loss": loss / weight,
+            "heldout_accuracy": correct / weight,
+            "heldout_perplexity": math.exp(min(loss / weight, 700.0)),
+        }
 
-    def train_step(state, constants, rows):
-        if rows.shape[0] == 1:
-            state, metrics = update(state, constants, rows[0])
-            return state, jax.tree.map(lambda leaf: leaf[None], metrics)
-        return jax.lax.scan(lambda state, rows: update(state, constants, rows), state, rows)
-
-    return jax.jit(train_step, donate_argnums=0)
-
-
-def make_eval_step(model, task: MaskedLMTask) -> Callable:
-    """Return the jitted (params, constants, rows [B, L], row_indices [B], row_weights [B]) -> `MaskedLMSums`.
-
-    A row's masks depend on (seed, its index) alone: the same targets at every evaluation and batch size.
-    """
-    key = named_key(task.seed, "eval")
-
-    def eval_step(params, constants, rows, row_indices, row_weights) -> MaskedLMSums:
-        masked = masking.mask_rows_by_index(rows.astype(jnp.int32), row_indices, key, **task.mask_options)
-        features, decoder, bias, labels = _decoder_inputs(model, params, constants, masked, None)
-        weights = (masked.weights * row_weights[:, None]).reshape(-1)
-        return masked_lm_sums(features, decoder, bias, labels, weights, task.vocab_chunk)
-
-    return jax.jit(eval_step)
+    def _put(self, values: np.ndarray) -> jax.Array:
+        return sharding.put_rows(values, self.layout, row_axis=0)

@@ -9,7 +9,7 @@ import contextlib
 import errno
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from types import TracebackType
 from typing import Any
 
@@ -29,19 +29,25 @@ REFUSALS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EPERM, 
 _NONE, _ALL_BAD = -1, -2
 
 
-def differences(saved: dict[str, Any], wanted: dict[str, Any], prefix: str = "") -> list[str]:
+UNRECORDED = {"task.mean": 0.0, "task.std": 1.0}
+"""What older versions did by a value of an identity that they did not record."""
+
+
+def differences(saved: Mapping[str, Any], wanted: Mapping[str, Any], prefix: str = "") -> list[str]:
     """Return one line a leaf in which two identities differ: `path: saved X, wanted Y`."""
     lines = []
     for name in sorted(saved.keys() | wanted.keys()):
-        left, right = saved.get(name), wanted.get(name)
+        path, right = f"{prefix}{name}", wanted.get(name)
+        # Of a task older versions recorded its name and labels alone.
+        left = saved.get(name, UNRECORDED.get(path, right if prefix == "task." else None))
         if isinstance(left, dict) and isinstance(right, dict):
-            lines += differences(left, right, f"{prefix}{name}.")
+            lines += differences(left, right, f"{path}.")
         elif left != right:
-            lines.append(f"{prefix}{name}: saved {left!r}, wanted {right!r}")
+            lines.append(f"{path}: saved {left!r}, wanted {right!r}")
     return lines
 
 
-def check_identity(saved: dict[str, Any], wanted: dict[str, Any], directory: epath.PathLike) -> None:
+def check_identity(saved: Mapping[str, Any], wanted: Mapping[str, Any], directory: epath.PathLike) -> None:
     """Raise a `UserError` listing the differences unless both identities are equal."""
     lines = differences(saved, wanted)
     if lines:
@@ -122,7 +128,7 @@ class Checkpoints:
         self.wait()
         return self._newest
 
-    def save(self, state: TrainState, identity: dict[str, Any]) -> None:
+    def save(self, state: TrainState, identity: Mapping[str, Any]) -> None:
         """Copy the state and its identity off the devices and begin to write them as one checkpoint.
 
         The state may be donated at once (on a CPU, where nothing is copied, XLA then leaves the buffers to
@@ -136,7 +142,9 @@ class Checkpoints:
             raise RuntimeError(f"{self.directory} was opened to read: open it with create=True to save.")
         self.wait()
         step = int(state.step)
-        items = ocp.args.Composite(state=ocp.args.StandardSave(state), identity=ocp.args.JsonSave(identity))
+        items = ocp.args.Composite(
+            state=ocp.args.StandardSave(state), identity=ocp.args.JsonSave(dict(identity))
+        )
         self._saving = step
         with self._explained(self._manager):
             for left in [left for left in self._manager.all_steps() if left >= step]:
@@ -208,7 +216,7 @@ class Checkpoints:
         """Return the identity saved with the newest good checkpoint."""
         return self._read("identity", ocp.JsonCheckpointHandler(), ocp.args.JsonRestore())
 
-    def restore(self, like: TrainState, identity: dict[str, Any]) -> TrainState:
+    def restore(self, like: TrainState, identity: Mapping[str, Any]) -> TrainState:
         """Return the newest good state.
 
         Args:
@@ -221,7 +229,7 @@ class Checkpoints:
         check_identity(self.identity(), identity, self.directory)
         return self._read("state", ocp.StandardCheckpointHandler(), ocp.args.StandardRestore(like))
 
-    def restore_params(self, like: Any, identity: dict[str, Any] | None = None) -> Any:
+    def restore_params(self, like: Any, identity: Mapping[str, Any] | None = None) -> Any:
         """Return the newest good parameters alone, without the optimizer's slots.
 
         Args:

@@ -4,7 +4,6 @@ Knows steps, not tasks: what a step does, where its rows come from and how to ev
 """
 
 import dataclasses
-import math
 import time
 from collections.abc import Callable
 from typing import Any
@@ -65,8 +64,9 @@ class LoopConfig:
 class _Meter:
     """Collect the metrics of the steps since the last report, and count skipped steps in a row."""
 
-    def __init__(self, config: LoopConfig) -> None:
+    def __init__(self, config: LoopConfig, learning_rate: Callable[[int], Any]) -> None:
         self._config = config
+        self._learning_rate = learning_rate
         self.metrics: list[dict[str, jax.Array]] = []
         self.started = time.monotonic()
         self._in_a_row = 0
@@ -100,6 +100,7 @@ class _Meter:
         if np.any(sound):
             figures["train_loss"] = float(np.mean(losses[sound], dtype=np.float64))
             figures["grad_norm"] = float(np.mean(norms[sound], dtype=np.float64))
+        figures["learning_rate"] = float(self._learning_rate(host[-1]["update"][-1]))
         figures["tokens_per_second"] = len(losses) * self._config.tokens_per_step / (ended - self.started)
         return figures
 
@@ -109,10 +110,11 @@ def run(
     *,
     config: LoopConfig,
     train_step: Callable[[TrainState, Any], tuple[TrainState, dict[str, jax.Array]]],
-    next_rows: Callable[[int], Any],
+    next_batch: Callable[[int], Any],
     evaluate: Callable[[TrainState], dict[str, float]],
     save: Callable[[TrainState], None],
     saved_step: int | None,
+    learning_rate: Callable[[int], Any],
     writer: Writer,
     supervision: Supervision,
 ) -> tuple[TrainState, dict[str, float]]:
@@ -124,11 +126,12 @@ def run(
     Args:
       state: donated.
       config: when to do what.
-      train_step: (state, rows of K steps) -> (state, metrics, each [K]).
-      next_rows: step -> the device rows of the K steps after it; a pure function.
+      train_step: (state, batches of K steps) -> (state, metrics, each [K]).
+      next_batch: step -> the device batches of the K steps after it; a pure function.
       evaluate: state -> held-out figures.
       save: begins to write a checkpoint.
       saved_step: step of the newest checkpoint, None if there is none.
+      learning_rate: of the update after so many sound ones.
       writer: where figures go.
       supervision: who may end the run early, and the account of its time.
 
@@ -142,7 +145,7 @@ def run(
     step = int(state.step)
     _check_start(step, config)
     block = jax.default_backend() == "cpu"
-    meter = _Meter(config)
+    meter = _Meter(config, learning_rate)
     figures: dict[str, float] = {}
     in_flight: Any = None
     clock, watchdog = supervision.goodput, supervision.watchdog
@@ -188,9 +191,9 @@ def run(
         if not meter.metrics:
             meter.restart(called)  # evaluation and saving do not count as training time
         with clock.during("data"):
-            rows = next_rows(step)
+            batch = next_batch(step)
         clock.enter("compile" if in_flight is None else "step")
-        state, metrics = train_step(state, rows)
+        state, metrics = train_step(state, batch)
         jax.block_until_ready(metrics if block else in_flight)
         clock.enter("step")
         watchdog.beat()
@@ -227,35 +230,3 @@ def _check_finite(state: TrainState, step: int) -> None:
 @jax.jit
 def _all_finite(tree: Any) -> jax.Array:
     return jnp.all(jnp.stack([jnp.all(jnp.isfinite(leaf)) for leaf in jax.tree.leaves(tree)]))
-
-
-def evaluate_rows(
-    num_rows: int,
-    batch_size: int,
-    eval_batch: Callable[[np.ndarray, np.ndarray], tuple[jax.Array, ...]],
-    beat: Callable[[], None] = lambda: None,
-) -> dict[str, float]:
-    """Evaluate rows 0..num_rows-1, every one counted: the last batch is padded with rows of weight 0.
-
-    Args:
-      num_rows: rows to evaluate.
-      batch_size: rows a batch.
-      eval_batch: (row indices int64 [B], weights float32 [B]) -> (loss sum, correct sum, weight sum).
-      beat: called after every batch.
-
-    Returns:
-      `heldout_loss` in nats a target, `heldout_accuracy`, `heldout_perplexity`.
-    """
-    totals = np.zeros(3)
-    for start in range(0, num_rows, batch_size):
-        indices = np.arange(start, start + batch_size)
-        weights = (indices < num_rows).astype(np.float32)
-        sums = jax.device_get(eval_batch(np.minimum(indices, num_rows - 1), weights))
-        totals += np.asarray(sums, np.float64)
-        beat()
-    loss, correct, weight = totals
-    return {
-        "heldout_loss": loss / weight,
-        "heldout_accuracy": correct / weight,
-        "heldout_perplexity": math.exp(min(loss / weight, 700.0)),
-    }

@@ -106,3 +106,11 @@ def make_optimizer(config: OptimizerConfig, total_steps: int) -> optax.GradientT
     # Slots of one structure with and without clipping, so that a run may change it when it is resumed.
     clip = clip_by_given_norm(config.max_grad_norm) if config.max_grad_norm else optax.identity()
     return optax.chain(clip, adamw)
+
+
+def num_updates(opt_state: optax.OptState) -> jax.Array:
+    """Return the updates that the slots have seen, int32 scalar: skipped steps do not count."""
+    [(_, count)] = optax.tree.get_all_with_path(
+        opt_state, "count", lambda path, _: getattr(path[-1], "tuple_name", "") == "ScaleByAdamState"
+    )
+    return count

@@ -137,6 +137,15 @@ def constrain(tree: Any, shardings: Any) -> Any:
     return jax.tree.map(jax.lax.with_sharding_constraint, tree, shardings)
 
 
+def placed(shapes: Any, shardings: Any) -> Any:
+    """Return shape structs with their shardings, to compile or restore without arrays."""
+    return jax.tree.map(
+        lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
+        shapes,
+        shardings,
+    )
+
+
 def global_array(
     read: Callable[[Any], np.ndarray], shape: tuple[int, ...], sharding: NamedSharding
 ) -> jax.Array:
@@ -151,6 +160,11 @@ def global_array(
     return jax.make_array_from_callback(shape, sharding, read)
 
 
+def put_rows(values: np.ndarray, layout: Layout, row_axis: int) -> jax.Array:
+    """Return host values, the same in every process, as a global array split along `row_axis`."""
+    return global_array(lambda index: values[index], values.shape, layout.rows(row_axis))
+
+
 def check_divisible(name: str, rows: int, mesh: Mesh) -> None:
     """Raise a `UserError` unless `rows` split evenly over the mesh."""
     devices = mesh.devices.size
@@ -158,3 +172,21 @@ def check_divisible(name: str, rows: int, mesh: Mesh) -> None:
         raise UserError(
             f"{name}={rows} rows do not split over {devices} devices; make it a multiple of {devices}."
         )
+
+
+def num_passes(batch_size: int, rows_per_device: int | None, layout: Layout) -> int:
+    """Return the passes that a batch takes; None: one.
+
+    Raises:
+      UserError: a batch is no multiple of what the devices take in a pass.
+    """
+    if rows_per_device is None:
+        return 1
+    devices = layout.mesh.devices.size
+    rows = rows_per_device * devices
+    if rows_per_device < 1 or batch_size % rows:
+        raise UserError(
+            f"batch_size={batch_size} is no multiple of rows_per_device={rows_per_device} x {devices} "
+            "devices; change one of them."
+        )
+    return batch_size // rows

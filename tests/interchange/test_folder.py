@@ -15,10 +15,9 @@ from eelbert_jax.datasets.tasks import TaskRecord
 from eelbert_jax.errors import UserError
 from eelbert_jax.inference.load import load
 from eelbert_jax.interchange.folder import is_folder, read_folder, write_folder
-from eelbert_jax.jobs.finetune import finetune
+from eelbert_jax.jobs.finetune import finetune, starting_model
 from eelbert_jax.model import bert
 from eelbert_jax.model.config import sized
-from eelbert_jax.objectives.starting import starting_model
 from eelbert_jax.vocabulary import SPECIAL_TOKENS, Vocabulary, make_tokenizer
 
 WORDS = ("the", "file", "table", "opens", "good", "bad", "##s", "##ing", ".")

@@ -1,7 +1,7 @@
 """Fine-tuning on small tables made here: learning, resuming, regression, refusing."""
 
+import dataclasses
 import itertools
-import json
 from pathlib import Path
 
 import numpy as np
@@ -9,12 +9,12 @@ import pytest
 
 from eelbert_jax import cli
 from eelbert_jax.datasets.glue import load_examples
+from eelbert_jax.datasets.splits import configured_task
 from eelbert_jax.errors import UserError
-from eelbert_jax.jobs.finetune import finetune
+from eelbert_jax.jobs.finetune import finetune, model_record
 from eelbert_jax.model.config import bert_config
-from eelbert_jax.objectives import results, task_data
-from eelbert_jax.objectives.evaluation import Degenerate
-from eelbert_jax.objectives.results import model_record
+from eelbert_jax.objectives.classify import Classify, Degenerate
+from eelbert_jax.record import Result
 from eelbert_jax.training.checkpoint import Checkpoints
 from eelbert_jax.training.writer import Writer, read_metrics
 from eelbert_jax.vocabulary import SPECIAL_TOKENS
@@ -63,17 +63,17 @@ def small(tables: dict[str, str], kind: str = "classes", **changes):
 
 def test_it_learns_what_one_word_decides(tables, tmp_path):
     result = finetune(small(tables), tmp_path)
-    assert result["metrics"]["accuracy"] > 0.95 > 0.6 > result["majority"]["accuracy"]
-    assert result["model"]["name"] == "EELBERT-micro (scratch)"
-    assert result["num_examples"] == {"train": 360, "dev": 120}
-    assert not result["degenerate"]
-    assert not result["official"]
-    assert json.loads((tmp_path / "result.json").read_text()) == result
+    assert result.metrics["accuracy"] > 0.95 > 0.6 > result.majority["accuracy"]
+    assert result.model.name == "EELBERT-micro (scratch)"
+    assert result.num_examples == {"train": 360, "dev": 120}
+    assert not result.degenerate
+    assert not result.official
+    assert Result.read(tmp_path / "result.json") == result
 
 
 def test_a_regression_learns_numbers(tables, tmp_path):
     result = finetune(small(tables, "numbers"), tmp_path)
-    assert result["metrics"]["pearson"] > 0.9
+    assert result.metrics["pearson"] > 0.9
 
 
 def test_resume_is_bitwise_and_keeps_the_best_step(tables, tmp_path, monkeypatch):
@@ -91,8 +91,7 @@ def test_resume_is_bitwise_and_keeps_the_best_step(tables, tmp_path, monkeypatch
         with pytest.raises(Cut):
             finetune(config, tmp_path / "parts")
     parts = finetune(config, tmp_path / "parts")
-    same = ("metrics", "final_metrics", "best_step", "total_steps")
-    assert {name: parts[name] for name in same} == {name: whole[name] for name in same}
+    assert dataclasses.replace(parts, seconds=whole.seconds) == whole
     curves = [
         [
             (r["step"], r["train_loss"])
@@ -106,13 +105,13 @@ def test_resume_is_bitwise_and_keeps_the_best_step(tables, tmp_path, monkeypatch
     for name in ("whole", "parts"):
         with Checkpoints(tmp_path / name / "best", create=False) as best:
             steps.append(best.latest_step())
-    assert steps == [whole["best_step"]] * 2
+    assert steps == [whole.best_step] * 2
 
 
 def test_a_degenerate_run_is_said_or_stopped(tables, tmp_path, capsys):
     still = {"opt.learning_rate": 1e-12, "num_epochs": 1}
     result = finetune(small(tables, **still), tmp_path / "say")
-    assert result["degenerate"]
+    assert result.degenerate
     assert "every development example gets the same class" in capsys.readouterr().out
     with pytest.raises(Degenerate, match=r"config\.on_degenerate=say"):
         finetune(small(tables, **still, on_degenerate="stop"), tmp_path / "stop")
@@ -121,12 +120,12 @@ def test_a_degenerate_run_is_said_or_stopped(tables, tmp_path, capsys):
 @pytest.mark.parametrize("flags", [(0, 0, 1), (0, 1, 0)])
 def test_degenerate_tells_of_the_best_step_and_not_of_the_last(tables, tmp_path, monkeypatch, flags):
     scores, collapsed = iter((0.0, 0.9, 0.5)), iter(flags)
-    monkeypatch.setattr(task_data.TextData, "scores", lambda *_: {"accuracy": next(scores), "f1": 0.0})
-    monkeypatch.setattr(task_data.TextData, "is_degenerate", lambda *_: bool(next(collapsed)))
-    monkeypatch.setattr(results, "majority_scores", lambda data: {"accuracy": 0.5, "f1": 0.0})
+    monkeypatch.setattr(Classify, "scores", lambda *_: {"accuracy": next(scores), "f1": 0.0})
+    monkeypatch.setattr(Classify, "is_degenerate", lambda *_: bool(next(collapsed)))
+    monkeypatch.setattr(Classify, "majority_scores", lambda _: {"accuracy": 0.5, "f1": 0.0})
     result = finetune(small(tables, num_epochs=2), tmp_path)
-    assert result["best_step"] < result["total_steps"]
-    assert result["degenerate"] == bool(flags[1])
+    assert result.best_step < result.total_steps
+    assert result.degenerate == bool(flags[1])
     records = read_metrics(tmp_path / "metrics.jsonl")
     assert tuple(record["degenerate"] for record in records if "degenerate" in record) == flags
 
@@ -135,8 +134,8 @@ def test_a_table_without_a_header_line_has_its_columns_named(tables, tmp_path):
     bare = tmp_path / "bare.tsv"
     bare.write_text(Path(tables["classes"]).read_text().split("\n", 1)[1])
     columns = {"custom.columns": "sentence,label", "custom.train": str(bare)}
-    task = task_data.configured_task(small(tables, **columns))
-    with_header = task_data.configured_task(small(tables))
+    task = configured_task(small(tables, **columns).to_dict())
+    with_header = configured_task(small(tables).to_dict())
     texts, expected = (load_examples(one, "train", glue_dir=None).first for one in (task, with_header))
     assert texts == expected
 
@@ -177,7 +176,7 @@ def test_bad_input_is_one_clear_error(tables, tmp_path, changes, said):
 )
 def test_names_of_models(recipe, name):
     config = cli.load_config(f"configs/glue.py:{recipe}")
-    assert model_record(config, bert_config(config.model, 30522), None)["name"] == name
+    assert model_record(config, bert_config(config.model, 30522), None).name == name
 
 
 def test_real_task_from_the_folder(data_dir: Path, vocabulary_file: Path, tmp_path, monkeypatch):
@@ -186,6 +185,6 @@ def test_real_task_from_the_folder(data_dir: Path, vocabulary_file: Path, tmp_pa
     config.vocabulary = str(vocabulary_file)
     config.num_epochs = 1
     result = finetune(config, tmp_path)
-    assert result["num_examples"] == {"train": 635, "dev": 71}
-    assert result["official"]
-    assert 0.0 <= result["metrics"]["accuracy"] <= 1.0
+    assert result.num_examples == {"train": 635, "dev": 71}
+    assert result.official
+    assert 0.0 <= result.metrics["accuracy"] <= 1.0

@@ -18,7 +18,8 @@ from eelbert_jax.corpus.rows import Rows
 from eelbert_jax.errors import UserError
 from eelbert_jax.inference.load import load
 from eelbert_jax.jobs.pretrain import pretrain
-from eelbert_jax.objectives import masked_lm
+from eelbert_jax.objectives.masked_lm import default_rows_a_pass
+from eelbert_jax.training import fit, step
 from eelbert_jax.training.loop import NonFiniteLoss
 from eelbert_jax.training.writer import Writer, read_metrics
 from eelbert_jax.vocabulary import load_vocabulary
@@ -140,8 +141,8 @@ def test_accumulated_passes_are_the_whole_batch(rows_dir, tmp_path):
     ("rows", "row_length", "passes"), [(16, 128, 1), (64, 128, 4), (12, 1024, 6), (7, 512, 7), (3, 4096, 3)]
 )
 def test_a_cpu_takes_a_batch_in_passes_that_fit_its_caches(rows, row_length, passes):
-    assert masked_lm.default_accumulation(rows, row_length) == passes
-    assert masked_lm.default_accumulation(rows, row_length, platform="tpu") == 1
+    assert rows // default_rows_a_pass(rows, row_length, "cpu") == passes
+    assert default_rows_a_pass(rows, row_length, "tpu") == rows
 
 
 def test_several_steps_a_call_are_the_same_steps(rows_dir, tmp_path):
@@ -187,13 +188,13 @@ def test_a_non_finite_loss_stops_the_run_and_nothing_of_it_is_saved(rows_dir, tm
 
 def poison_losses(monkeypatch, first: int, last: int) -> None:
     """Make the loss of the updates `first` to `last` NaN inside the compiled step."""
-    original = masked_lm.apply_gradients
+    original = step.apply_gradients
 
     def poisoned(state, loss, *rest):
         bad = (state.step + 1 >= first) & (state.step + 1 <= last)
         return original(state, jnp.where(bad, jnp.nan, loss), *rest)
 
-    monkeypatch.setattr(masked_lm, "apply_gradients", poisoned)
+    monkeypatch.setattr(step, "apply_gradients", poisoned)
 
 
 def test_steps_that_are_not_finite_are_skipped_and_counted(rows_dir, tmp_path, monkeypatch, capsys):
@@ -216,19 +217,19 @@ def test_too_many_skipped_steps_in_a_row_end_the_run_before_it_is_poisoned(rows_
 
 
 def test_an_update_that_overflows_after_a_finite_loss_is_not_saved(rows_dir, tmp_path, monkeypatch):
-    original = masked_lm.make_train_step
+    original = fit.make_train_step
 
-    def poisoned(*args):
-        step = original(*args)
+    def poisoned(*args, **options):
+        compiled = original(*args, **options)
 
-        def train_step(state, constants, rows):
-            state, metrics = step(state, constants, rows)
+        def train_step(state, constants, batches):
+            state, metrics = compiled(state, constants, batches)
             poison = jnp.where(state.step == 8, jnp.nan, 1.0)
             return state.replace(params=jax.tree.map(lambda leaf: leaf * poison, state.params)), metrics
 
         return train_step
 
-    monkeypatch.setattr(masked_lm, "make_train_step", poisoned)
+    monkeypatch.setattr(fit, "make_train_step", poisoned)
     with pytest.raises(NonFiniteLoss, match="not finite after step 8"):
         pretrain(small(rows_dir), tmp_path)
     assert load(tmp_path).step == 4

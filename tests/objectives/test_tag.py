@@ -10,11 +10,10 @@ from eelbert_jax import cli
 from eelbert_jax.__main__ import main
 from eelbert_jax.datasets.encoding import IGNORED, eval_batches
 from eelbert_jax.datasets.metrics import entity_f1
+from eelbert_jax.datasets.splits import Split, load_data, make_batch
 from eelbert_jax.errors import UserError
 from eelbert_jax.inference.load import load
-from eelbert_jax.jobs.finetune import finetune
-from eelbert_jax.objectives.examples import Split, make_batch
-from eelbert_jax.objectives.task_data import load_data, majority_scores
+from eelbert_jax.jobs.finetune import finetune, set_up
 from eelbert_jax.reporting.runs import find_runs
 from eelbert_jax.training.writer import Writer
 from eelbert_jax.vocabulary import SPECIAL_TOKENS, load_vocabulary
@@ -110,12 +109,12 @@ def test_resume_is_bitwise(files, run, tmp_path, monkeypatch):
             finetune(small(files), tmp_path)
     parts = finetune(small(files), tmp_path)
     same = ("metrics", "final_metrics", "best_step", "total_steps")
-    assert {name: parts[name] for name in same} == {name: whole[name] for name in same}
+    assert {name: getattr(parts, name) for name in same} == {name: whole[name] for name in same}
 
 
 def test_training_counts_the_first_piece_of_every_word(files):
     config = small(files)
-    data = load_data(config, load_vocabulary(files["vocab"]), lowercase=True)
+    data = load_data(config.to_dict(), load_vocabulary(files["vocab"]), lowercase=True)
     num_words = 0
     for batch in eval_batches(data.train.encoded, config.batch_size):
         made = make_batch(data.train, batch)
@@ -125,22 +124,22 @@ def test_training_counts_the_first_piece_of_every_word(files):
 
 
 def test_words_that_are_cut_off_still_count(files):
-    data = load_data(small(files, max_length=4), load_vocabulary(files["vocab"]), lowercase=True)
-    dev = data.dev["dev"]
+    objective, *_ = set_up(small(files, max_length=4))
+    dev = objective.data.dev["dev"]
     truth = [[LABELS[i] for i in tags] for tags in dev.labels]
 
     def perfect(batch):
         return np.eye(len(LABELS), dtype=np.float32)[batch.labels]
 
-    answers = data.answer(perfect, dev, 16)
+    answers = objective.predictions(perfect, dev)
     assert [len(tags) for tags in answers] == [len(tags) for tags in truth]
     seen = [len(starts) for starts in dev.encoded.word_starts]
     assert max(map(len, truth)) > max(seen)
     kept = [[*tags[:n], *["O"] * (len(tags) - n)] for tags, n in zip(truth, seen, strict=True)]
-    scores = data.scores(answers, dev)
+    scores = objective.scores(answers, dev)
     assert scores["entity_f1"] == entity_f1(kept, truth) < 1.0
     assert scores["accuracy"] == sum(seen) / sum(map(len, truth))
-    assert majority_scores(data)["entity_f1"] == 0.0
+    assert objective.majority_scores()["entity_f1"] == 0.0
 
 
 def test_predict_prints_a_tag_a_word(run, capsys):
@@ -176,7 +175,7 @@ def test_other_tags_are_scored_by_accuracy(files, tmp_path):
     (tmp_path / "pos.txt").write_text(text.replace("-PER", "PER").replace("-LOC", "LOC"))
     pos = str(tmp_path / "pos.txt")
     config = small(files, **{"tokens.train": pos, "tokens.dev": pos})
-    data = load_data(config, load_vocabulary(files["vocab"]), lowercase=True)
+    data = load_data(config.to_dict(), load_vocabulary(files["vocab"]), lowercase=True)
     assert data.task.metrics == ("accuracy",)
 
 
@@ -209,16 +208,16 @@ def test_tags_in_another_order_are_not_the_checkpoints(files, run, tmp_path):
     config = small(files, **{"tokens.labels": ",".join(reversed(LABELS))})
     with pytest.raises(UserError, match="labels"):
         finetune(config, run)
-    other = load_data(config, load_vocabulary(files["vocab"]), lowercase=True)
-    usual = load_data(small(files), load_vocabulary(files["vocab"]), lowercase=True)
+    other = load_data(config.to_dict(), load_vocabulary(files["vocab"]), lowercase=True)
+    usual = load_data(small(files).to_dict(), load_vocabulary(files["vocab"]), lowercase=True)
     assert usual.task.labels == LABELS == other.task.labels[::-1]
     for split in ("train", "dev"):
-        found, reverse = ({**data.dev, "train": data.train}[split] for data in (usual, other))
+        found, reverse = (data.splits[split] for data in (usual, other))
         assert all(np.array_equal(a, 3 - b) for a, b in zip(found.labels, reverse.labels, strict=True))
 
 
 def test_hidden_tags_make_no_labels(files):
-    data = load_data(small(files), load_vocabulary(files["vocab"]), lowercase=True)
+    data = load_data(small(files).to_dict(), load_vocabulary(files["vocab"]), lowercase=True)
     dev = Split(data.dev["dev"].encoded, None)
     made = make_batch(dev, eval_batches(dev.encoded, 4)[0])
     assert made.labels.shape == (4,)

@@ -27,15 +27,15 @@ def hold(until: str, gate: Path) -> None:
     """Let `loop.run` wait for the file `gate` at step `until`, or before it begins."""
     run = loop.run
 
-    def held(state, *, next_rows, **arguments):
+    def held(state, *, next_batch, **arguments):
         def rows(step: int):
             if until != "start" and step >= int(until):
                 wait_for(gate)
-            return next_rows(step)
+            return next_batch(step)
 
         if until == "start":
             wait_for(gate)
-        return run(state, next_rows=rows, **arguments)
+        return run(state, next_batch=rows, **arguments)
 
     loop.run = held
 

@@ -9,10 +9,12 @@ import numpy as np
 
 from eelbert_jax import cli
 from eelbert_jax.corpus.rows import Rows
+from eelbert_jax.jobs.pretrain import make_fit_config, make_objective
 from eelbert_jax.model.config import identity
-from eelbert_jax.objectives.trainer import make_trainer
 from eelbert_jax.training import sharding
 from eelbert_jax.training.checkpoint import Checkpoints
+from eelbert_jax.training.fit import state_like
+from eelbert_jax.training.optimizer import make_optimizer
 from eelbert_jax.training.state import TrainState
 from eelbert_jax.training.writer import read_metrics
 from eelbert_jax.workdir import METRICS_NAME
@@ -58,8 +60,10 @@ def checkpoint_terms(rows_dir: Path) -> tuple[TrainState, dict]:
     config = cli.parse("pretrain", pretrain_words(rows_dir, Path("unused"))[4:]).config
     rows = Rows.open(rows_dir, "train")
     layout = sharding.Layout(sharding.make_mesh(1))
-    trainer = make_trainer(config, rows.vocabulary, rows.row_length, layout)
-    return trainer.state_like(), identity(trainer.model_config, rows.vocabulary, rows.lowercase)
+    objective = make_objective(config, rows.vocabulary, rows.row_length, layout)
+    optimizer = make_optimizer(make_fit_config(config, objective).optimizer, config.total_steps)
+    like = state_like(objective, optimizer, layout)
+    return like, identity(objective.config, rows.vocabulary, rows.lowercase)
 
 
 def newest_state(rows_dir: Path, workdir: Path) -> TrainState:

@@ -175,13 +175,13 @@ POISONED = """
 import sys
 import jax.numpy as jnp
 from eelbert_jax.__main__ import main
-from eelbert_jax.objectives import masked_lm
+from eelbert_jax.training import step
 first, last = int(sys.argv[1]), int(sys.argv[2])
-apply = masked_lm.apply_gradients
+apply = step.apply_gradients
 def poisoned(state, loss, *rest):
     bad = (state.step + 1 >= first) & (state.step + 1 <= last)
     return apply(state, jnp.where(bad, jnp.nan, loss), *rest)
-masked_lm.apply_gradients = poisoned
+step.apply_gradients = poisoned
 sys.exit(main(sys.argv[3:]))
 """
 

@@ -8,10 +8,11 @@ import numpy as np
 import optax
 import pytest
 
-from eelbert_jax.training import state as training_state
-from eelbert_jax.training.state import TrainState, apply_gradients
+from eelbert_jax.training import step as training_step
+from eelbert_jax.training.state import TrainState
+from eelbert_jax.training.step import apply_gradients
 
-WAYS = (training_state._update_by_branch, training_state._update_by_selection)
+WAYS = (training_step._update_by_branch, training_step._update_by_selection)
 OPTIMIZER = optax.with_extra_args_support(optax.chain(optax.clip_by_global_norm(1.0), optax.adamw(1e-2)))
 
 
@@ -22,7 +23,7 @@ def a_state():
 
 @pytest.fixture(params=WAYS)
 def step(request, monkeypatch):
-    monkeypatch.setattr(training_state, "_update_by_branch", request.param)
+    monkeypatch.setattr(training_step, "_update_by_branch", request.param)
     return jax.jit(functools.partial(apply_gradients, optimizer=OPTIMIZER))
 
 

@@ -1,0 +1,210 @@
+"""The splits of a task, read and encoded; their batches as arrays, and outputs back in their order."""
+
+import dataclasses
+import os
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from eelbert_jax.datasets import encoding, glue, tasks
+from eelbert_jax.datasets.conll import TOKENS, TokenExamples, TokenTask, load_conll, token_task
+from eelbert_jax.datasets.custom import custom_task
+from eelbert_jax.datasets.metrics import Predictions
+from eelbert_jax.datasets.tasks import Task, TaskRecord
+from eelbert_jax.errors import UserError
+from eelbert_jax.vocabulary import Vocabulary
+
+
+class Split(NamedTuple):
+    """One encoded split.
+
+    Attributes:
+      encoded: n examples as token ids.
+      labels: int32 [n] classes, float32 [n] numbers, for every sentence the tags of its words int32 [words],
+        or None where they are hidden.
+    """
+
+    encoded: encoding.Encoded
+    labels: np.ndarray | tuple[np.ndarray, ...] | None
+
+
+class Batch(NamedTuple):
+    """Encoded examples of one static shape.
+
+    Attributes:
+      input_ids: int32 [B, L].
+      attention_mask: bool [B, L], True = a real token.
+      token_type_ids: int32 [B, L].
+      labels: int32 [B] classes, float32 [B] scores, or int32 [B, L] tags.
+      weights: float32 in the shape of `labels`; 0 for a row, or a token, that does not count.
+    """
+
+    input_ids: Any
+    attention_mask: Any
+    token_type_ids: Any
+    labels: Any
+    weights: Any
+
+
+LogitsOf = Callable[[Batch], Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class TaskData:
+    """A task and its encoded splits; the first development split selects the best step."""
+
+    task: Task | TokenTask
+    train: Split
+    dev: Mapping[str, Split]
+
+    @property
+    def splits(self) -> dict[str, Split]:
+        """All of them by name."""
+        return {"train": self.train, **self.dev}
+
+    def record(self, max_length: int) -> TaskRecord:
+        """Return what a model trained on it has to remember."""
+        task = self.task
+        if isinstance(task, TokenTask):
+            return TaskRecord(task.name, task.kind, task.labels, False, max_length)
+        mean, std = 0.0, 1.0
+        if task.kind == "regress":
+            assert isinstance(self.train.labels, np.ndarray)
+            mean, std = float(np.mean(self.train.labels)), float(np.std(self.train.labels)) or 1.0
+        reads_pairs = len(task.text_fields) == 2
+        return TaskRecord(task.name, task.kind, task.labels, reads_pairs, max_length, mean, std)
+
+
+def find_glue_dir(glue_dir: str | None) -> str | None:
+    """Return the GLUE folder: the given one, else `$EELBERT_DATA/glue`, else None, which asks TFDS."""
+    if glue_dir is None and "EELBERT_DATA" in os.environ:
+        return str(Path(os.environ["EELBERT_DATA"]) / "glue")
+    return glue_dir
+
+
+def configured_task(settings: Mapping[str, Any]) -> Task:
+    """Return the task of texts that settings name: one of the table, or `custom`, made of its files.
+
+    Args:
+      settings: of `configs/glue.py`: `task` and the group `custom`.
+
+    Raises:
+      UserError: there is no such task, it is one of words, or its files do not make a task.
+    """
+    if settings["task"] == TOKENS:
+        raise UserError("task=tokens labels words, and a label of whole texts is needed here; name another.")
+    if settings["task"] != "custom":
+        return tasks.find_task(settings["task"])
+    custom = settings["custom"]
+    files = {split: custom[split] for split in ("train", "dev") if custom[split] is not None}
+    texts = [custom["text_column"], custom["second_text_column"]]
+    return custom_task(
+        files,
+        [column for column in texts if column is not None],
+        custom["label_column"],
+        labels=custom["labels"].split(",") if custom["labels"] else (),
+        regression=custom["regression"],
+        columns=custom["columns"].split(",") if custom["columns"] else (),
+        dev_every=custom["dev_every"],
+    )
+
+
+def load_data(settings: Mapping[str, Any], vocabulary: Vocabulary, lowercase: bool) -> TaskData:
+    """Read and encode the training and development splits; say what was out of order or cut.
+
+    Args:
+      settings: of `configs/glue.py`: `task`, `max_length` and the groups `data`, `custom` and `tokens`.
+      vocabulary: of the model.
+      lowercase: how it reads text.
+
+    Raises:
+      UserError: a file is missing or not of its format, or a label is none of the task's.
+    """
+    max_length, found = settings["max_length"], {}
+    task, splits = read_words(settings) if settings["task"] == TOKENS else read_texts(settings)
+    for split, examples in splits.items():
+        if isinstance(examples, TokenExamples):
+            encoded = encoding.encode_words(examples.words, vocabulary, max_length, lowercase)
+            labels: Any = examples.tags
+        else:
+            encoded = encoding.encode(examples, vocabulary, max_length, lowercase)
+            labels = examples.labels
+        found[split] = Split(encoded, labels)
+        print(
+            f"{task.name} {split}: {examples.tally.describe()}; {encoded.num_truncated} cut to {max_length} "
+            "tokens",
+            flush=True,
+        )
+    return TaskData(task, found.pop("train"), found)
+
+
+def read_texts(settings: Mapping[str, Any]) -> tuple[Task, dict[str, glue.Examples]]:
+    """Return the task of texts and its splits; arguments and errors as `load_data`."""
+    task = configured_task(settings)
+    data = settings["data"]
+    options = {"glue_dir": find_glue_dir(data["glue_dir"]), "tfds_data_dir": data["tfds_data_dir"]}
+    splits = ("train", *task.dev_splits)
+    return task, {split: glue.load_examples(task, split, **options) for split in splits}
+
+
+def read_words(settings: Mapping[str, Any]) -> tuple[TokenTask, dict[str, TokenExamples]]:
+    """Return the task of tagged words and its splits; arguments and errors as `load_data`.
+
+    The tags are those of the training file, unless the settings name them: one that the development file
+    alone has could never be learned.
+    """
+    tokens, found = settings["tokens"], {}
+    labels: tuple[str, ...] = tuple(tokens["labels"].split(",")) if tokens["labels"] else ()
+    for split in ("train", "dev"):
+        if tokens[split] is None:
+            raise UserError(
+                f"task=tokens needs a file of words and tags for {split}: set --config.tokens.{split}=FILE."
+            )
+        found[split] = load_conll(
+            tokens[split], labels, word_column=tokens["word_column"], tag_column=tokens["tag_column"]
+        )
+        labels = found[split].labels
+        if len(labels) < 2:
+            raise UserError(f"{tokens['train']} has one tag alone, {labels[0]!r}; expected two or more.")
+    return token_task(labels), found
+
+
+def make_batch(split: Split, batch: encoding.BatchIndices) -> Batch:
+    """Return the examples of `batch` as rows of its length; hidden labels are zeros."""
+    input_ids, attention_mask, token_type_ids = encoding.gather(split.encoded, batch.indices, batch.length)
+    labels, weights = np.zeros(len(batch.indices), np.int32), batch.weights
+    if isinstance(split.labels, tuple):
+        labels = encoding.gather_tags(split.encoded, split.labels, batch.indices, batch.length)
+        weights = weights[:, None] * (labels != encoding.IGNORED)
+    elif split.labels is not None:
+        labels = split.labels[batch.indices]
+    return Batch(input_ids, attention_mask, token_type_ids, labels, weights)
+
+
+def outputs(
+    logits_of: LogitsOf, split: Split, batch_size: int
+) -> Iterator[tuple[encoding.BatchIndices, np.ndarray]]:
+    """Yield batches that hold every example once, with a model's outputs for them."""
+    for batch in encoding.eval_batches(split.encoded, batch_size):
+        yield batch, np.asarray(logits_of(make_batch(split, batch)))
+
+
+def predict(logits_of: LogitsOf, split: Split, batch_size: int) -> np.ndarray:
+    """Return the outputs for all examples in their order, [n, ...]; every example counts once."""
+    parts = [
+        Predictions.of_batch(batch.indices, logits, batch.weights)
+        for batch, logits in outputs(logits_of, split, batch_size)
+    ]
+    return Predictions.merge(parts).in_order(len(split.encoded))
+
+
+def predict_words(logits_of: LogitsOf, split: Split, batch_size: int) -> list[np.ndarray]:
+    """Return for every sentence, in order, the outputs for its words, float32 [words that are left, C]."""
+    found: dict[int, np.ndarray] = {}
+    for batch, logits in outputs(logits_of, split, batch_size):
+        indices = batch.indices[batch.weights > 0]
+        of_words = encoding.at_words(split.encoded, indices, logits[batch.weights > 0])
+        found.update(zip(indices.tolist(), of_words, strict=True))
+    return [found[i] for i in range(len(split.encoded))]

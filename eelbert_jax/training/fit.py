@@ -1,0 +1,294 @@
+"""The run around the loop: where it starts, what it saves and writes, when it is finished.
+
+Order of a start: own workdir > what the caller names (a checkpoint, an imported encoder) > scratch.
+"""
+
+import contextlib
+import dataclasses
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+
+from eelbert_jax.errors import Preempted, UserError
+from eelbert_jax.training import loop
+from eelbert_jax.training.checkpoint import Checkpoints, check_identity
+from eelbert_jax.training.goodput import Goodput
+from eelbert_jax.training.loop import LoopConfig
+from eelbert_jax.training.optimizer import OptimizerConfig, learning_rate_schedule, make_optimizer
+from eelbert_jax.training.sharding import Layout, placed
+from eelbert_jax.training.state import TrainState, initializer
+from eelbert_jax.training.step import Objective, make_train_step
+from eelbert_jax.training.supervision import Supervision, supervise
+from eelbert_jax.training.writer import Writer, read_metrics
+from eelbert_jax.vocabulary import Vocabulary, save_vocabulary
+from eelbert_jax.workdir import (
+    BEST_NAME,
+    CHECKPOINTS_NAME,
+    CONFIG_NAME,
+    METRICS_NAME,
+    VOCABULARY_NAME,
+    changed_settings,
+    locked,
+    write_json,
+)
+
+
+class Start(NamedTuple):
+    """Where a run without a checkpoint of its own starts.
+
+    Attributes:
+      text: what the log says of it.
+      params: (parameters as shape structs) -> the part of them that does not start at random, on the host or
+        placed.
+    """
+
+    text: str
+    params: Callable[[Any], Any] = lambda like: {}
+
+
+@dataclasses.dataclass(frozen=True)
+class FitConfig:
+    """What a run is besides its objective.
+
+    Attributes:
+      durations: when to do what.
+      optimizer: AdamW and its schedule.
+      seed: of the first parameters and the dropout.
+      passes: parts that a batch is taken in.
+      keep_checkpoints: newest that stay.
+      keep_every_steps: also keep multiples of this; None: none.
+      tensorboard: also write TensorBoard events.
+      free_settings: what may differ between the starts of a run; see `workdir.changed_settings`.
+      refuses_changes: refuse other settings; otherwise only where nothing is left to train with them.
+    """
+
+    durations: LoopConfig
+    optimizer: OptimizerConfig
+    seed: int
+    passes: int = 1
+    keep_checkpoints: int = 1
+    keep_every_steps: int | None = None
+    tensorboard: bool = False
+    free_settings: Sequence[str] = ()
+    refuses_changes: bool = False
+
+
+class Outcome(NamedTuple):
+    """What a run has come to.
+
+    Attributes:
+      figures: of the last step.
+      best: those of the best step, with "step"; None where the objective keeps none.
+      seconds: of all starts of the run.
+    """
+
+    figures: dict[str, float]
+    best: dict[str, float] | None
+    seconds: float
+
+
+@contextlib.contextmanager
+def run_in(workdir: Path, watchdog_seconds: float) -> Iterator[Supervision]:
+    """Watch over the block and keep other runs out of the workdir; the clock of the run begins here."""
+    lock = locked(workdir) if jax.process_index() == 0 else contextlib.nullcontext()
+    with supervise(Goodput(), watchdog_seconds) as supervision, lock:
+        yield supervision
+
+
+def fit(
+    objective: Objective,
+    config: FitConfig,
+    layout: Layout,
+    workdir: Path,
+    *,
+    start: Start,
+    identity: Mapping[str, Any],
+    record: Mapping[str, Any],
+    vocabulary: Vocabulary,
+    supervision: Supervision,
+) -> Outcome:
+    """Train to the end, resuming what the workdir holds; a finished run is left as it is.
+
+    Args:
+      objective: what to learn.
+      config: the rest.
+      layout: where arrays lie.
+      workdir: receives `config.json`, `metrics.jsonl`, `vocab.txt`, `checkpoints/` and, where the objective
+        keeps the best step, `best/`.
+      start: for a workdir without a checkpoint.
+      identity: what the checkpoints are of.
+      record: becomes `config.json`.
+      vocabulary: becomes `vocab.txt`.
+      supervision: of `run_in`.
+
+    Raises:
+      UserError: the checkpoint is of another model, or settings have changed that may not.
+      NonFiniteLoss: too many losses or gradients in a row, or a parameter, are NaN or infinite.
+      Preempted: the machine asked for the end; the step reached is saved.
+    """
+    total_steps = config.durations.total_steps
+    optimizer = make_optimizer(config.optimizer, total_steps)
+    with _checkpoints(objective, config, workdir) as (checkpoints, best_checkpoints):
+        supervision.watchdog.beat()  # not before: all wait while process 0 copies and verifies rows
+        saved_step = checkpoints.latest_step()
+        is_writer = jax.process_index() == 0
+        if saved_step is not None:
+            check_identity(checkpoints.identity(), identity, checkpoints.directory)
+            _check_settings(config, workdir, record, saved_step)
+        records = read_metrics(workdir / METRICS_NAME)
+        kept = [line for line in records if saved_step is not None and line["step"] <= saved_step]
+        figures = _Figures(objective, supervision, kept)
+        goodput = supervision.goodput
+        goodput.resume(records, saved_step)
+        if saved_step == total_steps and figures.of(total_steps):
+            _say(f"The run in {workdir} is finished: nothing to do.")
+            return Outcome(figures.of(total_steps), figures.best, goodput.total())
+        state = _start_state(objective, config, layout, optimizer, workdir, checkpoints, start, identity)
+        if is_writer:  # only now: a refused start leaves what the folder holds as it is
+            write_json(workdir / CONFIG_NAME, record)
+            save_vocabulary(vocabulary, workdir / VOCABULARY_NAME)
+        train_step = make_train_step(objective, optimizer, layout, seed=config.seed, passes=config.passes)
+
+        def save(state: TrainState) -> None:
+            if best_checkpoints is not None and figures.best and figures.best["step"] == int(state.step):
+                best_checkpoints.save(state, identity)
+                best_checkpoints.wait()  # a run that resumes from this step finds its best one
+            checkpoints.save(state, identity)
+
+        workdir_if_writer = workdir if is_writer else None
+        with Writer(workdir_if_writer, total_steps, saved_step, tensorboard=config.tensorboard) as writer:
+
+            def finish() -> None:
+                with goodput.during("checkpoint"):
+                    checkpoints.wait()
+                writer.note(goodput.summary())
+
+            try:
+                _, last = loop.run(
+                    state,
+                    config=config.durations,
+                    train_step=lambda state, batch: train_step(state, objective.constants, batch),
+                    next_batch=objective.next_batch,
+                    evaluate=figures.evaluate,
+                    save=save,
+                    saved_step=saved_step,
+                    learning_rate=learning_rate_schedule(config.optimizer, total_steps),
+                    writer=writer,
+                    supervision=supervision,
+                )
+            except Preempted:
+                finish()
+                raise
+            finish()
+    return Outcome(last, figures.best, goodput.total())
+
+
+@contextlib.contextmanager
+def _checkpoints(
+    objective: Objective, config: FitConfig, workdir: Path
+) -> Iterator[tuple[Checkpoints, Checkpoints | None]]:
+    """Open the checkpoints to resume from and, where the objective keeps it, the best step's."""
+    with contextlib.ExitStack() as stack:
+        to_resume = Checkpoints(
+            workdir / CHECKPOINTS_NAME, keep=config.keep_checkpoints, keep_every_steps=config.keep_every_steps
+        )
+        stack.enter_context(to_resume)
+        best = stack.enter_context(Checkpoints(workdir / BEST_NAME)) if objective.keeps_best else None
+        yield to_resume, best
+
+
+class _Figures:
+    """Evaluate, and remember the best step: from the records of a resumed run on, so that it keeps it."""
+
+    def __init__(self, objective: Objective, supervision: Supervision, records: Sequence[dict]) -> None:
+        self._objective = objective
+        self._beat = supervision.watchdog.beat
+        self._records = [record for record in records if objective.main_figure in record]
+        self.best: dict[str, float] | None = None
+        for record in self._records:
+            self._remember(record)
+
+    def of(self, step: int) -> dict[str, float]:
+        """Return the figures that an earlier start recorded of a step, {} for none."""
+        found = [record for record in self._records if record["step"] == step]
+        return {name: value for name, value in found[-1].items() if name != "step"} if found else {}
+
+    def evaluate(self, state: TrainState) -> dict[str, float]:
+        """Return the objective's figures of a state."""
+        figures = self._objective.evaluate(state, self._beat)
+        self._remember({"step": int(state.step), **figures})
+        return figures
+
+    def _remember(self, record: dict[str, float]) -> None:
+        name = self._objective.main_figure
+        is_candidate = self._objective.keeps_best and record["step"] > 0  # at step 0 nothing is trained
+        if is_candidate and (self.best is None or record[name] > self.best[name]):
+            self.best = record
+
+
+def _start_state(
+    objective: Objective,
+    config: FitConfig,
+    layout: Layout,
+    optimizer: Any,
+    workdir: Path,
+    checkpoints: Checkpoints,
+    start: Start,
+    identity: Mapping[str, Any],
+) -> TrainState:
+    """Return the state to start from, and say which it is."""
+    if checkpoints.latest_step() is None:
+        _say(start.text)
+        return fresh_state(objective, optimizer, layout, start, config.seed)
+    state = checkpoints.restore(state_like(objective, optimizer, layout), identity)
+    _say(f"Resuming from step {int(state.step)} of {workdir}.")
+    return state
+
+
+def fresh_state(objective: Objective, optimizer: Any, layout: Layout, start: Start, seed: int) -> TrainState:
+    """Return the state at step 0."""
+    like = state_like(objective, optimizer, layout)
+    shardings = jax.tree.map(lambda leaf: leaf.sharding, like)
+    init = initializer(objective.init, optimizer)
+    state = jax.jit(init, out_shardings=shardings)(jax.random.key(seed))
+    return state.replace(params=_overlaid(state.params, start.params(like.params)))
+
+
+def state_like(objective: Objective, optimizer: Any, layout: Layout) -> TrainState:
+    """Return the shapes, types and shardings of a state of these devices, which need not be here."""
+    init = initializer(objective.init, optimizer)
+    shapes = jax.eval_shape(init, jax.eval_shape(lambda: jax.random.key(0)))
+    return placed(shapes, layout.state(shapes))
+
+
+def _overlaid(params: Any, part: Any) -> Any:
+    """Return parameters with those of `part`, a tree of some of their paths, in their places."""
+    if not isinstance(params, Mapping):
+        return jax.device_put(part, params.sharding)
+    return {name: _overlaid(value, part[name]) if name in part else value for name, value in params.items()}
+
+
+def _check_settings(config: FitConfig, workdir: Path, record: Mapping[str, Any], saved_step: int) -> None:
+    """Say what is set otherwise than when the run was begun; refuse where that may not be."""
+    changed = "; ".join(changed_settings(record, workdir, config.free_settings))
+    if not changed:
+        return
+    if config.refuses_changes:
+        raise UserError(
+            f"The run in {workdir} was begun with other settings: {changed}. Take another --workdir for "
+            "these."
+        )
+    if saved_step == config.durations.total_steps:
+        raise UserError(
+            f"The run in {workdir} is finished, and was trained otherwise: {changed}. Take another --workdir "
+            "for these settings, or a higher --config.total_steps to train on with them."
+        )
+    _say(f"From here on with other settings than before: {changed}.")
+
+
+def _say(text: str) -> None:
+    """Print once a run, whatever the number of its processes."""
+    if jax.process_index() == 0:
+        print(text, flush=True)

@@ -1,0 +1,175 @@
+"""One optimizer step of any objective: passes over the batch, gradients, the update or its skipping."""
+
+import dataclasses
+import functools
+from collections.abc import Callable
+from typing import Any, ClassVar, Protocol
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from eelbert_jax.training.optimizer import num_updates
+from eelbert_jax.training.sharding import Layout, constrain
+from eelbert_jax.training.state import TrainState, named_key
+
+Update = Callable[[TrainState], TrainState]
+Metrics = dict[str, jax.Array]
+
+
+class Objective(Protocol):
+    """What a run learns.
+
+    Attributes:
+      constants: what the model reads beside its parameters; no gradient, in no checkpoint.
+      main_figure: the figure of `evaluate` that a run is judged by.
+      keeps_best: the step with the largest main figure is the result; otherwise the last one is.
+    """
+
+    keeps_best: ClassVar[bool]
+
+    @property
+    def constants(self) -> Any: ...  # noqa: D102
+    @property
+    def main_figure(self) -> str: ...  # noqa: D102
+
+    def init(self, key: jax.Array) -> Any:
+        """Return the first parameters."""
+
+    def next_batch(self, step: int) -> Any:
+        """Return the device batches of the K steps after `step`, every leaf [K, B, ...]: a pure function."""
+
+    def examples(self, batch: Any, step: jax.Array) -> tuple[Any, jax.Array]:
+        """Return what the loss reads of one batch, every leaf [B, ...], and its sum of weights. Traced."""
+
+    def loss(
+        self, params: Any, constants: Any, examples: Any, total_weight: jax.Array, key: jax.Array
+    ) -> jax.Array:
+        """Return these examples' share of the mean loss over `total_weight`, float32 scalar. Traced.
+
+        The shares of a batch's passes add up to its loss.
+        """
+
+    def evaluate(self, state: TrainState, beat: Callable[[], None]) -> dict[str, float]:
+        """Return held-out figures; calls `beat` with every batch."""
+
+
+def make_train_step(
+    objective: Objective,
+    optimizer: optax.GradientTransformationExtraArgs,
+    layout: Layout,
+    *,
+    seed: int,
+    passes: int = 1,
+) -> Callable[[TrainState, Any, Any], tuple[TrainState, Metrics]]:
+    """Return the jitted (state, constants, batches [K, B, ...]) -> (state, metrics [K]); donates the state.
+
+    K optimizer steps run in one call: for small models a call's dispatch costs as much as its arithmetic. The
+    dropout of a step is a function of (seed, step), so that a resumed run repeats it.
+
+    Args:
+      objective: what to learn.
+      optimizer: takes the global norm of the gradients as `grad_norm`.
+      layout: split parameters are gathered once, before the passes; gradients are reduced once, after them,
+        to where the optimizer's slots lie.
+      seed: root of the dropout.
+      passes: parts that a batch is taken in; their gradients are added up.
+    """
+    dropout_key = named_key(seed, "drop")
+
+    def update(state: TrainState, constants: Any, batch: Any) -> tuple[TrainState, Metrics]:
+        examples, total_weight = objective.examples(batch, state.step)
+        key = jax.random.fold_in(dropout_key, state.step)
+        whole = constrain(state.params, jax.tree.map(lambda _: layout.replicated, state.params))
+        loss, grads = _gradients(objective, whole, constants, examples, total_weight, key, passes)
+        grads = constrain(grads, layout.slots(grads))
+        return apply_gradients(state, loss, grads, optimizer, lambda new: constrain(new, layout.state(new)))
+
+    def train_step(state: TrainState, constants: Any, batches: Any) -> tuple[TrainState, Metrics]:
+        if jax.tree.leaves(batches)[0].shape[0] == 1:
+            state, metrics = update(state, constants, jax.tree.map(lambda leaf: leaf[0], batches))
+            return state, jax.tree.map(lambda leaf: leaf[None], metrics)
+        return jax.lax.scan(lambda state, batch: update(state, constants, batch), state, batches)
+
+    return jax.jit(train_step, donate_argnums=0)
+
+
+def _gradients(
+    objective: Objective,
+    params: Any,
+    constants: Any,
+    examples: Any,
+    total_weight: jax.Array,
+    key: jax.Array,
+    passes: int,
+) -> tuple[jax.Array, Any]:
+    """Return the loss of a batch and its gradients, summed over the passes."""
+    loss_and_gradients = jax.value_and_grad(objective.loss)
+    if passes == 1:
+        return loss_and_gradients(params, constants, examples, total_weight, key)
+
+    def split(leaf: jax.Array) -> jax.Array:
+        # Pass a takes rows a, a + A, a + 2A, ..., so that every pass is spread over all devices.
+        return leaf.reshape(-1, passes, *leaf.shape[1:]).swapaxes(0, 1)
+
+    def add(total: Any, inputs: Any) -> tuple[Any, None]:
+        index, part = inputs
+        found = loss_and_gradients(params, constants, part, total_weight, jax.random.fold_in(key, index))
+        return jax.tree.map(jnp.add, total, found), None
+
+    zeros = (jnp.zeros(()), jax.tree.map(jnp.zeros_like, params))
+    return jax.lax.scan(add, zeros, (jnp.arange(passes), jax.tree.map(split, examples)))[0]
+
+
+def apply_gradients(
+    state: TrainState,
+    loss: jax.Array,
+    grads: Any,
+    optimizer: optax.GradientTransformationExtraArgs,
+    pin: Update = lambda state: state,
+) -> tuple[TrainState, Metrics]:
+    """Take one optimizer step, unless the loss or the gradient is not finite.
+
+    Then the step is counted and nothing else changes: neither parameters nor slots nor the schedule see it.
+    Whoever reads `skipped` decides when enough is enough; `optax.apply_if_finite` applies the bad update in
+    the end.
+
+    Args:
+      state: before.
+      loss: float32 scalar.
+      grads: in the shape of the parameters.
+      optimizer: its `update` is given the global norm of the gradients as `grad_norm`.
+      pin: puts the leaves of the new state where they belong.
+
+    Returns:
+      The new state, and the metrics `loss`, `grad_norm` (before clipping), `skipped` (0 or 1) and `update`
+      (sound updates before this one: where the schedule stands).
+    """
+
+    def update(state: TrainState) -> TrainState:
+        changes, opt_state = optimizer.update(grads, state.opt_state, state.params, grad_norm=norm)
+        return pin(TrainState(state.step, optax.apply_updates(state.params, changes), opt_state))
+
+    norm = optax.tree.norm(grads)
+    finite = jnp.isfinite(loss) & jnp.isfinite(norm)
+    metrics = {"update": num_updates(state.opt_state)}
+    state = jax.lax.platform_dependent(
+        state,
+        cpu=functools.partial(_update_by_branch, finite, update),
+        default=functools.partial(_update_by_selection, finite, update),
+    )
+    metrics |= {"loss": loss, "grad_norm": norm, "skipped": 1 - finite.astype(jnp.int32)}
+    return dataclasses.replace(state, step=state.step + 1), metrics
+
+
+def _update_by_branch(finite: jax.Array, update: Update, state: TrainState) -> TrainState:
+    """Return the updated state where `finite` (bool scalar), else the state.
+
+    A CPU would spend a quarter of a small step on the memory traffic of a selection.
+    """
+    return jax.lax.cond(finite, update, lambda state: state, state)
+
+
+def _update_by_selection(finite: jax.Array, update: Update, state: TrainState) -> TrainState:
+    """Return the same; accelerators fuse the selection into the update, where a branch copies the state."""
+    return jax.tree.map(lambda new, old: jnp.where(finite, new, old), update(state), state)
