@@ -11,6 +11,7 @@ from eelbert_jax import cli
 from eelbert_jax.datasets.glue import load_examples
 from eelbert_jax.datasets.splits import configured_task
 from eelbert_jax.errors import UserError
+from eelbert_jax.inference.load import load
 from eelbert_jax.jobs.finetune import finetune, model_record
 from eelbert_jax.model.config import bert_config
 from eelbert_jax.objectives.classify import Classify, Degenerate
@@ -47,8 +48,8 @@ def tables(tmp_path_factory) -> dict[str, str]:
     return {path.stem: str(path) for path in folder.iterdir()}
 
 
-def small(tables: dict[str, str], kind: str = "classes", **changes):
-    config = cli.load_config("configs/glue.py:micro,task=custom")
+def small(tables: dict[str, str], kind: str = "classes", embedding: str = "ngram_hash", **changes):
+    config = cli.load_config(f"configs/glue.py:micro,task=custom,embedding={embedding}")
     config.vocabulary = tables["vocab"]
     config.custom.train = tables[kind]
     config.custom.dev_every = 4
@@ -71,9 +72,55 @@ def test_it_learns_what_one_word_decides(tables, tmp_path):
     assert Result.read(tmp_path / "result.json") == result
 
 
+def test_a_hash_initialized_table_starts_from_the_hash(tables, tmp_path):
+    """From scratch: a table that no one had set would be NaN, and no step of it sound."""
+    result = finetune(small(tables, embedding="hash_initialized"), tmp_path)
+    assert result.metrics["accuracy"] > 0.95
+    assert all(record.get("skipped_steps", 0) == 0 for record in read_metrics(tmp_path / "metrics.jsonl"))
+
+
+def test_a_finished_run_is_left_as_it_is(tables, tmp_path, monkeypatch):
+    first = finetune(small(tables, num_epochs=1), tmp_path)
+    before = (tmp_path / "metrics.jsonl").read_bytes()
+    monkeypatch.setattr(Classify, "evaluate", lambda *_: pytest.fail("evaluated again"))
+    again = finetune(small(tables, num_epochs=1), tmp_path)
+    assert dataclasses.replace(again, seconds=first.seconds) == first
+    assert (tmp_path / "metrics.jsonl").read_bytes() == before
+
+
+def test_passes_and_devices_do_not_change_what_is_learned(tables, tmp_path):
+    """Without dropout four passes over a batch are one, up to the order of float32 sums."""
+    still = {"num_epochs": 1, "model.hidden_dropout_prob": 0.0, "model.attention_probs_dropout_prob": 0.0}
+    finetune(small(tables, **still), tmp_path / "whole")
+    finetune(small(tables, **still, rows_per_device=4), tmp_path / "passes")
+    whole, passes = (
+        [r["train_loss"] for r in read_metrics(tmp_path / name / "metrics.jsonl") if "train_loss" in r]
+        for name in ("whole", "passes")
+    )
+    np.testing.assert_allclose(whole, passes, rtol=1e-4)
+
+
 def test_a_regression_learns_numbers(tables, tmp_path):
     result = finetune(small(tables, "numbers"), tmp_path)
     assert result.metrics["pearson"] > 0.9
+
+
+def test_a_regression_does_not_spend_its_steps_on_the_mean(tables, tmp_path):
+    """Labels far from 0 are learned as well, and answers are in their unit."""
+    lines = Path(tables["numbers"]).read_text().splitlines()
+    shifted = [lines[0]]
+    for line in lines[1:]:
+        text, label = line.rsplit("\t", 1)
+        shifted.append(f"{text}\t{1000 + 10 * float(label)}")
+    table = tmp_path / "shifted.tsv"
+    table.write_text("\n".join(shifted) + "\n")
+    result = finetune(small(tables, "numbers", **{"custom.train": str(table)}), tmp_path / "run")
+    assert result.metrics["pearson"] > 0.9
+    model = load(tmp_path / "run")
+    scores = [answer.score for answer in model.classify([line.rsplit("\t", 1)[0] for line in shifted[1:40]])]
+    truth = [float(line.rsplit("\t", 1)[1]) for line in shifted[1:40]]
+    assert np.corrcoef(scores, truth)[0, 1] > 0.9
+    assert abs(np.mean(scores) - np.mean(truth)) < 0.5 * np.std(truth)
 
 
 def test_resume_is_bitwise_and_keeps_the_best_step(tables, tmp_path, monkeypatch):

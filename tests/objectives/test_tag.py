@@ -172,7 +172,9 @@ def test_predict_says_which_words_were_not_read(run, tmp_path, capsys):
 
 def test_other_tags_are_scored_by_accuracy(files, tmp_path):
     text = Path(files["train"]).read_text()
-    (tmp_path / "pos.txt").write_text(text.replace("-PER", "PER").replace("-LOC", "LOC"))
+    for tag, part_of_speech in (("B-PER", "NNP"), ("I-PER", "NNPS"), ("B-LOC", "NN"), (" O\n", " VB\n")):
+        text = text.replace(tag, part_of_speech)
+    (tmp_path / "pos.txt").write_text(text)
     pos = str(tmp_path / "pos.txt")
     config = small(files, **{"tokens.train": pos, "tokens.dev": pos})
     data = load_data(config.to_dict(), load_vocabulary(files["vocab"]), lowercase=True)
