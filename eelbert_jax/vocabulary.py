@@ -1,31 +1,19 @@
 """WordPiece vocabularies: load, save, train, fingerprint, and the tokenizer that reads text with one.
 
-The file format is BERT's `vocab.txt`: one token a line, the id is the line number. The only importer of
-`tokenizers`. Leaves reading documents to `corpus.sources` and hashing to `hashing`.
+The file format is BERT's `vocab.txt`: one token a line, the id is the line number.
 """
 
 import collections
 import dataclasses
 import functools
 import hashlib
-import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
 from eelbert_jax.errors import UserError
-from eelbert_jax.hashing.reference import code_points
-
-__all__ = [
-    "SPECIAL_TOKENS",
-    "Vocabulary",
-    "code_points",
-    "load_vocabulary",
-    "make_tokenizer",
-    "save_vocabulary",
-    "train_vocabulary",
-]
+from eelbert_jax.workdir import write_whole
 
 SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 CONTINUATION_PREFIX = "##"
@@ -81,6 +69,11 @@ class Vocabulary:
         """Identify the tokens and their order: 16 hex digits."""
         return hashlib.sha256("\n".join(self.tokens).encode("utf-8", "surrogatepass")).hexdigest()[:16]
 
+    @property
+    def text(self) -> str:
+        """The content of a `vocab.txt`."""
+        return "".join(f"{token}\n" for token in self.tokens)
+
     def id_of(self, token: str) -> int:
         """Return the id of a token.
 
@@ -129,46 +122,76 @@ class Vocabulary:
 def load_vocabulary(path: str | Path) -> Vocabulary:
     """Read a `vocab.txt`.
 
-    Lines end with a line feed, or carriage return and line feed; other separators of Unicode are legal inside
-    a token. Source: the published BERT vocabularies.
-
     Raises:
-      UserError: the file cannot be read, is empty, is no UTF-8 or holds no legal vocabulary.
+      UserError: the file cannot be read or is no vocabulary.
     """
     try:
-        text = Path(path).read_bytes().decode("utf-8")
+        data = Path(path).expanduser().read_bytes()
     except OSError as error:
         raise UserError(
             f"Cannot read the vocabulary {path}: {error.strerror}; give the path of a vocab.txt."
         ) from error
+    return parse_vocabulary(data, str(path))
+
+
+def parse_vocabulary(data: bytes, name: str) -> Vocabulary:
+    """Return the vocabulary in the content of a `vocab.txt`.
+
+    Lines may end as on any system and a byte-order mark may stand before the first; other separators of
+    Unicode are legal inside a token.
+
+    Args:
+      data: the content.
+      name: of the file, for errors.
+
+    Raises:
+      UserError: the file is empty, is no UTF-8 or holds no legal vocabulary.
+    """
+    try:
+        text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise UserError(
-            f"The vocabulary {path} is no UTF-8 text (byte {error.start}); expected one token a line."
+            f"The vocabulary {name} is no UTF-8 text (byte {error.start}); expected one token a line."
         ) from error
-    lines = [line.removesuffix("\r") for line in text.removesuffix("\n").split("\n")]
+    lines = text.replace("\r\n", "\n").replace("\r", "\n").removesuffix("\n").split("\n")
     if lines == [""]:
-        raise UserError(f"The vocabulary {path} is empty; expected one token a line.")
+        raise UserError(f"The vocabulary {name} is empty; expected one token a line.")
     try:
         return Vocabulary(tuple(lines))
     except UserError as error:
-        raise UserError(f"{path}: {error}") from error
+        raise UserError(f"{name}: {error}") from error
 
 
 def save_vocabulary(vocabulary: Vocabulary, path: str | Path) -> None:
-    """Write a `vocab.txt` that `load_vocabulary` and Hugging Face's tokenizers read, whole or not at all.
+    """Write a `vocab.txt` that Hugging Face's tokenizers read too, whole or not at all.
 
     Raises:
       UserError: the file cannot be written.
     """
-    try:
-        temporary = Path(f"{path}.{os.getpid()}.tmp")
-        temporary.write_bytes("".join(f"{token}\n" for token in vocabulary.tokens).encode("utf-8"))
-        temporary.replace(path)
-    except OSError as error:
-        raise UserError(
-            f"Cannot write the vocabulary {path}: {error.strerror}; choose a directory that exists and "
-            f"can be written to."
-        ) from error
+    write_whole(Path(path), vocabulary.text)
+
+
+def check_unknown(num_unknown: int, num_tokens: int, max_percent: float, lowercase: bool) -> None:
+    """Refuse a vocabulary that does not fit a text.
+
+    Args:
+      num_unknown: tokens of the text that are [UNK].
+      num_tokens: tokens of the text.
+      max_percent: largest legal share of [UNK], in percent.
+      lowercase: whether the text was lower-cased.
+
+    Raises:
+      UserError: the share is larger.
+    """
+    percent = 100 * num_unknown / max(num_tokens, 1)
+    if percent <= max_percent:
+        return
+    case = "" if lowercase else " or, if the vocabulary is lower-cased, --config.lowercase=True"
+    raise UserError(
+        f"{percent:.1f} % of the text's tokens are [UNK], more than max_unknown_percent={max_percent:g}: the "
+        f"vocabulary does not fit the text. Give another --config.vocabulary{case}; or accept it by "
+        "--config.max_unknown_percent=100."
+    )
 
 
 def train_vocabulary(texts: Iterable[str], size: int, lowercase: bool = True) -> Vocabulary:

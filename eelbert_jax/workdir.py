@@ -5,6 +5,7 @@ import errno
 import fcntl
 import json
 import os
+import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -70,7 +71,7 @@ def write_whole(path: Path, content: str | bytes) -> None:
     Raises:
       UserError: the file cannot be written.
     """
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    temporary = path.with_name(f"{path.name}.{uuid.uuid4().hex}.tmp")  # of no other process, on any machine
     try:
         with temporary.open("wb") as file:
             file.write(content.encode() if isinstance(content, str) else content)

@@ -4,7 +4,6 @@ import collections
 import lzma
 import random
 
-import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -15,7 +14,7 @@ from eelbert_jax.errors import UserError
 from eelbert_jax.vocabulary import (
     SPECIAL_TOKENS,
     Vocabulary,
-    code_points,
+    check_unknown,
     load_vocabulary,
     make_tokenizer,
     save_vocabulary,
@@ -78,10 +77,30 @@ def test_the_published_file(vocabulary_file, tmp_path):
     assert (tmp_path / "vocab.txt").read_bytes() == vocabulary_file.read_bytes()
 
 
-def test_windows_line_ends_are_no_part_of_a_token(tmp_path, small):
+@pytest.mark.parametrize("line_end", ["\r\n", "\r"])
+@pytest.mark.parametrize("mark", ["", "\ufeff"])
+def test_what_other_systems_write_is_no_part_of_a_token(tmp_path, small, line_end, mark):
     path = tmp_path / "vocab.txt"
-    path.write_bytes("\r\n".join(small.tokens).encode())
+    path.write_text(mark + "".join(token + line_end for token in small.tokens), "utf-8", newline="")
     assert load_vocabulary(path) == small
+
+
+def test_home_folder_is_understood(tmp_path, small, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    save_vocabulary(small, tmp_path / "vocab.txt")
+    assert load_vocabulary("~/vocab.txt") == small
+
+
+def test_a_vocabulary_that_does_not_fit_says_what_to_do():
+    check_unknown(0, 0, 5.0, lowercase=True)
+    check_unknown(5, 100, 5.0, lowercase=False)
+    with pytest.raises(
+        UserError, match=r"6\.0 % .*\[UNK\], .*--config\.lowercase=True.*max_unknown_percent=100"
+    ):
+        check_unknown(6, 100, 5.0, lowercase=False)
+    with pytest.raises(UserError, match=r"another --config\.vocabulary; or") as refused:
+        check_unknown(6, 100, 5.0, lowercase=True)
+    assert "lowercase" not in str(refused.value)
 
 
 @pytest.mark.parametrize(
@@ -173,23 +192,6 @@ def test_a_text_names_special_tokens_only_where_asked(small):
     prompt = make_tokenizer(small, special_tokens=True)
     assert prompt.encode(text).ids == [5, small.mask_id, 14, 9]
     assert prompt.get_vocab_size() == small.size
-
-
-def test_code_points_are_padded_on_the_right():
-    characters, lengths = code_points(["ab", "", "\U0001f600é", "\ud800"])
-    assert characters.dtype == np.uint32
-    assert lengths.dtype == np.int32
-    assert characters.tolist() == [[97, 98], [0, 0], [0x1F600, 0xE9], [0xD800, 0]]
-    assert lengths.tolist() == [2, 0, 2, 1]
-
-
-@given(st.lists(st.text()))
-def test_code_points_spell_the_strings(strings):
-    characters, lengths = code_points(strings)
-    assert characters.shape == (len(strings), max([1, *map(len, strings)]))
-    spelled = ["".join(map(chr, row[:length])) for row, length in zip(characters, lengths, strict=True)]
-    assert spelled == strings
-    assert all(not row[length:].any() for row, length in zip(characters, lengths, strict=True))
 
 
 @pytest.mark.slow

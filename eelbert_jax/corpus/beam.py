@@ -1,8 +1,7 @@
 """Units of a preparation as an Apache Beam pipeline: the engine for more text than one machine can take.
 
-A machine of the pipeline does for a unit what a process of this machine does, `UnitTask`, so the bytes are
-the same; shards and records go to the one directory that all see. The only importer of `apache_beam`, which
-comes with the extra [beam].
+A machine does for a unit what a process here does, `UnitTask`, so the bytes are the same; shards and records
+go to the one directory that all see.
 """
 
 import contextlib
@@ -14,7 +13,7 @@ from apache_beam.metrics import Metrics
 from apache_beam.options.pipeline_options import PipelineOptions
 
 from eelbert_jax.corpus import ledger
-from eelbert_jax.corpus.prepare import UnitTask
+from eelbert_jax.corpus.units import UnitTask
 from eelbert_jax.errors import UserError
 
 NAMESPACE = "eelbert"
@@ -84,14 +83,14 @@ def _pipeline(args: Sequence[str]) -> beam.Pipeline:
     Raises:
       UserError: Beam refuses the options, or has not what the runner needs.
     """
-    said = io.StringIO()  # a value of the wrong type ends in pages of usage and SystemExit
+    usage = io.StringIO()  # a value of the wrong type ends in pages of usage and SystemExit
     try:
-        with contextlib.redirect_stderr(said):
+        with contextlib.redirect_stderr(usage):
             options = PipelineOptions(list(args))
             options.get_all_options()
         return beam.Pipeline(options=options)
     except (Exception, SystemExit) as error:  # of any runner: names, types, what it asks of its service
-        reason = said.getvalue().strip().splitlines()[-1:] if isinstance(error, SystemExit) else [str(error)]
+        reason = usage.getvalue().strip().splitlines()[-1:] if isinstance(error, SystemExit) else [str(error)]
         raise UserError(
             f"Apache Beam refuses --config.beam.args={' '.join(args)!r}: {' '.join(' '.join(reason).split())}"
         ) from error

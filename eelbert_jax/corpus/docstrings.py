@@ -1,7 +1,7 @@
-"""Read the documentation installed on this machine: a text corpus that needs no download.
+"""The documentation installed on this machine: a text corpus that needs no download.
 
-The documents are the docstrings of each module of the standard library and of the installed packages, and
-the long description of each installed package. Nothing is imported or run: modules are parsed.
+Documents are the docstrings of each module and the long description of each installed package. Nothing is
+imported or run: modules are parsed.
 """
 
 import ast
@@ -39,6 +39,11 @@ class DocumentationUnit:
         """Sum of the sizes of the files."""
         return sum(size for *_, size in self.files)
 
+    @property
+    def versions(self) -> dict[str, str]:
+        """None: what is installed is not edited."""
+        return {}
+
     def describe(self) -> dict[str, Any]:
         """Return paths below their roots, and sizes; where the roots are does not matter."""
         return {"files": [[path, size] for _, path, size in self.files]}
@@ -46,6 +51,7 @@ class DocumentationUnit:
     def read(self, options: ReadOptions, tally: ReadTally) -> Iterator[Chunk]:
         """Yield the documents of the files in order; a file that cannot be parsed has none."""
         for root, path, size in self.files:
+            tally.num_records += 1
             yield from chunk_document(documentation(Path(root, path)))
             tally.num_bytes += size
 

@@ -1,23 +1,39 @@
-"""What every text source yields: documents as a stream of bounded chunks.
+"""What every text source yields: documents as runs of bounded chunks, and which of them are held out.
 
-A document of any length must pass through bounded memory, so no function here or downstream holds one whole:
-a document is a run of `Chunk`s, of which the first says that it starts one. Leaves where the text comes from
-to `corpus`, `files` and `docstrings`, and tokens to `preparation`.
+A document of any length passes through bounded memory: nothing here or downstream holds one whole.
 """
 
 import dataclasses
+import hashlib
+import re
+import unicodedata
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple, Protocol
 
 from eelbert_jax.errors import UserError
 
 CHUNK_CHARACTERS = 4096
-"""A chunk is cut at the first end of a paragraph after this many characters: long enough that the cost of a
-call a chunk vanishes."""
+"""A chunk is cut at the first end of a paragraph after so many characters, and so many decide whether a
+document is held out."""
 MAX_PARAGRAPH_CHARACTERS = 1 << 18
 """A longer paragraph of a record is cut, at a space where there is one, which changes no token."""
-
+LINE_ENDS = re.compile("\r+\n|\r")
+"""What is read as a line feed: the line ends of Windows, also damaged ones, and of the old Mac."""
 INVALID_UTF8_POLICIES = ("error", "replace")
+BAD_RECORD_POLICIES = ("skip", "refuse")
+
+
+Place = Callable[[], str]
+"""Makes the words that lead a user to a record; it may have to count lines."""
+
+
+class BadRecord(Exception):
+    """A record that cannot be used, in an input that can be read on."""
+
+    def __init__(self, place: Place, reason: str):
+        """Say where, when it is asked for, and why."""
+        super().__init__(reason)
+        self.place = place
 
 
 class Chunk(NamedTuple):
@@ -32,38 +48,57 @@ class ReadOptions:
     """Say how text is found in a source.
 
     Attributes:
-      text_field: name of the field of a jsonl line, parquet column or TFDS feature that holds the text; "" is
-        `text`, and for TFDS the only text feature where none is called so.
+      text_field: field of a jsonl line, parquet column or TFDS feature that holds the text; "" is `text`, and
+        for TFDS the only text feature where none is called so.
       file_format: one of `files.FILE_FORMATS`; "auto" goes by the file's name.
-      on_invalid_utf8: one of `INVALID_UTF8_POLICIES`.
-
-    Raises:
-      UserError: a value is not legal.
+      on_invalid_utf8: one of `INVALID_UTF8_POLICIES`; an error makes the record bad.
+      on_bad_record: one of `BAD_RECORD_POLICIES`.
     """
 
     text_field: str = ""
     file_format: str = "auto"
     on_invalid_utf8: str = "error"
+    on_bad_record: str = "skip"
 
     def __post_init__(self) -> None:
-        """Check the policy."""
-        if self.on_invalid_utf8 not in INVALID_UTF8_POLICIES:
-            raise UserError(
-                f"on_invalid_utf8={self.on_invalid_utf8!r} is not one of {', '.join(INVALID_UTF8_POLICIES)}."
-            )
+        """Check the policies."""
+        policies = {"on_invalid_utf8": INVALID_UTF8_POLICIES, "on_bad_record": BAD_RECORD_POLICIES}
+        for name, legal in policies.items():
+            if getattr(self, name) not in legal:
+                raise UserError(f"{name}={getattr(self, name)!r} is not one of {', '.join(legal)}.")
 
 
 @dataclasses.dataclass
 class ReadTally:
-    """Count what the reader of one unit has consumed; the reader adds, the caller looks.
+    """Count what the reader of one unit has consumed.
 
     Attributes:
-      num_bytes: input bytes consumed so far (compressed, where they are), towards `Unit.num_bytes`.
-      num_replaced: invalid UTF-8 sequences replaced so far.
+      num_bytes: input bytes (compressed, where they are), towards `Unit.num_bytes`.
+      num_replaced: invalid UTF-8 sequences replaced.
+      num_records: lines, rows or examples, the bad ones included.
+      num_bad: of these, skipped.
+      first_bad: what is wrong with the first, and where; printable.
     """
 
     num_bytes: int = 0
     num_replaced: int = 0
+    num_records: int = 0
+    num_bad: int = 0
+    first_bad: str = ""
+
+    def skip(self, error: BadRecord, options: ReadOptions) -> None:
+        """Count a bad record.
+
+        Raises:
+          UserError: bad records are to be refused.
+        """
+        if options.on_bad_record == "refuse":
+            raise UserError(
+                f"{error.place()}: {error} Or skip such records by --config.on_bad_record=skip."
+            ) from error
+        self.num_bad += 1
+        if not self.first_bad:
+            self.first_bad = f"{error.place()}: {error}".encode("utf-8", "backslashreplace").decode()
 
 
 class Unit(Protocol):
@@ -73,51 +108,62 @@ class Unit(Protocol):
     def num_bytes(self) -> int:
         """Size of the input in bytes, for progress."""
 
+    @property
+    def versions(self) -> dict[str, str]:
+        """What changes with the content of a file, by its name."""
+
     def describe(self) -> dict[str, Any]:
-        """Return what identifies the input, as JSON values; another description is another input."""
+        """Return what identifies the input, as JSON values."""
 
     def read(self, options: ReadOptions, tally: ReadTally) -> Iterator[Chunk]:
         """Yield the chunks of every document in order."""
 
 
-def decode_utf8(
-    data: bytes, place: str | Callable[[int], str], options: ReadOptions, tally: ReadTally
-) -> str:
+def decode_at(place: Place, data: bytes, options: ReadOptions, tally: ReadTally) -> str:
     """Decode UTF-8 by the policy of `options`, counting what is replaced.
 
-    Args:
-      data: the bytes.
-      place: the words that lead a user to the data, or a function that makes them from the index of the
-        invalid byte.
-      options: has the policy.
-      tally: counts the replaced sequences.
-
     Raises:
-      UserError: the bytes are invalid and the policy is "error".
+      BadRecord: the bytes are invalid and the policy is "error".
     """
     try:
         return data.decode("utf-8")
     except UnicodeDecodeError as error:
         if options.on_invalid_utf8 == "error":
-            where = place if isinstance(place, str) else place(error.start)
-            raise UserError(
-                f"{where}: invalid UTF-8, byte 0x{data[error.start]:02x} ({error.reason}). "
+            raise BadRecord(
+                place,
+                f"invalid UTF-8, byte 0x{data[error.start]:02x} ({error.reason}). "
                 "Convert the text to UTF-8 (for example with iconv), or drop such bytes with "
-                "--config.on_invalid_utf8=replace."
+                "--config.on_invalid_utf8=replace.",
             ) from error
         text = data.decode("utf-8", errors="replace")
         tally.num_replaced += text.count("\ufffd") - data.count("\ufffd".encode())
         return text
 
 
+def canonical(text: str) -> str:
+    r"""Return a text with "\n" as its line ends and no blanks before them, in Unicode's form NFC."""
+    lines = LINE_ENDS.sub("\n", text).split("\n")
+    return unicodedata.normalize("NFC", "\n".join(line.rstrip() for line in lines))
+
+
+def is_held_out(head: str, fraction: float, seed: int) -> bool:
+    """Decide by the first chunk of a document whether it is held out.
+
+    The text alone decides, so that equal documents never stand on both sides, however they are stored and
+    wherever they stand. A document that the input cuts in two files counts as two.
+    """
+    text = canonical(head)
+    line_ended = text if text.endswith("\n") else text + "\n"  # the end of a file is as good as a line's
+    data = line_ended[:CHUNK_CHARACTERS].encode("utf-8")
+    digest = hashlib.blake2b(data, digest_size=8, key=seed.to_bytes(8, "little")).digest()
+    return int.from_bytes(digest, "little") < fraction * 2**64
+
+
 def chunk_documents(lines: Iterable[str]) -> Iterator[Chunk]:
-    r"""Cut paragraphs into chunks.
+    r"""Cut paragraphs into chunks of at least `CHUNK_CHARACTERS`, but for the last of a document.
 
     Args:
       lines: paragraphs, one a line, each with its "\n" where it is complete; a blank line ends a document.
-
-    Yields:
-      Chunks of at least `CHUNK_CHARACTERS` characters, but for the last of a document.
     """
     parts: list[str] = []
     length = 0
@@ -129,7 +175,8 @@ def chunk_documents(lines: Iterable[str]) -> Iterator[Chunk]:
             parts, length, starts = [], 0, True
             continue
         parts.append(line)
-        length += len(line)
+        # The first chunk of a document must hold as much whatever the form that the text is stored in.
+        length += len(canonical(line) if starts else line)
         if length >= CHUNK_CHARACTERS:
             yield Chunk("".join(parts), starts)
             parts, length, starts = [], 0, False
@@ -139,16 +186,28 @@ def chunk_documents(lines: Iterable[str]) -> Iterator[Chunk]:
 
 def chunk_document(text: str) -> Iterator[Chunk]:
     """Cut one document that is held whole into chunks; its blank lines are no boundaries."""
-    lines = (line + "\n" for line in text.split("\n") if line and not line.isspace())
-    return chunk_documents(piece for line in lines for piece in _pieces(line))
+    lines = LINE_ENDS.sub("\n", text).split("\n")
+    paragraphs = (line + "\n" for line in lines if line and not line.isspace())
+    return chunk_documents(piece for paragraph in paragraphs for piece in _pieces(paragraph))
 
 
-def _pieces(line: str) -> Iterator[str]:
+def chunk_record(get_text: Callable[[], str], options: ReadOptions, tally: ReadTally) -> Iterator[Chunk]:
+    """Yield the chunks of a record's text, none where it is bad and skipped."""
+    tally.num_records += 1
+    try:
+        text = get_text()
+    except BadRecord as error:
+        tally.skip(error, options)
+    else:
+        yield from chunk_document(text)
+
+
+def _pieces(paragraph: str) -> Iterator[str]:
     """Cut a paragraph that is too long to be encoded at once."""
     start = 0
-    while len(line) - start > MAX_PARAGRAPH_CHARACTERS:
+    while len(paragraph) - start > MAX_PARAGRAPH_CHARACTERS:
         end = start + MAX_PARAGRAPH_CHARACTERS
-        end = line.rfind(" ", start, end) + 1 or end
-        yield line[start:end]
+        end = paragraph.rfind(" ", start, end) + 1 or end
+        yield paragraph[start:end]
         start = end
-    yield line[start:]
+    yield paragraph[start:]

@@ -1,26 +1,25 @@
-"""Read documents from files, here or in an object store: txt, jsonl and parquet; plain, gz, xz and zst.
-
-Leaves bytes, decompression and lines to `streams`, and which files to read to `corpus`.
-"""
+"""Documents of files, here or in an object store: txt, jsonl and parquet."""
 
 import dataclasses
 import functools
 import json
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 from eelbert_jax.corpus import storage
 from eelbert_jax.corpus.documents import (
+    BadRecord,
     Chunk,
+    Place,
     ReadOptions,
     ReadTally,
-    chunk_document,
     chunk_documents,
-    decode_utf8,
+    chunk_record,
+    decode_at,
 )
-from eelbert_jax.corpus.streams import COMPRESSION_SUFFIXES, FilePart, is_compressed, read_blocks
+from eelbert_jax.corpus.streams import COMPRESSION_SUFFIXES, FilePart, Line, is_compressed, read_lines
 from eelbert_jax.errors import UserError
 
 FILE_FORMATS = ("auto", "txt", "jsonl", "parquet")
@@ -35,8 +34,10 @@ FORMAT_SUFFIXES = {
 PARAGRAPH_BYTES = 1 << 20
 """A longer paragraph of a txt file is cut at white space, which changes no token."""
 RECORD_BYTES = 1 << 26
-"""A longer line of a jsonl file is an error: a record has to be held whole to be parsed."""
+"""A longer line of a jsonl file is bad: a record has to be held whole to be parsed."""
 PARQUET_BATCH_ROWS = 256
+_JSON = json.JSONDecoder(parse_int=float)
+"""Integers of any length pass: Python refuses to make an `int` of more than 4,300 digits."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,9 +46,11 @@ class FileUnit:
 
     Attributes:
       parts: the parts; small files are grouped so that their text shares rows.
+      versions: what changes with the content of each file, by its path.
     """
 
     parts: tuple[FilePart, ...]
+    versions: dict[str, str]
 
     @property
     def num_bytes(self) -> int:
@@ -62,12 +65,15 @@ class FileUnit:
         """Yield the documents of the parts in order.
 
         Raises:
-          UserError: a file is missing, corrupt, truncated, not UTF-8 or not of its format; the message names
-            the file and, where there is one, the line.
+          UserError: a file is missing, corrupt, truncated or not of its format, or a record is refused; the
+            message names the file and, where there is one, the line.
         """
         for part in self.parts:
             end = tally.num_bytes + part.stop - part.start
-            yield from _read_part(part, options, tally)
+            try:
+                yield from _READERS[file_format(part.path, options)](part, options, tally)
+            except OSError as error:
+                raise UserError(f"Cannot read {part.path}: {error.strerror or error}.") from error
             tally.num_bytes = end
 
 
@@ -77,7 +83,7 @@ def find_file_units(
     """Divide files, in the order given, into units that are worth a process and can be worked on at once.
 
     Args:
-      files: paths or URLs and sizes, from `storage.find_files`.
+      files: from `storage.find_files`.
       min_bytes: consecutive files are grouped up to at least this size.
       max_bytes: txt and jsonl that are not compressed are cut into parts of this size.
       options: has the format.
@@ -86,18 +92,20 @@ def find_file_units(
       UserError: a file is empty or its format cannot be told.
     """
     group: list[FilePart] = []
-    for path, size in files:
+    versions: dict[str, str] = {}
+    for path, size, version in files:
         kind = file_format(path, options)
         if not size:
             raise UserError(f"{path} is empty. Fetch it again, or leave it out of the glob.")
         step = size if kind == "parquet" or is_compressed(path) else max_bytes
         for start in range(0, size, step):
             group.append(FilePart(path, start, min(start + step, size)))
+            versions[path] = version
             if sum(part.stop - part.start for part in group) >= min_bytes:
-                yield FileUnit(tuple(group))
-                group = []
+                yield FileUnit(tuple(group), versions)
+                group, versions = [], {}
     if group:
-        yield FileUnit(tuple(group))
+        yield FileUnit(tuple(group), versions)
 
 
 def file_format(path: str, options: ReadOptions) -> str:
@@ -110,7 +118,7 @@ def file_format(path: str, options: ReadOptions) -> str:
         raise UserError(f"file_format={options.file_format!r} is not one of {', '.join(FILE_FORMATS)}.")
     if options.file_format != "auto":
         return options.file_format
-    suffixes = [suffix for suffix in Path(path).suffixes if suffix not in COMPRESSION_SUFFIXES]
+    suffixes = [suffix for suffix in Path(path.lower()).suffixes if suffix not in COMPRESSION_SUFFIXES]
     if not suffixes or suffixes[-1] not in FORMAT_SUFFIXES:
         raise UserError(
             f"{path}: cannot tell the format from the name (known: {', '.join(FORMAT_SUFFIXES)}, each also "
@@ -119,67 +127,53 @@ def file_format(path: str, options: ReadOptions) -> str:
     return FORMAT_SUFFIXES[suffixes[-1]]
 
 
-def _read_part(part: FilePart, options: ReadOptions, tally: ReadTally) -> Iterator[Chunk]:
-    """Yield the documents of one part."""
-    kind = file_format(part.path, options)
-    try:
-        if kind == "parquet":
-            yield from _read_parquet(part, options, tally)
-        elif kind == "jsonl":
-            yield from _read_jsonl(part, options, tally)
-        else:
-            yield from chunk_documents(_paragraphs(part, options, tally))
-    except OSError as error:
-        raise UserError(f"Cannot read {part.path}: {error.strerror or error}.") from error
+def _read_txt(part: FilePart, options: ReadOptions, tally: ReadTally) -> Iterator[Chunk]:
+    """Yield the documents of a txt file: paragraphs a line, apart by blank lines."""
 
+    def paragraphs() -> Iterator[str]:
+        for line in read_lines(part, True, PARAGRAPH_BYTES, options, tally):
+            tally.num_records += 1
+            yield line.text
 
-def _paragraphs(part: FilePart, options: ReadOptions, tally: ReadTally) -> Iterator[str]:
-    """Yield the lines of a txt file, each with its end."""
-    for block in read_blocks(part, True, PARAGRAPH_BYTES, options, tally):
-        *lines, last = block.text.split("\n")
-        for line in lines:
-            yield line + "\n"
-        if last:
-            yield last
+    return chunk_documents(paragraphs())
 
 
 def _read_jsonl(part: FilePart, options: ReadOptions, tally: ReadTally) -> Iterator[Chunk]:
     """Yield the documents of a jsonl file: the text field of each line."""
     field = options.text_field or "text"
-    for block in read_blocks(part, False, RECORD_BYTES, options, tally):
-        for number, line in enumerate(block.text.split("\n"), start=block.first_line):
-            if line and not line.isspace():
-                where = functools.partial(block.origin.line, number)
-                yield from chunk_document(_json_text(line, field, where, options, tally))
+    for line in read_lines(part, False, RECORD_BYTES, options, tally):
+        if not line.text.isspace():
+            text = functools.partial(_json_text, line, field, options, tally)
+            yield from chunk_record(text, options, tally)
 
 
-def _json_text(
-    line: str, field: str, where: Callable[[], str], options: ReadOptions, tally: ReadTally
-) -> str:
-    """Return the text of one record; `where` names it.
+def _json_text(line: Line, field: str, options: ReadOptions, tally: ReadTally) -> str:
+    """Return the text of one record.
 
     Raises:
-      UserError: the line is no JSON object or has no such text.
+      BadRecord: the line is no JSON object or has no such text.
     """
     try:
-        record = json.loads(line)
-    except json.JSONDecodeError as error:
-        limit = (
-            f" (or longer than the limit of {RECORD_BYTES >> 20} MiB)"
-            if len(line) >= RECORD_BYTES // 4
-            else ""
+        record = _JSON.decode(line.text)
+    except (ValueError, RecursionError) as error:
+        is_cut = len(line.text) >= RECORD_BYTES // 4
+        limit = f" (or longer than the limit of {RECORD_BYTES >> 20} MiB)" if is_cut else ""
+        reason = "nested too deeply" if isinstance(error, RecursionError) else error
+        raise BadRecord(line.place, f"not valid JSON{limit}: {reason}. Mend or remove the line.") from error
+    text = record.get(field) if isinstance(record, dict) else None
+    if not isinstance(text, str):
+        got = f"a {type(record).__name__}"
+        if isinstance(record, dict):
+            kind = "null" if text is None else f"a {type(text).__name__}"
+            got = f"{field!r} is {kind}" if field in record else f"fields {', '.join(record)}"
+        raise BadRecord(
+            line.place,
+            f"expected an object with a text field {field!r}, got {got}. "
+            "Set --config.text_field to the field with the text, or remove the line.",
         )
-        raise UserError(f"{where()}: not valid JSON{limit}: {error}. Mend or remove the line.") from error
-    if not isinstance(record, dict) or not isinstance(record.get(field), str):
-        got = f"fields {', '.join(record)}" if isinstance(record, dict) else f"a {type(record).__name__}"
-        raise UserError(
-            f"{where()}: expected an object with a text field {field!r}, got {got}. "
-            "Set --config.text_field to the field with the text, or remove the line."
-        )
-    text = record[field]
     if re.search("[\ud800-\udfff]", text):  # JSON can escape half of a surrogate pair, which is no text
         data = text.encode("utf-8", errors="surrogatepass")
-        return decode_utf8(data, lambda _: f"{where()}, field {field!r}", options, tally)
+        return decode_at(line.place, data, options, tally)
     return text
 
 
@@ -187,30 +181,37 @@ def _read_parquet(part: FilePart, options: ReadOptions, tally: ReadTally) -> Ite
     """Yield the documents of a parquet file: the values of one column.
 
     Raises:
-      UserError: the file is corrupt, or has no such column of text.
+      UserError: the file is corrupt, or has no such column of text, or a row is refused.
     """
     import pyarrow as pa  # only here: the import takes longer than many a small job
     import pyarrow.parquet as pq
 
     field = options.text_field or "text"
-    path, consumed_before = part.path, tally.num_bytes
-    row = 0
+    consumed_before, row = tally.num_bytes, 0
     try:
-        with storage.open_file(path) as file, pq.ParquetFile(file) as table:
+        with storage.open_file(part.path) as file, pq.ParquetFile(file) as table:
             if field not in table.schema_arrow.names:
                 raise UserError(
-                    f"{path}: no column {field!r}; it has {', '.join(table.schema_arrow.names)}. "
+                    f"{part.path}: no column {field!r}; it has {', '.join(table.schema_arrow.names)}. "
                     "Set --config.text_field to the column with the text."
                 )
             for batch in table.iter_batches(batch_size=PARQUET_BATCH_ROWS, columns=[field]):
                 for value in batch.column(0).cast(pa.large_binary()).to_pylist():
-                    if value is None:
-                        raise UserError(f"{path}, row {row}: column {field!r} is null. Remove the row.")
-                    place = f"{path}, row {row}, column {field!r}"
-                    yield from chunk_document(decode_utf8(value, place, options, tally))
+                    place = functools.partial("{}, row {}, column {!r}".format, part.path, row, field)
+                    text = functools.partial(_cell_text, place, value, options, tally)
+                    yield from chunk_record(text, options, tally)
                     row += 1
                 tally.num_bytes = consumed_before + part.stop * row // table.metadata.num_rows
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError, pa.ArrowTypeError) as error:
         raise UserError(
-            f"{path}: not a readable parquet file with text in column {field!r} ({error})."
+            f"{part.path}: not a readable parquet file with text in column {field!r} ({error})."
         ) from error
+
+
+def _cell_text(place: Place, value: bytes | None, options: ReadOptions, tally: ReadTally) -> str:
+    if value is None:
+        raise BadRecord(place, "the text is null. Remove the row.")
+    return decode_at(place, value, options, tally)
+
+
+_READERS = {"txt": _read_txt, "jsonl": _read_jsonl, "parquet": _read_parquet}

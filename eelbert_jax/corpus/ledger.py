@@ -2,12 +2,11 @@
 
 The plan says what the bytes of the shards depend on, so that no folder mixes two preparations. A record is
 written after the shards of its unit and vouches for them, so that to go on is to skip the units with one. A
-failure tells the process that began the work what another met in a unit. Leaves what the plan and the records
-say to `preparation`.
+failure tells the process that began the work what another met in a unit.
 """
 
 import json
-from collections.abc import Collection, Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -22,11 +21,7 @@ READERS = 16
 
 
 def write_json(path: str, value: dict[str, Any]) -> None:
-    """Put a file in its place whole or not at all.
-
-    Raises:
-      OSError: it cannot be written.
-    """
+    """Put a file in its place whole or not at all."""
     storage.write_bytes(path, (json.dumps(value, indent=1) + "\n").encode())
 
 
@@ -34,13 +29,22 @@ def is_begun(directory: str) -> bool:
     """Return whether there is a plan, which vouches for the vocabulary beside it.
 
     Raises:
-      OSError: the folder cannot be read.
+      UserError: the folder cannot be read.
     """
-    return PLAN_NAME in storage.names_in(directory)
+    try:
+        return PLAN_NAME in storage.names_in(directory)
+    except OSError as error:
+        raise UserError(f"Cannot read the workdir {directory}: {error.strerror or error}.") from error
 
 
-def check_plan(directory: str, plan: dict[str, Any]) -> None:
+def check_plan(directory: str, plan: dict[str, Any], is_done: bool) -> None:
     """Write the plan, or compare it with the one that is there.
+
+    Args:
+      directory: of the preparation.
+      plan: flat.
+      is_done: all units are recorded; then what only one of the plans has does not matter, since versions
+        of the program differ in it.
 
     Raises:
       UserError: the folder was begun with another plan; the message has the differences.
@@ -52,6 +56,8 @@ def check_plan(directory: str, plan: dict[str, Any]) -> None:
         return
     old = json.loads(storage.read_bytes(path))
     keys = [key for key in {**old, **plan} if old.get(key) != plan.get(key)]
+    if is_done:
+        keys = [key for key in keys if key.startswith("unit ") or (key in old and key in plan)]
     if keys:
         shown = "; ".join(f"{key}: {old.get(key)} there, {plan.get(key)} now" for key in keys[:3])
         more = f" and {len(keys) - 3} more" if len(keys) > 3 else ""
@@ -72,32 +78,38 @@ def missing_units(directory: str, num_units: int) -> list[int]:
 
 
 def write_record(directory: str, number: int, record: dict[str, Any]) -> None:
-    """Write the record of a unit whose shards are in their places.
-
-    Raises:
-      OSError: it cannot be written.
-    """
+    """Write the record of a unit whose shards are in their places."""
     write_json(_path(directory, number, RECORD_SUFFIX), record)
 
 
-def read_records(directory: str, num_units: int) -> list[dict[str, Any]]:
-    """Return the records of all units in their order.
+def read_records(directory: str, numbers: Iterable[int]) -> dict[int, dict[str, Any]]:
+    """Return the records of some units, by number in their order.
 
     Raises:
       OSError: one cannot be read.
     """
-    paths = [_path(directory, number, RECORD_SUFFIX) for number in range(num_units)]
+    paths = {number: _path(directory, number, RECORD_SUFFIX) for number in numbers}
     with ThreadPoolExecutor(READERS) as pool:
-        return [json.loads(data) for data in pool.map(storage.read_bytes, paths)]
+        contents = pool.map(storage.read_bytes, paths.values())
+        return {number: json.loads(data) for number, data in zip(paths, contents, strict=True)}
+
+
+def forget_unit(directory: str, number: int, record: dict[str, Any]) -> None:
+    """Remove the record of a unit, then the shards that it vouched for.
+
+    Raises:
+      OSError: one cannot be removed.
+    """
+    storage.remove(_path(directory, number, RECORD_SUFFIX))
+    for split in record["splits"].values():
+        if split["shard"]:
+            storage.remove(f"{directory}/{split['shard']['file']}")
 
 
 def write_failure(directory: str, number: int, message: str) -> None:
-    """Leave word of what is wrong with a unit.
-
-    Raises:
-      OSError: it cannot be written.
-    """
-    storage.write_bytes(_path(directory, number, FAILURE_SUFFIX), message.encode())
+    """Leave word of what is wrong with a unit."""
+    data = message.encode("utf-8", "surrogateescape")
+    storage.write_bytes(_path(directory, number, FAILURE_SUFFIX), data)
 
 
 def read_failures(directory: str, numbers: Sequence[int]) -> dict[int, str]:
@@ -106,8 +118,10 @@ def read_failures(directory: str, numbers: Sequence[int]) -> dict[int, str]:
     Raises:
       OSError: one cannot be read.
     """
-    failed = _failed(directory, numbers)
-    return {n: storage.read_bytes(_path(directory, n, FAILURE_SUFFIX)).decode() for n in failed}
+    contents = {
+        n: storage.read_bytes(_path(directory, n, FAILURE_SUFFIX)) for n in _failed(directory, numbers)
+    }
+    return {number: data.decode("utf-8", "surrogateescape") for number, data in contents.items()}
 
 
 def forget_failures(directory: str, numbers: Sequence[int]) -> None:
@@ -121,7 +135,7 @@ def forget_failures(directory: str, numbers: Sequence[int]) -> None:
 
 
 def _failed(directory: str, numbers: Sequence[int]) -> list[int]:
-    names: Collection[str] = storage.names_in(f"{directory}/{UNIT_FOLDER}")
+    names = storage.names_in(f"{directory}/{UNIT_FOLDER}")
     return [number for number in numbers if f"{number:06d}{FAILURE_SUFFIX}" in names]
 
 

@@ -1,12 +1,13 @@
 """Fixed rows of token ids: the files that `prepare` writes and training reads.
 
 A directory of rows is `manifest.json`, a copy of the vocabulary, and for each split flat binary shards of
-[n, L] little-endian uint16 or uint32 without a header. Leaves how text becomes rows to `preparation`.
+[n, L] little-endian uint16 or uint32 without a header.
 """
 
 import hashlib
 import json
 import os
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,6 @@ SPLITS = ("train", "heldout")
 
 FEISTEL_ROUNDS = 8
 """Fewer favour some orders of a handful of rows; more change nothing that can be seen."""
-HASH_BYTES = 1 << 22
 
 
 def id_dtype(vocab_size: int) -> np.dtype:
@@ -35,7 +35,7 @@ class RowPacker:
     """Turn one split's stream of tokens into rows: [CLS], L - 2 contiguous tokens, [SEP].
 
     Documents follow each other in the stream with one [SEP] between them, so that no row is padded and a row
-    may hold the end of one document and the beginning of the next. Source: ours; Devlin et al. for the marks.
+    may hold the end of one document and the beginning of the next.
     """
 
     def __init__(self, row_length: int, vocabulary: Vocabulary):
@@ -126,7 +126,7 @@ class Rows:
 
         Args:
           directory: folder of the rows, or its URL in an object store; then its files are copied to this
-            machine first, unless they are here already (`row_cache`).
+            machine first, unless they are here already (`cache`).
           split: which rows.
 
         Raises:
@@ -221,15 +221,13 @@ class Rows:
         """
         for number, shard in enumerate(self._shards):
             path = self._directory / shard["file"]
-            digest = hashlib.sha256()
             with open(path, "rb") as file:
-                while block := file.read(HASH_BYTES):
-                    digest.update(block)
-            if digest.hexdigest() == shard["sha256"]:
+                digest = hashlib.file_digest(file, "sha256").hexdigest()
+            if digest == shard["sha256"]:
                 continue
             if self._url is None:
                 raise UserError(
-                    f"{path} has SHA-256 {digest.hexdigest()}, the manifest says {shard['sha256']}. "
+                    f"{path} has SHA-256 {digest}, the manifest says {shard['sha256']}. "
                     "The file was changed after it was written; copy it again or prepare again."
                 )
             cache.copy_again(self._url, self._directory, shard["file"], shard["sha256"])
@@ -326,3 +324,25 @@ def _feistel(values: np.ndarray, keys: np.ndarray, half: np.uint64) -> np.ndarra
     for number in range(FEISTEL_ROUNDS):
         left, right = right, left ^ (split_mix_64(right + split_mix_64(keys + np.uint64(number))) & mask)
     return (left << half) | right
+
+
+def unigram_entropy(rows: np.ndarray, special_ids: Iterable[int]) -> float:
+    """Return the entropy of the tokens' frequencies in nats, of rows [n, L] without the special tokens.
+
+    No model that ignores the context can have a lower loss on these tokens, even one that knows their
+    frequencies beforehand; what lies below was learned from context.
+    """
+    shares = _shares(rows, special_ids)
+    return float(-np.sum(shares * np.log(shares)))
+
+
+def unigram_accuracy(rows: np.ndarray, special_ids: Iterable[int]) -> float:
+    """Return how often the most frequent token is right, of rows [n, L] without the special tokens."""
+    return float(np.max(_shares(rows, special_ids)))
+
+
+def _shares(rows: np.ndarray, special_ids: Iterable[int]) -> np.ndarray:
+    """Return the frequency of every token that occurs, special ones left out."""
+    counts = np.bincount(rows.ravel())
+    counts[[i for i in special_ids if i < len(counts)]] = 0
+    return counts[counts > 0] / counts.sum()

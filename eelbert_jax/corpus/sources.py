@@ -1,15 +1,10 @@
-"""From the name of a text source to units of input.
-
-A source is files by glob, here or in an object store, a TFDS dataset by name, or "docs", the documentation
-installed on this machine.
-The only importer of `tensorflow_datasets` for text. Leaves the reading of files to `files`, of documentation
-to `docstrings`.
-"""
+"""From the name of a text source to units of input: files by glob, a TFDS dataset, or "docs"."""
 
 import dataclasses
 import functools
 import importlib
 import importlib.util
+import os
 import re
 from collections.abc import Iterator
 from typing import Any
@@ -18,7 +13,14 @@ import numpy as np
 
 from eelbert_jax.corpus import storage
 from eelbert_jax.corpus.docstrings import find_documentation
-from eelbert_jax.corpus.documents import Chunk, ReadOptions, ReadTally, Unit, chunk_document, decode_utf8
+from eelbert_jax.corpus.documents import (
+    Chunk,
+    ReadOptions,
+    ReadTally,
+    Unit,
+    chunk_record,
+    decode_at,
+)
 from eelbert_jax.corpus.files import find_file_units
 from eelbert_jax.errors import UserError
 
@@ -115,6 +117,11 @@ class TfdsUnit:
     stop: int
     num_bytes: int
 
+    @property
+    def versions(self) -> dict[str, str]:
+        """None: the dataset's version is in its description."""
+        return {}
+
     def describe(self) -> dict[str, Any]:
         """Return dataset with version, split, feature and range."""
         return {
@@ -128,14 +135,16 @@ class TfdsUnit:
         """Yield the documents of the range in order.
 
         Raises:
-          UserError: an example's text is not UTF-8.
+          UserError: an example is refused.
         """
-        examples = _data_source(_builder(self.name, self.options), self.options.tfds_split)
+        split = self.options.tfds_split
+        examples = _data_source(_builder(self.name, self.options), split)
         for first in range(self.start, self.stop, READ_AT_ONCE):
             numbers = range(first, min(first + READ_AT_ONCE, self.stop))
             for number, example in zip(numbers, examples.__getitems__(numbers), strict=True):
-                place = f"{self.full_name}, {self.options.tfds_split}, example {number}"
-                yield from chunk_document(decode_utf8(example[self.feature], place, options, tally))
+                place = functools.partial("{}, {}, example {}".format, self.full_name, split, number)
+                text = functools.partial(decode_at, place, example[self.feature], options, tally)
+                yield from chunk_record(text, options, tally)
             share = (numbers.stop - self.start) / (self.stop - self.start)
             tally.num_bytes = int(self.num_bytes * share)
 
@@ -166,7 +175,7 @@ def _builder(name: str, options: SourceOptions) -> Any:
     """
     import tensorflow_datasets as tfds  # only here: the import takes seconds, and few sources need it
 
-    data_dir = options.tfds_data_dir or None
+    data_dir = os.path.expanduser(options.tfds_data_dir) or None
     try:
         try:
             builder = tfds.builder(name, data_dir=data_dir)

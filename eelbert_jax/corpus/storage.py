@@ -2,8 +2,7 @@
 
 A name with "://" belongs to fsspec, which finds the library of the store by the scheme: gcsfs for gs://, s3fs
 for s3://, and so on; any other name, and one with file://, is a file here. A store is used for no more than
-all stores have: read a range, list, and put an object whole. Whatever its library raises becomes an OSError,
-as of a file, so that callers know one kind of failure. The only importer of `fsspec`.
+all stores have: read a range, list, and put an object whole. Whatever its library raises becomes an OSError.
 """
 
 import contextlib
@@ -12,19 +11,28 @@ import io
 import os
 import tempfile
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple, cast
 
+from eelbert_jax import workdir
+from eelbert_jax.errors import UserError
+
 BUFFER_BYTES = 1 << 20
 LOCAL_SCHEME = "file://"
+VERSION_FIELDS = (
+    *("md5Hash", "content_md5", "ETag", "etag", "crc32c", "checksum"),
+    *("mtime", "LastModified", "last_modified", "created"),
+)
+"""What the listings of stores have that changes with the content of an object, the surest first."""
 
 
 class FoundFile(NamedTuple):
-    """A file and its size in bytes."""
+    """A file, its size in bytes, and what changes when its content does: a checksum or a time."""
 
     path: str
     num_bytes: int
+    version: str
 
 
 def canonical(path: str | os.PathLike[str]) -> str:
@@ -41,16 +49,35 @@ def is_url(path: str | os.PathLike[str]) -> bool:
 def find_files(pattern: str) -> list[FoundFile]:
     """Return the files that match a glob (`**` crosses folders), by name.
 
+    A bracket opens a set of characters, or stands for itself where nothing matches so.
+
     Raises:
       OSError: the store or a file cannot be asked.
     """
+    if os.path.isfile(pattern):
+        return [_local_file(pattern)]
+    return _match(pattern) or (_match(pattern.replace("[", "[[]")) if "[" in pattern else [])
+
+
+def _match(pattern: str) -> list[FoundFile]:
     if not is_url(pattern):
         paths = (path for path in glob.glob(pattern, recursive=True) if not os.path.isdir(path))
-        return sorted(FoundFile(path, os.path.getsize(path)) for path in paths)
+        return sorted(map(_local_file, paths))
     with _store(pattern) as (system, path):
         found = system.glob(path, detail=True).values()
         files = [entry for entry in found if entry["type"] == "file"]
-        return sorted(FoundFile(system.unstrip_protocol(file["name"]), file["size"]) for file in files)
+        return sorted(
+            FoundFile(system.unstrip_protocol(file["name"]), file["size"], _version(file)) for file in files
+        )
+
+
+def _local_file(path: str) -> FoundFile:
+    status = os.stat(path)
+    return FoundFile(path, status.st_size, str(status.st_mtime_ns))
+
+
+def _version(entry: Mapping[str, Any]) -> str:
+    return next((str(entry[field]) for field in VERSION_FIELDS if entry.get(field)), "")
 
 
 def is_folder(path: str) -> bool:
@@ -92,8 +119,7 @@ def read_bytes(path: str) -> bytes:
     """Return the content of a small file.
 
     Raises:
-      FileNotFoundError: there is none.
-      OSError: it cannot be read.
+      OSError: it cannot be read; FileNotFoundError: there is none.
     """
     with open_file(path) as file:
         return file.read()
@@ -103,14 +129,16 @@ def write_bytes(path: str, data: bytes) -> None:
     """Put a small file in its place whole or not at all.
 
     Raises:
-      OSError: it cannot be written.
+      UserError: it cannot be written.
     """
-    temporary = temporary_for(path)
+    if not is_url(path):
+        workdir.write_whole(Path(path), data)
+        return
     try:
-        temporary.write_bytes(data)
-        put(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+        with _store(path) as (system, name):
+            system.pipe_file(name, data)
+    except OSError as error:
+        raise UserError(f"Cannot write {path}: {error.strerror}. Or give another --workdir.") from error
 
 
 def temporary_for(path: str) -> Path:
@@ -139,16 +167,17 @@ def put(temporary: Path, path: str) -> None:
 
 
 def remove(path: str) -> None:
-    """Remove a file.
+    """Remove a file, if it is there.
 
     Raises:
-      OSError: there is none, or it cannot be removed.
+      OSError: it cannot be removed.
     """
-    if not is_url(path):
-        os.remove(path)
-        return
-    with _store(path) as (system, name):
-        system.rm_file(name)
+    with contextlib.suppress(FileNotFoundError):
+        if not is_url(path):
+            os.remove(path)
+            return
+        with _store(path) as (system, name):
+            system.rm_file(name)
 
 
 @contextlib.contextmanager
@@ -164,12 +193,7 @@ def _store(url: str) -> Iterator[tuple[Any, str]]:
 
 @contextlib.contextmanager
 def _failures_of(url: str) -> Iterator[None]:
-    """Turn whatever the library of a store raises into an OSError that names the URL.
-
-    Raises:
-      FileNotFoundError: no such object or bucket.
-      OSError: anything else.
-    """
+    """Turn whatever the library of a store raises into an OSError that names the URL."""
     try:
         yield
     except FileNotFoundError as error:

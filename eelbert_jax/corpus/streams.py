@@ -1,13 +1,11 @@
-"""The text of files as blocks of whole lines: plain, gz, xz and zst, in bounded memory.
-
-A file that is not compressed can be read in parts by several processes. Leaves what the lines mean to
-`files`.
-"""
+"""Lines of text files, plain, gz, xz or zst, in bounded memory; plain files also in parts."""
 
 import contextlib
 import dataclasses
+import functools
 import gzip
 import lzma
+import re
 import zlib
 from collections.abc import Callable, Iterator
 from typing import Any, BinaryIO, NamedTuple
@@ -15,15 +13,18 @@ from typing import Any, BinaryIO, NamedTuple
 import zstandard
 
 from eelbert_jax.corpus import storage
-from eelbert_jax.corpus.documents import ReadOptions, ReadTally, decode_utf8
+from eelbert_jax.corpus.documents import LINE_ENDS, BadRecord, ReadOptions, ReadTally, decode_at
 from eelbert_jax.errors import UserError
 
 COMPRESSION_SUFFIXES = (".gz", ".xz", ".zst")
 BLOCK_BYTES = 1 << 20
 ZSTD_INPUT_BYTES = 1 << 12
 """Compressed bytes given to zstd at a time: each can expand to 32 KiB, and the output cannot be limited."""
+ZSTD_WINDOW_BYTES = 1 << 31
+"""The longest window that `zstd --long` writes; only a file that has one takes the memory."""
 BOUNDARY_BYTES = 1 << 22
 """Where no document ends within so many bytes of the place where a file is to be cut, one is cut."""
+_LINE_ENDS = re.compile(LINE_ENDS.pattern.encode())
 
 
 class FilePart(NamedTuple):
@@ -38,14 +39,6 @@ class FilePart(NamedTuple):
     stop: int
 
 
-class TextBlock(NamedTuple):
-    """Some lines of a file: the text, the number of its first line and whom to ask for a line's name."""
-
-    text: str
-    first_line: int
-    origin: "Origin"
-
-
 @dataclasses.dataclass(frozen=True)
 class Origin:
     """Name lines to a user.
@@ -58,35 +51,46 @@ class Origin:
     path: str
     begin: int
 
-    def line(self, number: int) -> str:
+    def line(self, number: int, byte: int | None = None) -> str:
+        """Return "FILE, line N", and the byte of the line where there is one."""
+        if self.begin:
+            with storage.open_file(self.path) as file:
+                blocks = _universal_newlines(_stored_blocks(file, 0, self.begin))
+                number += sum(block.count(b"\n") for block in blocks)
+        return f"{self.path}, line {number}" + (f", byte {byte} of the line" if byte else "")
+
+
+class Line(NamedTuple):
+    r"""A line with its "\n", without one at the end of a file and where a long line is cut."""
+
+    text: str
+    number: int
+    origin: Origin
+
+    def place(self) -> str:
         """Return "FILE, line N"."""
-        before, left = 0, self.begin
-        with storage.open_file(self.path) as file:
-            while left and (block := file.read(min(BLOCK_BYTES, left))):
-                before += block.count(b"\n")
-                left -= len(block)
-        return f"{self.path}, line {before + number}"
+        return self.origin.line(self.number)
 
 
 def is_compressed(path: str) -> bool:
     """Return whether a file's name says that it is compressed."""
-    return path.endswith(COMPRESSION_SUFFIXES)
+    return path.lower().endswith(COMPRESSION_SUFFIXES)
 
 
-def read_blocks(
+def read_lines(
     part: FilePart, by_document: bool, longest: int, options: ReadOptions, tally: ReadTally
-) -> Iterator[TextBlock]:
-    """Yield the text of a part in blocks that end with a line.
+) -> Iterator[Line]:
+    """Yield the lines of a part that are UTF-8.
 
     Args:
       part: what to read; of a compressed file, all.
       by_document: whether a blank line is the boundary of documents; else every line is one.
       longest: a longer line is cut, in bytes: after a space where there is one.
-      options: has the policy for invalid UTF-8.
-      tally: advanced by the bytes of the part consumed.
+      options: has the policies for invalid UTF-8 and for bad records.
+      tally: advanced by the bytes of the part and the lines consumed.
 
     Raises:
-      UserError: the file is corrupt, truncated or not UTF-8; the message names it and the line.
+      UserError: the file is corrupt or truncated, or a line is refused; the message names file and line.
       OSError: the file cannot be read.
     """
     consumed_before = tally.num_bytes
@@ -98,24 +102,32 @@ def read_blocks(
             begin, end = (_boundary(raw, place, by_document) for place in (part.start, part.stop))
             stream = _stored_blocks(raw, begin, end)
         origin = Origin(part.path, begin)
-        number, first = 1, True
-        for data in _whole_lines(stream, longest):
-            text = _decode(data, number, origin, options, tally)
-            yield TextBlock(text.removeprefix("\ufeff") if first and not begin else text, number, origin)
-            number, first = number + data.count(b"\n"), False
+        number = 1
+        for data in _whole_lines(_universal_newlines(stream), longest):
+            if number == 1 and not begin:
+                data = data.removeprefix(b"\xef\xbb\xbf")
+            yield from _decode(data, number, origin, options, tally)
+            number += data.count(b"\n")
             share = (raw.tell() - begin) / max(end - begin, 1)
             tally.num_bytes = consumed_before + int(share * (part.stop - part.start))
 
 
-def _decode(data: bytes, number: int, origin: Origin, options: ReadOptions, tally: ReadTally) -> str:
-    """Decode whole lines, of which the first has the given number."""
-
-    def place(index: int) -> str:
-        line = number + data.count(b"\n", 0, index)
-        column = index - data.rfind(b"\n", 0, index)  # from 1
-        return f"{origin.line(line)}, byte {column} of the line"
-
-    return decode_utf8(data, place, options, tally)
+def _decode(
+    data: bytes, number: int, origin: Origin, options: ReadOptions, tally: ReadTally
+) -> Iterator[Line]:
+    """Yield the good lines of a block, of which the first has the given number."""
+    for here, line in enumerate(data.splitlines(keepends=True), start=number):
+        try:
+            text = line.decode("utf-8")
+        except UnicodeDecodeError as invalid:
+            place = functools.partial(origin.line, here, byte=invalid.start + 1)
+            try:
+                text = decode_at(place, line, options, tally)
+            except BadRecord as error:
+                tally.num_records += 1
+                tally.skip(error, options)
+                continue
+        yield Line(text, here, origin)
 
 
 def _boundary(raw: BinaryIO, position: int, by_document: bool) -> int:
@@ -148,10 +160,10 @@ def _decompress(raw: BinaryIO, path: str) -> Iterator[bytes]:
       UserError: the data are corrupt or end too early.
     """
     try:
-        if path.endswith(".zst"):
+        if path.lower().endswith(".zst"):
             yield from _decompress_zstd(raw)
             return
-        opener: Callable[[BinaryIO], Any] = gzip.open if path.endswith(".gz") else lzma.open
+        opener: Callable[[BinaryIO], Any] = gzip.open if path.lower().endswith(".gz") else lzma.open
         with contextlib.closing(opener(raw)) as stream:
             while block := stream.read(BLOCK_BYTES):
                 yield block
@@ -166,13 +178,24 @@ def _decompress_zstd(raw: BinaryIO) -> Iterator[bytes]:
     frame = None
     while data := raw.read(ZSTD_INPUT_BYTES):
         while data:
-            frame = frame or zstandard.ZstdDecompressor().decompressobj()
+            frame = frame or zstandard.ZstdDecompressor(max_window_size=ZSTD_WINDOW_BYTES).decompressobj()
             if block := frame.decompress(data):
                 yield block
             data = frame.unused_data if frame.eof else b""
             frame = None if frame.eof else frame
     if frame is not None:
         raise EOFError
+
+
+def _universal_newlines(blocks: Iterator[bytes]) -> Iterator[bytes]:
+    """Turn every end of a line into a line feed, wherever the blocks are cut."""
+    held = b""  # carriage returns whose line feed may be in the next block
+    for block in blocks:
+        data = held + block
+        whole = data.rstrip(b"\r")
+        held = data[len(whole) :]
+        yield _LINE_ENDS.sub(b"\n", whole) if b"\r" in whole else whole
+    yield held.replace(b"\r", b"\n")
 
 
 def _whole_lines(blocks: Iterator[bytes], longest: int) -> Iterator[bytes]:

@@ -14,8 +14,7 @@ import ml_collections
 import numpy as np
 
 from eelbert_jax import cli
-from eelbert_jax.corpus.rows import Rows
-from eelbert_jax.corpus.statistics import unigram_entropy
+from eelbert_jax.corpus.rows import Rows, unigram_entropy
 from eelbert_jax.hashing.statistics import nearest_neighbours
 from eelbert_jax.inference.load import load
 from eelbert_jax.jobs.prepare import prepare_rows, summary

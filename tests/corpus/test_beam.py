@@ -144,7 +144,7 @@ def test_bad_input_is_named_and_the_rest_is_kept(corpus, tmp_path, expected, arg
     content = (corpus / "4.txt").read_bytes()
     (corpus / "4.txt").write_bytes(content[:100] + b"\xff" + content[101:])
     with pytest.raises(UserError, match=r"4\.txt, line 1, byte 101 of the line: invalid UTF-8"):
-        prepare.main(on_beam(corpus, tmp_path / "rows", args))
+        prepare.main([*on_beam(corpus, tmp_path / "rows", args), "--config.on_bad_record=refuse"])
     records = sorted(path.name for path in (tmp_path / "rows/units").iterdir())
     assert records == sorted([f"00000{n}.json" for n in (0, 1, 2, 3, 5)] + ["000004.failed"])
     assert not (tmp_path / "rows/manifest.json").exists()

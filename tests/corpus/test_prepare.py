@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from eelbert_jax.corpus import docstrings, workers
-from eelbert_jax.corpus.prepare import HEAD_CHARACTERS, is_held_out
+from eelbert_jax.corpus.documents import CHUNK_CHARACTERS, is_held_out
 from eelbert_jax.corpus.rows import Rows, read_manifest
 from eelbert_jax.corpus.word_encoder import WordEncoder
 from eelbert_jax.errors import UserError
@@ -32,6 +32,7 @@ from eelbert_jax.vocabulary import (
 WORDS = tuple(f"word{number}" for number in range(200))
 VOCABULARY = Vocabulary((*SPECIAL_TOKENS, *WORDS, "."))
 NUM_FILES, DOCUMENTS_A_FILE = 6, 40
+REFUSE = "--config.on_bad_record=refuse"
 
 
 def document(number: int) -> str:
@@ -129,7 +130,7 @@ def test_held_out_documents_are_picked_by_their_text_alone():
     )
     assert not any(is_held_out(text, 0.0, 0) for text in texts)
     assert all(is_held_out(text + "\n", 0.1, 0) == held for text, held in zip(texts, picked, strict=True))
-    long = "x" * HEAD_CHARACTERS
+    long = "x" * CHUNK_CHARACTERS
     assert is_held_out(long, 0.5, 0) == is_held_out(long + "y", 0.5, 0)
 
 
@@ -161,7 +162,8 @@ def test_finished_work_is_not_done_again(corpus, tmp_path, monkeypatch):
     monkeypatch.setattr(WordEncoder, "encode", lambda self, text: encoded.append(text) or encode(self, text))
     prepare.main(flags(corpus, tmp_path / "rows"))
     assert files_of(tmp_path / "rows") == before
-    assert "".join(encoded).replace("\n", "") == (corpus / "3.txt").read_text().replace("\n", "")
+    looked_at_and_prepared = 2 * (corpus / "3.txt").read_text()
+    assert "".join(encoded).replace("\n", "") == looked_at_and_prepared.replace("\n", "")
 
 
 def test_vocabulary_is_trained_once_and_kept(corpus, tmp_path, capsys):
@@ -189,7 +191,7 @@ def test_bad_file_is_named_and_the_rest_is_kept(corpus, tmp_path):
     content = (corpus / "4.txt").read_bytes()
     (corpus / "4.txt").write_bytes(content.replace(b"word", b"\xff\xffrd", 1))
     with pytest.raises(UserError, match=r"4\.txt, line 1, byte 1 of the line: invalid UTF-8"):
-        prepare.main(flags(corpus, tmp_path / "rows"))
+        prepare.main(flags(corpus, tmp_path / "rows", REFUSE))
     assert len(list((tmp_path / "rows/units").glob("*.json"))) == 4
     assert not list((tmp_path / "rows").glob("*/*.tmp"))
     with pytest.raises(UserError, match=r"No prepared rows .* the same command again finishes it"):
@@ -202,13 +204,13 @@ def test_bad_file_is_named_and_the_rest_is_kept(corpus, tmp_path):
 def test_bad_file_in_a_worker_is_the_same_error(corpus, tmp_path):
     (corpus / "1.txt").write_bytes(b"\xff")
     with pytest.raises(UserError, match=r"1\.txt, line 1, byte 1 of the line: invalid UTF-8"):
-        prepare.main(flags(corpus, tmp_path / "rows", "--config.workers=2"))
+        prepare.main(flags(corpus, tmp_path / "rows", "--config.workers=2", REFUSE))
 
 
 def test_bad_file_met_while_training_a_vocabulary_is_the_same_error(corpus, tmp_path):
     (corpus / "1.txt").write_bytes(b"\xff")
     with pytest.raises(UserError, match=r"1\.txt, line 1, byte 1 of the line: invalid UTF-8"):
-        prepare.main(flags(corpus, tmp_path / "rows", "--config.vocabulary="))
+        prepare.main(flags(corpus, tmp_path / "rows", "--config.vocabulary=", REFUSE))
 
 
 def test_replaced_bytes_are_counted(corpus, tmp_path, capsys):

@@ -12,7 +12,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from eelbert_jax.corpus import rows as rows_module
-from eelbert_jax.corpus.rows import FORMAT_VERSION, RowPacker, Rows, id_dtype, row_indices
+from eelbert_jax.corpus.rows import (
+    FORMAT_VERSION,
+    RowPacker,
+    Rows,
+    id_dtype,
+    row_indices,
+    unigram_accuracy,
+    unigram_entropy,
+)
 from eelbert_jax.errors import UserError
 from eelbert_jax.vocabulary import SPECIAL_TOKENS, Vocabulary, save_vocabulary
 from eelbert_jax.workdir import MANIFEST_NAME
@@ -267,3 +275,24 @@ def test_order_is_golden():
 def test_impossible_reading_is_refused(step, batch_size, num_rows):
     with pytest.raises(UserError, match="row_indices needs"):
         row_indices(0, step, batch_size, num_rows)
+
+
+# The baselines of token frequencies, against figures worked out by hand
+
+
+def test_unigram_entropy_of_even_tokens_is_the_logarithm_of_their_number():
+    rows = np.array([[2, 5, 6, 7, 8, 3]] * 3, np.uint16)
+    assert unigram_entropy(rows, VOCABULARY.special_ids) == pytest.approx(math.log(4), rel=1e-12)
+
+
+def test_unigram_entropy_leaves_special_tokens_out_and_counts_the_rest():
+    rows = np.array([[2, 5, 5, 5, 9, 3, 0, 0]])
+    expected = -(0.75 * math.log(0.75) + 0.25 * math.log(0.25))
+    assert unigram_entropy(rows, VOCABULARY.special_ids) == pytest.approx(expected, rel=1e-12)
+    assert unigram_entropy(rows, ()) > expected
+
+
+def test_unigram_accuracy_is_the_share_of_the_most_frequent_token():
+    rows = np.array([[2, 5, 5, 5, 9, 3, 0, 0]])
+    assert unigram_accuracy(rows, VOCABULARY.special_ids) == 0.75
+    assert unigram_accuracy(np.array([[2, 2, 2, 5, 6, 3]]), VOCABULARY.special_ids) == 0.5

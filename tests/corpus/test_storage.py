@@ -142,7 +142,7 @@ def test_a_bad_line_in_a_store_is_named(store):
     with pytest.raises(
         UserError, match=r"memory:///?bucket/a\.txt, line 2, byte 5 of the line: invalid UTF-8"
     ):
-        texts_of("memory://bucket/a.txt")
+        texts_of("memory://bucket/a.txt", read=ReadOptions(on_bad_record="refuse"))
 
 
 @pytest.mark.parametrize(
@@ -173,7 +173,7 @@ class DeniedFileSystem(MemoryFileSystem):
     def _refuse(self, *args, **kwargs):
         raise LoginError("no token\nand a long story")
 
-    info = glob = ls = open = put_file = _refuse
+    info = glob = ls = open = put_file = pipe_file = _refuse
 
 
 class FlakyFileSystem(MemoryFileSystem):
@@ -245,9 +245,11 @@ def test_preparation_in_a_store_goes_on_where_it_was(corpus, store, monkeypatch)
     before = files_there(store, "memory://bucket/rows")
     store.rm_file("/bucket/rows/units/000001.json")
     put = []
-    monkeypatch.setattr(
-        storage, "put", lambda here, path, real=storage.put: put.append(path) or real(here, path)
-    )
+    for name, place in {"put": 1, "write_bytes": 0}.items():
+        real = getattr(storage, name)
+        monkeypatch.setattr(
+            storage, name, lambda *args, real=real, place=place: put.append(args[place]) or real(*args)
+        )
     prepare.main(words)
     assert files_there(store, "memory://bucket/rows") == before
     assert [path.removeprefix("memory://bucket/rows/") for path in put][:3] == [
@@ -268,16 +270,19 @@ def test_a_vocabulary_trained_for_a_store_is_kept_there(corpus, store):
     assert files_there(store, "memory://bucket/rows") == before
 
 
-def test_a_store_that_refuses_writing_is_one_clear_error(corpus, failing_stores):
-    with pytest.raises(UserError, match=r"Cannot write to denied://bucket/rows: LoginError: no token;"):
+def test_a_store_that_refuses_is_one_clear_error(corpus, failing_stores):
+    with pytest.raises(
+        UserError, match=r"Cannot read the workdir denied://bucket/rows: LoginError: no token;"
+    ):
         prepare.main(flags(corpus, f"{corpus}/*.txt", "denied://bucket/rows"))
 
 
-def test_temporary_files_go_when_the_store_refuses(tmp_path, failing_stores, monkeypatch):
+def test_temporary_files_go_when_the_store_refuses(corpus, tmp_path, store, monkeypatch):
     monkeypatch.setattr(storage.tempfile, "gettempdir", lambda: str(tmp_path))
-    with pytest.raises(OSError, match="LoginError"):
-        storage.write_bytes("denied://bucket/a", b"data")
-    assert not list(tmp_path.iterdir())
+    monkeypatch.setattr(MemoryFileSystem, "put_file", DeniedFileSystem._refuse)
+    with pytest.raises(UserError, match=r"Cannot write to memory://bucket/rows: LoginError"):
+        prepare.main(flags(corpus, f"{corpus}/*.txt", "memory://bucket/rows"))
+    assert not list(tmp_path.glob("*.tmp"))
 
 
 # Rows in a store
