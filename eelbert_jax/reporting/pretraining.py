@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from eelbert_jax.corpus.rows import Rows, read_manifest
+from eelbert_jax.corpus.rows import Rows, read_manifest, unigram_accuracy, unigram_entropy
 from eelbert_jax.errors import UserError
 from eelbert_jax.hashing.spec import HashSpec
 from eelbert_jax.model.config import BertConfig, model_name, size_of

@@ -1,4 +1,4 @@
-"""Strings as code points."""
+"""Strings as code points, the layout that the hash takes."""
 
 import numpy as np
 from hypothesis import given
