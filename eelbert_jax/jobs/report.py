@@ -6,7 +6,6 @@ of its accelerator.
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from eelbert_jax import cli
 from eelbert_jax.errors import UserError
@@ -40,7 +39,9 @@ def report(runs: str, workdir: str | Path, benchmarks: str = "") -> Path:
     if records:
         write_whole(folder / "finetuning.csv", csv_text(records))
     parts = [_head(found), *_pretraining(found, folder), *_glue(glue, own, folder), *_own(own, folder)]
-    parts += [*_ablations(found, glue), *_costs(lines)]
+    ablations = _markdown(claims.ablations(glue, found.pretraining))
+    parts += ["## Ablations", "", *(ablations or ["No runs of one size that differ in their embedding.", ""])]
+    parts += ["## Cost", "", *_markdown(claims.costs(lines))]
     write_whole(folder / REPORT_NAME, "\n".join(parts))
     return folder / REPORT_NAME
 
@@ -112,18 +113,6 @@ def _own(scores: Scores, folder: Path) -> list[str]:
 def _how(scores: Scores) -> tuple[Table, Table]:
     everyone = (*scores.models, *scores.baselines)
     return tables.starting_points(everyone), tables.recipes(everyone)
-
-
-def _ablations(found: Found, scores: Scores) -> list[str]:
-    parts = ["## Ablations", ""]
-    ablations = claims.ablations(scores, found.pretraining)
-    return parts + (_markdown(ablations) or ["No runs of one size that differ in their embedding.", ""])
-
-
-def _costs(lines: Sequence[dict[str, Any]]) -> list[str]:
-    others = claims.other_benchmarks(lines)
-    costs = [claims.memory(), claims.latency(lines), *([others] if others.rows else [])]
-    return ["## Cost", "", *_markdown(costs)]
 
 
 def _markdown(found: Sequence[Table]) -> list[str]:

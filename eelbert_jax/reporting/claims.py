@@ -27,6 +27,7 @@ from eelbert_jax.reporting.text import NONE, Table, count, millions, number
 COMMON = "Mean of the tasks that both have"
 BYTES_PER_FLOAT32 = 4
 LATENCY_BENCHMARK = "embedding"
+BENCHMARK = ("case", "ours", "baseline", "unit", "ours / baseline")
 
 
 def _claims(part: str) -> list[str]:
@@ -170,28 +171,18 @@ def ratio_records(lines: Sequence[Ratio]) -> list[dict[str, object]]:
 class Ablation(NamedTuple):
     """A question: the embedders it is about, the one it asks about, the one to measure from."""
 
-    title: str
+    table: str
+    claim: str
     embeddings: tuple[str, ...]
     asked: str
     reference: str
-    claim: str
 
 
 ABLATIONS = (
     Ablation(
-        "Table 3: hash function",
-        ("table", "ngram_hash", "random_hash"),
-        "random_hash",
-        "random_hash",
-        "hash function",
+        "Table 3", "hash function", ("table", "ngram_hash", "random_hash"), "random_hash", "random_hash"
     ),
-    Ablation(
-        "Table 4: hash initialization",
-        ("table", "hash_initialized"),
-        "hash_initialized",
-        "table",
-        "hash initialization",
-    ),
+    Ablation("Table 4", "hash initialization", ("table", "hash_initialized"), "hash_initialized", "table"),
 )
 
 
@@ -219,7 +210,7 @@ def ablations(scores: Scores, pretraining: Sequence[PretrainingRun]) -> list[Tab
         for size in SIZES:
             columns = _variants(size, ablation, scores.models, pretraining)
             if any(column.embedding == ablation.asked or column.is_changed for column in columns):
-                tables.append(_ablation(f"{ablation.title}, {size}", ablation, columns, scores))
+                tables.append(_ablation(size, ablation, columns, scores))
     return tables
 
 
@@ -243,7 +234,7 @@ def _variants(
     return sorted(found, key=lambda column: (ablation.embeddings.index(column.embedding), column.label))
 
 
-def _ablation(title: str, ablation: Ablation, columns: Sequence[Variant], scores: Scores) -> Table:
+def _ablation(size: str, ablation: Ablation, columns: Sequence[Variant], scores: Scores) -> Table:
     rows = [
         ("pre-trained on tokens", *(millions(column.tokens) for column in columns)),
         ("held-out loss", *(number(column.heldout_loss) for column in columns)),
@@ -263,6 +254,7 @@ def _ablation(title: str, ablation: Ablation, columns: Sequence[Variant], scores
     notes = [*_claims(ablation.claim), *FLAGS]
     if len({column.tokens for column in columns}) > 1:
         notes.insert(0, "**The budgets differ: compare columns of equal numbers of tokens only.**")
+    title = f"{ablation.table}: {ablation.claim}, {size}"
     return Table(title, ("", *(column.label for column in columns)), tuple(rows), tuple(notes))
 
 
@@ -289,19 +281,15 @@ def read_benchmarks(files: str) -> list[dict[str, Any]]:
     Raises:
       UserError: a file is not there, or a line is not a benchmark's.
     """
-    return [
-        _read_line(path, place, line)
-        for path in split_paths(files, "--benchmarks")
-        for place, line in enumerate(_text(path).splitlines(), 1)
-        if line.strip()
-    ]
-
-
-def _text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"Cannot read the benchmark lines {path}: {error}.") from error
+    lines = []
+    for path in split_paths(files, "--benchmarks"):
+        try:
+            text = path.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise UserError(f"Cannot read the benchmark lines {path}: {error}.") from error
+        numbered = enumerate(text.splitlines(), 1)
+        lines += [_read_line(path, place, line) for place, line in numbered if line.strip()]
+    return lines
 
 
 def _read_line(path: Path, place: int, line: str) -> dict[str, Any]:
@@ -316,7 +304,14 @@ def _read_line(path: Path, place: int, line: str) -> dict[str, Any]:
     return texts | {name: fields.take(name, float) for name in ("ours", "baseline", "ratio")}
 
 
-def memory() -> Table:
+def costs(lines: Sequence[Mapping[str, Any]]) -> list[Table]:
+    """Return memory, latency and, of lines that benchmarks printed, the others."""
+    others = [line for line in lines if line["benchmark"] != LATENCY_BENCHMARK]
+    rows = _benchmark_rows({**line, "case": f"{line['benchmark']}: {line['case']}"} for line in others)
+    return [_memory(), _latency(lines), *([Table("Benchmarks", BENCHMARK, tuple(rows))] if rows else [])]
+
+
+def _memory() -> Table:
     """Return the bytes of every model of the paper, counted here beside reported."""
     rows = []
     for size in SIZES:
@@ -332,7 +327,7 @@ def memory() -> Table:
     return Table("Table 5: memory", columns, tuple(rows), notes)
 
 
-def latency(lines: Sequence[Mapping[str, Any]]) -> Table:
+def _latency(lines: Sequence[Mapping[str, Any]]) -> Table:
     """Return the latency benchmark's lines beside the paper's figures."""
     rows = _benchmark_rows(line for line in lines if line["benchmark"] == LATENCY_BENCHMARK)
     notes = _claims("latency")
@@ -342,15 +337,7 @@ def latency(lines: Sequence[Mapping[str, Any]]) -> Table:
         table, hashed = (f"{value.value:g} [{value.mark}]" for value in pair)
         case = f"{size}, recollected from the paper: hash against table"
         rows.append((case, hashed, table, "ms", NONE))
-    columns = ("case", "ours", "baseline", "unit", "ours / baseline")
-    return Table("Table 5: latency", columns, tuple(rows), tuple(notes))
-
-
-def other_benchmarks(lines: Sequence[Mapping[str, Any]]) -> Table:
-    """Return the lines of all other benchmarks."""
-    others = [line for line in lines if line["benchmark"] != LATENCY_BENCHMARK]
-    rows = _benchmark_rows({**line, "case": f"{line['benchmark']}: {line['case']}"} for line in others)
-    return Table("Benchmarks", ("case", "ours", "baseline", "unit", "ours / baseline"), tuple(rows))
+    return Table("Table 5: latency", BENCHMARK, tuple(rows), tuple(notes))
 
 
 def _benchmark_rows(lines: Iterable[Mapping[str, Any]]) -> list[tuple[str, ...]]:

@@ -1,4 +1,4 @@
-"""Where a run's time goes: seconds by phase, over all starts of the run. Knows nothing of ours."""
+"""Where a run's time goes: seconds by phase, over all starts of the run."""
 
 import contextlib
 import time
@@ -13,10 +13,7 @@ PREFIX = "seconds_"
 
 
 class Goodput:
-    """Attribute every second of a run to one phase.
-
-    The clock begins now, in "init". Source: ours; the terms are ML Goodput's.
-    """
+    """Attribute every second of a run to one phase, from now on, in "init". The terms are ML Goodput's."""
 
     def __init__(self) -> None:
         self._seconds = dict.fromkeys(PHASES, 0.0)
@@ -41,7 +38,7 @@ class Goodput:
             self._seconds[phase] += seconds
 
     def enter(self, phase: str) -> None:
-        """End the present phase and begin `phase`."""
+        """Begin `phase`, which ends the present one."""
         now = time.monotonic()
         self._seconds[self._phase] += now - self._since
         self._phase, self._since = phase, now

@@ -1,5 +1,6 @@
 """The parameter count is that of the modules: every size, embedding and head."""
 
+import dataclasses
 import math
 
 import jax
@@ -7,7 +8,7 @@ import jax.numpy as jnp
 import pytest
 
 from eelbert_jax.model import bert
-from eelbert_jax.model.config import EMBEDDINGS, SIZES, sized
+from eelbert_jax.model.config import EMBEDDINGS, SIZES, size_of, sized
 from eelbert_jax.model.count import count_parameters
 
 HEADS = {
@@ -41,3 +42,8 @@ def test_the_formula_counts_what_the_modules_make(size, embedding):
     assert {name: counts[name] for name in HEADS} == {name: total(tree) for name, tree in made.items()}
     decoder = 0 if config.has_trained_table else total(made["MLM+decoder"]["cls"]["predictions"]["decoder"])
     assert counts["MLM"] == counts["MLM+decoder"] - decoder
+
+
+def test_sizes_are_found_by_their_fields():
+    assert size_of(dataclasses.asdict(sized("mini"))) == "mini"
+    assert size_of(dataclasses.asdict(sized("mini", num_hidden_layers=5))) is None
