@@ -32,6 +32,7 @@ def get_config(recipe: str = "tiny") -> config_dict.ConfigDict:
     config = config_dict.ConfigDict()
     config.recipe = recipe  # a label
     config.task = options["task"]  # a GLUE task, or custom, or tokens
+    config.task_name = config_dict.placeholder(str)  # of task=custom or tokens in reports; empty: its file
     config.seed = 0  # of the new head, dropout and the order of examples
     # Workdir of `eelbert pretrain`, or a folder in the Hugging Face layout; empty: from scratch.
     config.pretrained = config_dict.placeholder(str)

@@ -108,7 +108,16 @@ def configured_task(settings: Mapping[str, Any]) -> Task:
         regression=custom["regression"],
         columns=custom["columns"].split(",") if custom["columns"] else (),
         dev_every=custom["dev_every"],
+        name=_own_name(settings),
     )
+
+
+def _own_name(settings: Mapping[str, Any]) -> str:
+    """Return what a task of one's own is called, which may not be what one of GLUE's is."""
+    name = settings["task_name"] or settings["task"]
+    if name in tasks.GLUE_TASKS:
+        raise UserError(f"config.task_name={name!r} is a task of GLUE; give yours another name.")
+    return name
 
 
 def load_data(settings: Mapping[str, Any], vocabulary: Vocabulary, lowercase: bool) -> TaskData:
@@ -168,7 +177,7 @@ def read_words(settings: Mapping[str, Any]) -> tuple[TokenTask, dict[str, TokenE
         labels = found[split].labels
         if len(labels) < 2:
             raise UserError(f"{tokens['train']} has one tag alone, {labels[0]!r}; expected two or more.")
-    return token_task(labels), found
+    return token_task(labels, _own_name(settings)), found
 
 
 def make_batch(split: Split, batch: encoding.BatchIndices) -> Batch:

@@ -15,7 +15,7 @@ from eelbert_jax.datasets.baselines import BagOfWords, majority
 from eelbert_jax.datasets.glue import load_examples
 from eelbert_jax.datasets.metrics import degenerate, scores
 from eelbert_jax.datasets.splits import configured_task, find_glue_dir
-from eelbert_jax.record import ModelRecord, Result, file_digests
+from eelbert_jax.record import ModelRecord, Result, own_data
 from eelbert_jax.training.environment import environment
 
 NAME = "bag of words"
@@ -52,7 +52,6 @@ def baseline(config: ml_collections.ConfigDict, workdir: str | Path) -> Result:
         figures = scores(task.metrics, found, splits[split].labels)
         metrics |= {name + suffix: value for name, value in figures.items()}
     first_dev = splits[task.dev_splits[0]]
-    files = {split: config.custom[split] for split in splits} if config.task == "custom" else {}
     result = Result(
         task=task.name,
         official=task.official,
@@ -75,7 +74,7 @@ def baseline(config: ml_collections.ConfigDict, workdir: str | Path) -> Result:
         hardware="cpu",
         commit=environment()["commit"],
         seconds=round(time.monotonic() - started, 1),
-        data=file_digests(files),
+        data=own_data(config.to_dict()),
     )
     result.write(workdir)
     return result

@@ -19,7 +19,7 @@ from eelbert_jax.model.config import SIZES, BertConfig, bert_config, identity, m
 from eelbert_jax.model.count import count_parameters
 from eelbert_jax.objectives.classify import Classify
 from eelbert_jax.objectives.tag import Tag
-from eelbert_jax.record import ModelRecord, Result
+from eelbert_jax.record import ModelRecord, Result, own_data
 from eelbert_jax.reporting.runs import read_checkpoint
 from eelbert_jax.training import distributed, sharding
 from eelbert_jax.training.environment import environment
@@ -218,6 +218,7 @@ def make_result(
         hardware=", ".join(sorted(set(run["devices"]))),
         commit=run["commit"],
         seconds=outcome.seconds,
+        data=own_data(config.to_dict()),
     )
 
 

@@ -30,6 +30,16 @@ def test_a_run_that_the_report_reads(reviews, tmp_path, capsys):
     assert set(run.result.data) == {"train", "dev"}
 
 
+def test_a_task_of_ones_own_may_have_a_name(reviews, tmp_path, capsys):
+    words = ["--config=configs/glue.py:tiny,task=custom", *reviews, f"--workdir={tmp_path / 'runs' / 'bag'}"]
+    main([*words, "--config.task_name=films"])
+    assert "bag of words on films: accuracy" in capsys.readouterr().out
+    (run,) = find_runs(str(tmp_path / "runs")).finetuning
+    assert (run.task, run.is_own) == ("films", True)
+    with pytest.raises(UserError, match=r"config\.task_name='rte' is a task of GLUE; give yours another"):
+        main([*words, "--config.task_name=rte"])
+
+
 def test_missing_files_are_an_error(tmp_path):
     with pytest.raises(UserError, match=r"'rte' has no train\.tsv"):
         main(
