@@ -128,6 +128,7 @@ def our_epoch(case: str, options: argparse.Namespace) -> Turn:
                 next_batch=objective.next_batch,
                 evaluate=lambda state: {},
                 save=lambda state: None,
+                stop=lambda: False,
                 saved_step=None,
                 learning_rate=lambda step: 0.0,
                 writer=writer,

@@ -53,6 +53,9 @@ def get_config(recipe: str = "tiny") -> config_dict.ConfigDict:
     config.mesh.zero1 = False  # split the optimizer's slots over the other devices (ZeRO-1)
     config.max_length = 128  # tokens; what is longer is cut and counted
     config.evals_per_epoch = 1  # evaluations on the development set, each a candidate for the best step
+    # End after so many evaluations without a better one; empty: go through all epochs.
+    config.patience_evals = config_dict.placeholder(int)
+    config.balanced = False  # weigh examples so that all classes count alike
     config.log_every_steps = 50
     # So many steps in a row with a loss or gradient that is not finite end the run; fewer are skipped.
     config.max_skipped_steps = 10
@@ -70,6 +73,8 @@ def get_config(recipe: str = "tiny") -> config_dict.ConfigDict:
     config.opt.beta2 = 0.999
     config.opt.epsilon = 1e-6
     config.opt.max_grad_norm = 1.0
+    config.opt.layer_decay = 1.0  # a layer's rate is that of the one above times this; 1: one rate for all
+    config.opt.trainable = ""  # pattern over parameter paths, as "classifier|pooler"; empty: all are trained
 
     config.data = config_dict.ConfigDict()
     config.data.glue_dir = config_dict.placeholder(str)  # GLUE folder; empty: $EELBERT_DATA/glue, else TFDS

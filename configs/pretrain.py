@@ -76,6 +76,8 @@ def get_config(recipe: str = "tiny") -> config_dict.ConfigDict:
     config.opt.beta2 = 0.999
     config.opt.epsilon = 1e-6
     config.opt.max_grad_norm = 1.0  # clip the global norm here; 0: no clipping
+    config.opt.layer_decay = 1.0  # a layer's rate is that of the one above times this; 1: one rate for all
+    config.opt.trainable = ""  # pattern over parameter paths; empty: all are trained
 
     # So many steps in a row with a loss or gradient that is not finite end the run; fewer are skipped.
     config.max_skipped_steps = 10

@@ -87,6 +87,7 @@ def set_up(config: ml_collections.ConfigDict) -> tuple[Classify, Model | None, b
         batch_size=config.batch_size,
         seed=config.seed,
         on_degenerate=config.on_degenerate,
+        balanced=config.balanced,
     )
     return objective, pretrained, lowercase
 
@@ -114,6 +115,7 @@ def make_fit_config(config: ml_collections.ConfigDict, objective: Classify) -> F
         seed=config.seed,
         passes=sharding.num_passes(config.batch_size, config.rows_per_device, objective.layout),
         tensorboard=config.tensorboard,
+        patience=config.patience_evals,
         free_settings=FREE_SETTINGS,
         refuses_changes=True,
     )

@@ -41,6 +41,7 @@ class Classify:
       batch_size: B, examples an update over all devices.
       seed: of the order of examples.
       on_degenerate: what to do when an evaluation predicts one class alone: "say" or "stop".
+      balanced: weigh examples (tags) so that all classes count alike.
     """
 
     config: BertConfig
@@ -51,6 +52,7 @@ class Classify:
     batch_size: int
     seed: int
     on_degenerate: str = "say"
+    balanced: bool = False
 
     model_class: ClassVar[type[nn.Module]] = bert.BertForSequenceClassification
     keeps_best: ClassVar[bool] = True
@@ -59,6 +61,8 @@ class Classify:
         if self.on_degenerate not in ("say", "stop"):
             raise UserError(f"on_degenerate={self.on_degenerate!r} is not one of say, stop.")
         sharding.check_divisible("batch_size", self.batch_size, self.layout.mesh)
+        if self.balanced and self.record.kind == "regress":
+            raise UserError("balanced=True weighs classes, and this task's labels are numbers; leave it off.")
 
     @property
     def main_figure(self) -> str:
@@ -95,9 +99,21 @@ class Classify:
         return jax.tree.map(lambda values: sharding.put_rows(values[None], self.layout, row_axis=1), batch)
 
     def examples(self, batch: Batch, step: jax.Array) -> tuple[Batch, jax.Array]:
-        """Return the batch and how many of its examples count."""
+        """Return the batch with its weights, and their sum."""
         del step
+        if self.balanced:
+            weights = batch.weights * jnp.asarray(self.class_weights)[jnp.maximum(batch.labels, 0)]
+            batch = batch._replace(weights=weights)
+            return batch, jnp.maximum(jnp.sum(batch.weights), 1e-6)
         return batch, jnp.maximum(jnp.sum(batch.weights), 1.0)
+
+    @functools.cached_property
+    def class_weights(self) -> np.ndarray:
+        """What an example of each class counts, float32 [C]: n / (C * its number), 0 for none."""
+        assert self.data.train.labels is not None
+        labels = np.concatenate([np.atleast_1d(label) for label in self.data.train.labels])
+        counts = np.bincount(labels[labels >= 0], minlength=self.data.task.num_labels)
+        return np.where(counts, counts.sum() / (len(counts) * np.maximum(counts, 1)), 0).astype(np.float32)
 
     def loss(
         self, params: Any, constants: Any, examples: Batch, total_weight: jax.Array, key: jax.Array

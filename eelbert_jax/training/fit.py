@@ -5,6 +5,7 @@ Order of a start: own workdir > what the caller names (a checkpoint, an imported
 
 import contextlib
 import dataclasses
+import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,7 +17,7 @@ from eelbert_jax.training import loop
 from eelbert_jax.training.checkpoint import Checkpoints, check_identity
 from eelbert_jax.training.goodput import Goodput
 from eelbert_jax.training.loop import LoopConfig
-from eelbert_jax.training.optimizer import OptimizerConfig, learning_rate_schedule, make_optimizer
+from eelbert_jax.training.optimizer import OptimizerConfig, learning_rate_schedule, make_optimizer, trained
 from eelbert_jax.training.sharding import Layout, placed
 from eelbert_jax.training.state import TrainState, initializer
 from eelbert_jax.training.step import Objective, make_train_step
@@ -60,6 +61,7 @@ class FitConfig:
       keep_checkpoints: newest that stay.
       keep_every_steps: also keep multiples of this; None: none.
       tensorboard: also write TensorBoard events.
+      patience: end after so many evaluations without a better one; None: never.
       free_settings: what may differ between the starts of a run; see `workdir.changed_settings`.
       refuses_changes: refuse other settings; otherwise only where nothing is left to train with them.
     """
@@ -71,6 +73,7 @@ class FitConfig:
     keep_checkpoints: int = 1
     keep_every_steps: int | None = None
     tensorboard: bool = False
+    patience: int | None = None
     free_settings: Sequence[str] = ()
     refuses_changes: bool = False
 
@@ -139,17 +142,28 @@ def fit(
             _check_settings(config, workdir, record, saved_step)
         records = read_metrics(workdir / METRICS_NAME)
         kept = [line for line in records if saved_step is not None and line["step"] <= saved_step]
-        figures = _Figures(objective, supervision, kept)
+        figures = _Figures(objective, supervision, kept, config.patience)
         goodput = supervision.goodput
         goodput.resume(records, saved_step)
-        if saved_step == total_steps and figures.of(total_steps):
+        if (
+            saved_step is not None
+            and figures.of(saved_step)
+            and (saved_step == total_steps or figures.stalled())
+        ):
             _say(f"The run in {workdir} is finished: nothing to do.")
-            return Outcome(figures.of(total_steps), figures.best, goodput.total())
+            return Outcome(figures.of(saved_step), figures.best, goodput.total())
         state = _start_state(objective, config, layout, optimizer, workdir, checkpoints, start, identity)
         if is_writer:  # only now: a refused start leaves what the folder holds as it is
             write_json(workdir / CONFIG_NAME, record)
             save_vocabulary(vocabulary, workdir / VOCABULARY_NAME)
-        train_step = make_train_step(objective, optimizer, layout, seed=config.seed, passes=config.passes)
+        train_step = make_train_step(
+            objective,
+            optimizer,
+            layout,
+            seed=config.seed,
+            passes=config.passes,
+            trained=functools.partial(trained, config.optimizer) if config.optimizer.trainable else None,
+        )
 
         def save(state: TrainState) -> None:
             if best_checkpoints is not None and figures.best and figures.best["step"] == int(state.step):
@@ -173,6 +187,7 @@ def fit(
                     next_batch=objective.next_batch,
                     evaluate=figures.evaluate,
                     save=save,
+                    stop=figures.stalled,
                     saved_step=saved_step,
                     learning_rate=learning_rate_schedule(config.optimizer, total_steps),
                     writer=writer,
@@ -202,7 +217,15 @@ def _checkpoints(
 class _Figures:
     """Evaluate, and remember the best step: from the records of a resumed run on, so that it keeps it."""
 
-    def __init__(self, objective: Objective, supervision: Supervision, records: Sequence[dict]) -> None:
+    def __init__(
+        self,
+        objective: Objective,
+        supervision: Supervision,
+        records: Sequence[dict],
+        patience: int | None = None,
+    ) -> None:
+        self._patience = patience
+        self._evaluations_since_best = 0
         self._objective = objective
         self._beat = supervision.watchdog.beat
         self._records = [record for record in records if objective.main_figure in record]
@@ -215,6 +238,12 @@ class _Figures:
         found = [record for record in self._records if record["step"] == step]
         return {name: value for name, value in found[-1].items() if name != "step"} if found else {}
 
+    def stalled(self) -> bool:
+        """Whether so many evaluations brought nothing better that the run is to end."""
+        if self._patience is None or self.best is None:
+            return False
+        return self._evaluations_since_best >= self._patience
+
     def evaluate(self, state: TrainState) -> dict[str, float]:
         """Return the objective's figures of a state."""
         figures = self._objective.evaluate(state, self._beat)
@@ -224,8 +253,9 @@ class _Figures:
     def _remember(self, record: dict[str, float]) -> None:
         name = self._objective.main_figure
         is_candidate = self._objective.keeps_best and record["step"] > 0  # at step 0 nothing is trained
+        self._evaluations_since_best += 1
         if is_candidate and (self.best is None or record[name] > self.best[name]):
-            self.best = record
+            self.best, self._evaluations_since_best = record, 0
 
 
 def _start_state(

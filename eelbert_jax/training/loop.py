@@ -113,6 +113,7 @@ def run(
     next_batch: Callable[[int], Any],
     evaluate: Callable[[TrainState], dict[str, float]],
     save: Callable[[TrainState], None],
+    stop: Callable[[], bool],
     saved_step: int | None,
     learning_rate: Callable[[int], Any],
     writer: Writer,
@@ -130,6 +131,7 @@ def run(
       next_batch: step -> the device batches of the K steps after it; a pure function.
       evaluate: state -> held-out figures.
       save: begins to write a checkpoint.
+      stop: asked after every evaluation whether to end early.
       saved_step: step of the newest checkpoint, None if there is none.
       learning_rate: of the update after so many sound ones.
       writer: where figures go.
@@ -181,6 +183,7 @@ def run(
             writer.note(f"step {step}  " + "  ".join(f"{k} {v:.4f}" for k, v in figures.items()))
             if fresh:
                 writer.scalars(step, figures)
+            last = last or stop()
         if fresh and not preempted and (last or step % config.checkpoint_every_steps == 0):
             save_now()
         if last:

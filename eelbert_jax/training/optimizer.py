@@ -1,6 +1,8 @@
 """The learning-rate schedule and the AdamW chain of BERT; says what is decayed."""
 
 import dataclasses
+import re
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -26,6 +28,10 @@ class OptimizerConfig:
       beta2: decay of the second moment.
       epsilon: added to the root of the second moment.
       max_grad_norm: clip the global gradient norm here; 0 turns clipping off.
+      layer_decay: the rate of a layer is that of the one above times this, in (0, 1]; heads have the full
+        rate, embeddings the lowest. Source: Howard & Ruder 2018; ELECTRA for the factor.
+      trainable: a pattern over parameter paths ("classifier|layer_1/"): others stay as they are and have no
+        slots; empty: all are trained.
     """
 
     learning_rate: float = 1e-4
@@ -35,6 +41,8 @@ class OptimizerConfig:
     beta2: float = 0.999
     epsilon: float = 1e-6
     max_grad_norm: float = 1.0
+    layer_decay: float = 1.0
+    trainable: str = ""
 
     def __post_init__(self) -> None:
         if self.learning_rate <= 0:
@@ -46,6 +54,12 @@ class OptimizerConfig:
                 f"opt.beta1={self.beta1} and opt.beta2={self.beta2} must lie in [0, 1), and "
                 f"opt.epsilon={self.epsilon} must be positive."
             )
+        if not 0.0 < self.layer_decay <= 1.0:
+            raise UserError(f"opt.layer_decay must lie in (0, 1], got {self.layer_decay}.")
+        try:
+            re.compile(self.trainable)
+        except re.error as error:
+            raise UserError(f"opt.trainable={self.trainable!r} is no pattern: {error}.") from error
 
 
 def learning_rate_schedule(config: OptimizerConfig, total_steps: int) -> optax.Schedule:
@@ -105,7 +119,64 @@ def make_optimizer(config: OptimizerConfig, total_steps: int) -> optax.GradientT
     )
     # Slots of one structure with and without clipping, so that a run may change it when it is resumed.
     clip = clip_by_given_norm(config.max_grad_norm) if config.max_grad_norm else optax.identity()
-    return optax.chain(clip, adamw)
+    if config.layer_decay != 1.0:
+        adamw = optax.chain(adamw, scale_by_depth(config.layer_decay))
+    chain = optax.chain(clip, adamw)
+    if not config.trainable:
+        return chain
+
+    def labels(params: Any) -> Any:
+        return jax.tree.map(lambda trained: "trained" if trained else "frozen", trained(config, params))
+
+    return optax.partition({"trained": chain, "frozen": optax.set_to_zero()}, labels)
+
+
+def trained(config: OptimizerConfig, params: Any) -> Any:
+    """Return the tree of bools saying which parameters are trained.
+
+    Raises:
+      UserError: none is.
+    """
+    mask = jax.tree_util.tree_map_with_path(
+        lambda path, _: re.search(config.trainable, _path(path)) is not None, params
+    )
+    if not any(jax.tree.leaves(mask)):
+        raise UserError(
+            f"opt.trainable={config.trainable!r} is in no parameter's path; such a path is "
+            "bert/encoder/layer_0/attention/self/query/kernel."
+        )
+    return mask
+
+
+def scale_by_depth(decay: float) -> optax.GradientTransformation:
+    """Scale updates by `decay` for every layer that stands between a parameter and the heads."""
+
+    def factor(path: Any, leaf: jax.Array, num_layers: int) -> Any:
+        name = _path(path)
+        layer = re.search(r"encoder/layer_(\d+)/", name)
+        if layer is not None:
+            return decay ** (num_layers - int(layer[1]))
+        if "encoder/layer/" in name:  # stacked on axis 0
+            depths = num_layers - jnp.arange(num_layers)
+            return jnp.power(decay, depths).reshape(-1, *[1] * (leaf.ndim - 1))
+        return decay ** (num_layers + 1) if "/embeddings/" in name else 1.0
+
+    def update(updates: Any, state: Any, params: Any = None) -> Any:
+        paths = [(_path(path), leaf) for path, leaf in jax.tree_util.tree_leaves_with_path(updates)]
+        found = [re.search(r"encoder/layer_(\d+)/", name) for name, _ in paths]
+        layers = [int(match[1]) + 1 for match in found if match]
+        stacked = [leaf.shape[0] for name, leaf in paths if "encoder/layer/" in name]
+        num_layers = max(layers + stacked)
+        scaled = jax.tree_util.tree_map_with_path(
+            lambda path, leaf: leaf * factor(path, leaf, num_layers), updates
+        )
+        return scaled, state
+
+    return optax.GradientTransformation(lambda params: optax.EmptyState(), update)
+
+
+def _path(path: Any) -> str:
+    return "/".join(str(key.key) for key in path)
 
 
 def num_updates(opt_state: optax.OptState) -> jax.Array:

@@ -61,6 +61,7 @@ def make_train_step(
     *,
     seed: int,
     passes: int = 1,
+    trained: Callable[[Any], Any] | None = None,
 ) -> Callable[[TrainState, Any, Any], tuple[TrainState, Metrics]]:
     """Return the jitted (state, constants, batches [K, B, ...]) -> (state, metrics [K]); donates the state.
 
@@ -74,6 +75,7 @@ def make_train_step(
         to where the optimizer's slots lie.
       seed: root of the dropout.
       passes: parts that a batch is taken in; their gradients are added up.
+      trained: parameters -> tree of bools; the gradients of the others are not computed. None: all are.
     """
     dropout_key = named_key(seed, "drop")
 
@@ -82,6 +84,10 @@ def make_train_step(
         key = jax.random.fold_in(dropout_key, state.step)
         whole = constrain(state.params, jax.tree.map(lambda _: layout.replicated, state.params))
         loss, grads = _gradients(objective, whole, constants, examples, total_weight, key, passes)
+        if trained is not None:
+            grads = jax.tree.map(
+                lambda grad, keep: grad if keep else jnp.zeros_like(grad), grads, trained(grads)
+            )
         grads = constrain(grads, layout.slots(grads))
         return apply_gradients(state, loss, grads, optimizer, lambda new: constrain(new, layout.state(new)))
 

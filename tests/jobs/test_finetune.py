@@ -4,6 +4,7 @@ import dataclasses
 import itertools
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 
@@ -12,7 +13,7 @@ from eelbert_jax.datasets.glue import load_examples
 from eelbert_jax.datasets.splits import configured_task
 from eelbert_jax.errors import UserError
 from eelbert_jax.inference.load import load
-from eelbert_jax.jobs.finetune import finetune, model_record
+from eelbert_jax.jobs.finetune import finetune, model_record, set_up
 from eelbert_jax.model.config import bert_config
 from eelbert_jax.objectives.classify import Classify, Degenerate
 from eelbert_jax.record import Result
@@ -98,6 +99,46 @@ def test_passes_and_devices_do_not_change_what_is_learned(tables, tmp_path):
         for name in ("whole", "passes")
     )
     np.testing.assert_allclose(whole, passes, rtol=1e-4)
+
+
+def test_it_ends_early_where_nothing_gets_better(tables, tmp_path):
+    config = small(tables, num_epochs=4, patience_evals=1, **{"opt.learning_rate": 1e-12})
+    result = finetune(config, tmp_path)
+    [best, last] = [
+        record["step"] for record in read_metrics(tmp_path / "metrics.jsonl") if record.get("dev_accuracy")
+    ][-2:]
+    assert result.best_step == best < last < result.total_steps
+    again = finetune(config, tmp_path)
+    assert again.metrics == result.metrics
+
+
+@pytest.mark.parametrize("trainable", ["classifier|pooler"])
+def test_only_what_is_trainable_is_trained(tables, tmp_path, trainable):
+    finetune(small(tables, num_epochs=1, **{"opt.trainable": trainable}), tmp_path / "frozen")
+    finetune(small(tables, num_epochs=1, **{"opt.learning_rate": 1e-30}), tmp_path / "start")
+    start, frozen = (load(tmp_path / name).params for name in ("start", "frozen"))
+    distances = jax.tree.map(lambda a, b: float(np.abs(a - b).max()), start, frozen)
+    assert max(jax.tree.leaves(distances["bert"]["encoder"])) < 1e-25  # what the rate of `start` moves
+    assert distances["classifier"]["kernel"] > 1e-3
+    with pytest.raises(UserError, match=r"in no parameter's path"):
+        finetune(small(tables, **{"opt.trainable": "adapter"}), tmp_path / "none")
+
+
+def test_lower_layers_move_less_with_layer_decay(tables, tmp_path):
+    finetune(small(tables, num_epochs=1, **{"opt.learning_rate": 1e-30}), tmp_path / "start")
+    finetune(small(tables, num_epochs=1, **{"opt.layer_decay": 1e-6}), tmp_path / "decayed")
+    start, decayed = (load(tmp_path / name).params for name in ("start", "decayed"))
+    distances = jax.tree.map(lambda a, b: float(np.abs(a - b).max()), start, decayed)
+    assert max(jax.tree.leaves(distances["bert"]["encoder"])) < 1e-4
+    assert max(jax.tree.leaves(distances["classifier"])) > 1e-3
+
+
+def test_balanced_classes_count_alike(tables):
+    objective, *_ = set_up(small(tables, balanced=True, **{"custom.labels": "bad,good"}))
+    counts = np.bincount(objective.data.train.labels)
+    np.testing.assert_allclose(objective.class_weights * counts, counts.sum() / 2)
+    with pytest.raises(UserError, match="numbers"):
+        set_up(small(tables, "numbers", balanced=True))
 
 
 def test_a_regression_learns_numbers(tables, tmp_path):
