@@ -118,10 +118,26 @@ JOBS: Mapping[str, Job] = MappingProxyType(
                 ("checkpoint", "", "workdir of the run whose model answers (required)"),
                 ("text", "", "the text to answer"),
                 ("second_text", "", "the second text, for a task of pairs"),
-                ("file", "", "texts, one a line, pairs separated by a tab (default: standard input)"),
+                (
+                    "file",
+                    "",
+                    "texts: one a line, pairs separated by a tab; a table; a file of columns (default: "
+                    "standard input)",
+                ),
+                (
+                    "text_column",
+                    "",
+                    "column of the text in a table or in JSON lines (default: text), or the number of the "
+                    "word's in a file of columns",
+                ),
+                ("second_text_column", "", "column of the second text (default: second_text)"),
+                ("skip_bad", False, "leave out and count what cannot be answered (default: stop there)"),
+                ("stride", 0, "read long texts in windows, one every so many tokens (default: cut them)"),
                 ("fill_mask", False, "guess the words that [MASK] stands for, with a pre-trained model"),
+                ("embed", False, "print a vector a text, of any model"),
                 ("top", 1, "labels, or words a mask, that are shown, the most probable first"),
                 ("json", False, "print one JSON object a text, with all probabilities"),
+                ("output", "", "file for the answers: .jsonl, .tsv, of --embed .npy (default: print them)"),
                 (
                     "glue_split",
                     "",

@@ -34,6 +34,7 @@ class Tally:
 
     Attributes:
       on_bad_record: "refuse": a record that cannot be used is an error; "skip": it is left out and counted.
+      skip_option: what a user sets to have them left out, for errors to say.
       examples: rows that became examples.
       skipped_rows: training rows of GLUE left out because a text or the label is missing, as TFDS does.
       bad_records: records left out because the caller asked for it.
@@ -46,6 +47,7 @@ class Tally:
     """
 
     on_bad_record: str = "refuse"
+    skip_option: str = "on_bad_record=skip"
     examples: int = 0
     skipped_rows: int = 0
     bad_records: int = 0
@@ -69,7 +71,7 @@ class Tally:
           UserError: bad records are to be refused.
         """
         if self.on_bad_record == "refuse":
-            raise UserError(f"{problem} Or leave such records out by on_bad_record=skip.")
+            raise UserError(f"{problem} Or leave such records out by {self.skip_option}.")
         self.bad_records += 1
 
     def count_text(self, text: str) -> None:

@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -141,8 +141,8 @@ class Model:
         model = bert.BertModel(self.config, with_pooler=False)
         variables = {"params": self.params["bert"], "constants": self.constants.get("bert", {})}
         vectors = np.zeros((len(encoded), self.config.hidden_size), np.float32)
-        for i, vector in _outputs(functools.partial(_vectors, model, pooling, variables), encoded):
-            vectors[i] = vector
+        for rows, output in _outputs(functools.partial(_vectors, model, pooling, variables), encoded):
+            vectors[rows] = output
         return mean_of_windows(vectors, text_ids, len(texts))
 
     def classify(
@@ -169,8 +169,8 @@ class Model:
             raise UserError(f"A model for {task.name} reads {wanted}; got {len(first)}{got}.")
         encoded, text_ids = self._encode(first, second, stride)
         logits = np.zeros((len(encoded), self.config.num_labels), np.float32)
-        for i, output in self._logits(encoded):
-            logits[i] = output
+        for rows, output in self._logits(encoded):
+            logits[rows] = output
         truncated = np.zeros(len(first), np.bool_)
         truncated[text_ids] = encoded.truncated
         if task.kind == "regress":
@@ -207,13 +207,18 @@ class Model:
             [window.words for window in windows], self.vocabulary, self.max_length, self.lowercase
         )
         sums = [np.zeros((len(sentence), len(task.labels))) for sentence in words]
-        for i, output in self._logits(encoded):
-            shares, window = probabilities(output[encoded.word_starts[i]]), windows[i]
-            sums[window.sentence][window.start : window.start + len(shares)] += shares
+        for rows, output in self._logits(encoded):
+            for i, logits in zip(rows, output, strict=True):
+                shares, window = probabilities(logits[encoded.word_starts[i]]), windows[i]
+                sums[window.sentence][window.start : window.start + len(shares)] += shares
         return [
             [_tag(*answer, task.labels) for answer in zip(sentence, rows, strict=True)]
             for sentence, rows in zip(words, sums, strict=True)
         ]
+
+    def truncated(self, texts: Iterable[str]) -> np.ndarray:
+        """Return whether each text has more tokens than the model reads, bool [n]."""
+        return self._encode(_texts(texts, "truncated"), None, 0)[0].truncated
 
     def fill_mask(self, texts: Iterable[str], *, top: int = 5) -> list[list[Guesses]]:
         """Return for each text, for each of its [MASK], the `top` most probable tokens.
@@ -225,15 +230,17 @@ class Model:
         self.require_masked_lm()
         if not 1 <= top <= self.vocabulary.size:
             raise UserError(f"Asked for {top} tokens a mask; take 1 to {self.vocabulary.size}.")
-        rows = [self.masked_ids(text) for text in _texts(texts, "fill_mask")]
-        encoded = encoded_rows(rows, self.max_length, self.vocabulary.pad_id)
+        texts = _texts(texts, "fill_mask")
+        ids = [self.masked_ids(text) for text in texts]
+        encoded = encoded_rows(ids, self.max_length, self.vocabulary.pad_id)
         step = functools.partial(_best_tokens, bert.BertForMaskedLM(self.config), top, self._variables)
-        found: list[list[Guesses]] = [[] for _ in rows]
-        for i, (shares, tokens) in _outputs(
+        found: list[list[Guesses]] = [[] for _ in texts]
+        for rows, (shares, tokens) in _outputs(
             lambda ids, mask, _: step(ids, mask, self._mask_positions(ids)), encoded, MASKED_BATCH_SIZE
         ):
-            count = np.count_nonzero(rows[i] == self.vocabulary.mask_id)
-            found[i] = [self._named(*guesses) for guesses in zip(tokens[:count], shares[:count], strict=True)]
+            for i, *guesses in zip(rows, tokens, shares, strict=True):
+                num_masks = np.count_nonzero(encoded.ids[i] == self.vocabulary.mask_id)
+                found[i] = [self._named(*guess) for guess in zip(*guesses, strict=True)][:num_masks]
         return found
 
     def masked_ids(self, text: str) -> np.ndarray:
@@ -271,7 +278,7 @@ class Model:
             )
         return text_windows(first, self.vocabulary, self.lowercase, self.max_length, stride)
 
-    def _logits(self, encoded: Encoded) -> Iterator[tuple[int, np.ndarray]]:
+    def _logits(self, encoded: Encoded) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         assert self.task is not None
         model = model_class(self.task)(self.config)
         return _outputs(functools.partial(_classifier_logits, model, self._variables), encoded)
@@ -327,14 +334,16 @@ def _tag(word: str, shares: np.ndarray, labels: Sequence[str]) -> Tag:
     return Tag(word, labels[best], row[best], dict(zip(labels, row, strict=True)))
 
 
-def _outputs(step: Any, encoded: Encoded, batch_size: int = BATCH_SIZE) -> Iterator[tuple[int, Any]]:
-    """Yield the number of every example and what `step` gives for its row, length by length."""
+def _outputs(
+    step: Callable[..., Any], encoded: Encoded, batch_size: int = BATCH_SIZE
+) -> Iterator[tuple[np.ndarray, Any]]:
+    """Yield some rows, int64 [n], and the outputs of `step` for them, until every row had its turn."""
     if not len(encoded):
         return
     for batch in eval_batches(encoded, 1 if len(encoded) == 1 else batch_size):
         outputs = jax.device_get(step(*gather(encoded, batch.indices, batch.length)))
-        for row in np.flatnonzero(batch.weights):
-            yield int(batch.indices[row]), jax.tree.map(lambda leaf, row=row: leaf[row], outputs)
+        num_real = np.count_nonzero(batch.weights)  # the rest fills up
+        yield batch.indices[:num_real], jax.tree.map(lambda leaf, n=num_real: leaf[:n], outputs)
 
 
 @functools.partial(jax.jit, static_argnums=0)

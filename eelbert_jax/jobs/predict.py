@@ -1,22 +1,20 @@
-"""`eelbert predict`: text in, label and probability out; words for [MASK]; a tag for every word.
+"""`eelbert predict`: text in, label and probability out; a tag a word; words for [MASK]; vectors.
 
     eelbert predict --checkpoint=runs/tiny-sst2 --text="a gorgeous, witty, seductive movie"
     eelbert predict --checkpoint=runs/tiny-mrpc --file=pairs.tsv --json > answers.jsonl
+    eelbert predict --checkpoint=runs/tiny-sst2 --file=reviews.csv --text_column=review --output=answers.tsv
     eelbert predict --checkpoint=runs/tiny --fill_mask --text="the capital of [MASK] is paris." --top=5
     eelbert predict --checkpoint=runs/tiny-tokens --text="Ada Lovelace was born in London ."
+    eelbert predict --checkpoint=runs/tiny --embed --file=sentences.txt --output=vectors.npy
     eelbert predict --checkpoint=runs/tiny-rte --glue_split=test --workdir=runs/submission
 
-Reads a text a line, two texts separated by a tab, from a file or the standard input, and answers as it reads:
-in the order of the lines and with a bounded number of them in memory. A model that tags words takes what
-white space separates as words, as its training files do.
+Answers in the order of the texts and as they come: a written line is answered before the next. A model that
+tags words takes what white space separates as words, as its training files do.
 """
 
-import itertools
-import json
 import sys
-from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any
 
 import numpy as np
 
@@ -24,95 +22,13 @@ from eelbert_jax import cli
 from eelbert_jax.datasets.glue import load_examples
 from eelbert_jax.datasets.splits import find_glue_dir
 from eelbert_jax.datasets.submission import submission_file, write_submission
+from eelbert_jax.datasets.tables import Tally
 from eelbert_jax.datasets.tasks import check_labels, find_task
 from eelbert_jax.errors import UserError
-from eelbert_jax.inference.answers import Query, responder
+from eelbert_jax.inference.answers import Question, answer_all, writer
 from eelbert_jax.inference.load import load
 from eelbert_jax.inference.predict import Label, Model
-
-LINES_AT_ONCE = 1024
-
-
-def queries(text: str, second_text: str, file: str, stdin: BinaryIO) -> Iterator[Query]:
-    """Yield the texts to answer: those of the command line, else of the file, else of the standard input.
-
-    Raises:
-      UserError: texts come from two places, the file cannot be read, or a line is no text.
-    """
-    if text and file:
-        raise UserError("--text and --file both name texts; give one of them.")
-    if second_text and not text:
-        raise UserError("--second_text goes with --text; in a file a tab separates the two texts.")
-    if text:
-        if not text.strip() or (second_text and not second_text.strip()):
-            raise UserError("--text is blank; give the text to answer.")
-        yield Query("--text", text, second_text or None)
-    elif file:
-        try:
-            stream = Path(file).expanduser().open("rb")
-        except OSError as error:
-            raise UserError(
-                f"Cannot read {file}: {error.strerror}; name a file with a text a line."
-            ) from error
-        with stream:
-            yield from read_lines(stream, file)
-    else:
-        if stdin.isatty():
-            print("Reading texts from the terminal, one a line; Ctrl-D ends.", file=sys.stderr)
-        yield from read_lines(stdin, "standard input")
-
-
-def read_lines(stream: BinaryIO, name: str) -> Iterator[Query]:
-    """Yield a query a line; a byte-order mark at the start is passed over.
-
-    Every line has its answer, so that answers can be pasted beside it: one without text is an error.
-
-    Raises:
-      UserError: a line is no UTF-8, has no text or more than two.
-    """
-    for number, line in enumerate(stream, 1):
-        place = f"{name}, line {number}"
-        try:
-            text = line.decode("utf-8-sig" if number == 1 else "utf-8").rstrip("\r\n")
-        except UnicodeDecodeError as error:
-            raise UserError(f"{place} is no UTF-8 text; convert the file.") from error
-        texts = text.split("\t")
-        if len(texts) > 2 or not all(part.strip() for part in texts):
-            raise UserError(
-                f"{place} is {text[:80]!r}; expected a text, or two separated by one tab, and no empty line."
-            )
-        yield Query(place, texts[0], texts[1] if len(texts) == 2 else None)
-
-
-def in_chunks(items: Iterator[Query], size: int) -> Iterator[list[Query]]:
-    """Yield lists of `size` items, the last one shorter.
-
-    Raises:
-      UserError: there is no item.
-    """
-    chunk = list(itertools.islice(items, size))
-    if not chunk:
-        raise UserError(
-            "There is no text to answer: give --text=..., --file=FILE or lines on standard input."
-        )
-    while chunk:
-        yield chunk
-        chunk = list(itertools.islice(items, size))
-
-
-def answer(
-    model: Model, texts: Iterator[Query], *, fill_mask: bool, top: int, as_json: bool, at_once: int
-) -> Iterator[list[str]]:
-    """Yield the lines to print for every chunk of `at_once` texts.
-
-    Raises:
-      UserError: there is no text, a text does not fit the model, or `top` is out of range.
-    """
-    if top < 1:
-        raise UserError(f"--top={top} shows nothing; take 1 or more.")
-    respond = responder(model, fill_mask=fill_mask, top=top)
-    for chunk in in_chunks(texts, at_once):
-        yield [json.dumps(record, ensure_ascii=False) if as_json else line for record, line in respond(chunk)]
+from eelbert_jax.inference.queries import Source, read_queries
 
 
 def submit(model: Model, split: str, workdir: str | Path, glue_dir: str | None) -> Path:
@@ -140,28 +56,42 @@ def submit(model: Model, split: str, workdir: str | Path, glue_dir: str | None) 
     return write_submission(workdir, task, split, examples.ids, np.array(predictions))
 
 
+def answer(flags: dict[str, Any]) -> None:
+    """Answer the texts that the flags name, and say on stderr what was left out or cut.
+
+    Raises:
+      UserError: a text cannot be answered or read; those before it have their answers.
+    """
+    question = Question(
+        load(flags["checkpoint"]), flags["fill_mask"], flags["embed"], flags["top"], flags["stride"]
+    )
+    question.check()
+    places = {name: flags[name] for name in Source._fields if name in flags}
+    tally = Tally("skip" if flags["skip_bad"] else "refuse", skip_option="--skip_bad")
+    chunks = read_queries(Source(**places, reads_pairs=question.reads_pairs), sys.stdin.buffer, tally)
+    cut = 0
+    with writer(flags["output"], as_json=flags["json"], top=flags["top"]) as write:
+        for records in answer_all(question, chunks, tally):
+            write(records)
+            cut += sum(record.get("truncated", False) for record in records)
+    if cut:
+        print(
+            f"{cut} of {tally.examples} texts were cut to {question.model.max_length} tokens; "
+            "--stride=N reads them whole.",
+            file=sys.stderr,
+        )
+    if tally.bad_records:
+        print(f"{tally.bad_records} texts were left out.", file=sys.stderr)
+
+
 def main(argv: list[str]) -> None:
     """Run the job from the command line."""
     flags = cli.parse("predict", argv).flags
     if not flags["checkpoint"]:
         raise UserError("predict needs a model: add --checkpoint=DIR, the workdir of a run.")
-    if flags["glue_split"]:
-        if not flags["workdir"] or flags["fill_mask"] or flags["text"] or flags["file"]:
-            raise UserError(
-                "--glue_split=SPLIT goes with --workdir=DIR and no text; see `eelbert predict --help`."
-            )
-        model = load(flags["checkpoint"])
-        print(submit(model, flags["glue_split"], flags["workdir"], find_glue_dir(None)))
+    if not flags["glue_split"]:
+        answer(flags)
         return
-    texts = queries(flags["text"], flags["second_text"], flags["file"], sys.stdin.buffer)
-    first = next(in_chunks(texts, 1))[0]  # an error in it is said before a model is loaded
-    interactive = not flags["file"] and (flags["text"] or sys.stdin.isatty())
-    for lines in answer(
-        load(flags["checkpoint"]),
-        itertools.chain([first], texts),
-        fill_mask=flags["fill_mask"],
-        top=flags["top"],
-        as_json=flags["json"],
-        at_once=1 if interactive else LINES_AT_ONCE,
-    ):
-        print("\n".join(lines), flush=True)
+    if not flags["workdir"] or flags["fill_mask"] or flags["text"] or flags["file"]:
+        raise UserError("--glue_split=SPLIT goes with --workdir=DIR and no text; see eelbert predict --help.")
+    print(submit(load(flags["checkpoint"]), flags["glue_split"], flags["workdir"], find_glue_dir(None)))

@@ -2,6 +2,7 @@
 
 import io
 import json
+import subprocess
 import sys
 
 import numpy as np
@@ -9,12 +10,20 @@ import pytest
 
 from eelbert_jax.__main__ import main
 from eelbert_jax.datasets import submission
+from eelbert_jax.datasets.tables import Tally
 from eelbert_jax.errors import UserError
+from eelbert_jax.inference import queries
 from eelbert_jax.inference.load import load
 from eelbert_jax.jobs import predict
 from support.models import NLI_LABELS, logits_alone, save_finetuned, save_pretrained, softmax
 
-TEXTS = ["the file opens .", "a table " * 30, "a runner runs .", "the table opens .", "the run " * 40]
+TEXTS = [
+    "the file opens .",
+    "a table " * 30,
+    "a runner runs .",
+    "the table opens .",
+    "the run " * 23 + "a file . " * 9,
+]
 
 
 @pytest.fixture(scope="module")
@@ -35,6 +44,11 @@ def mnli(folder):
 @pytest.fixture(scope="module")
 def stsb(folder):
     return save_finetuned(folder / "stsb", "stsb", "regress", pairs=True)
+
+
+@pytest.fixture(scope="module")
+def tagger(folder):
+    return save_finetuned(folder / "tagger", "tokens", "tag", ("O", "B-X"), max_length=12)
 
 
 @pytest.fixture(scope="module")
@@ -65,17 +79,35 @@ def test_a_file_is_answered_in_order_whatever_the_chunks(sst2, tmp_path, capsys,
     words = [f"--checkpoint={sst2}", f"--file={tmp_path / 'texts'}"]
     at_once = records(capsys, *words)
     assert [record["text"] for record in at_once] == plain
-    expected = softmax(one_by_one(sst2, plain))
-    for record, shares in zip(at_once, expected, strict=True):
+    assert [record["truncated"] for record in at_once] == [False, True, False, False, True]
+    for record, shares in zip(at_once, softmax(one_by_one(sst2, plain)), strict=True):
         # Padding adds masked zeros to float32 sums of a few hundred products: the last bits move.
         assert list(record["probabilities"].values()) == pytest.approx(shares.tolist(), abs=1e-5)
         assert record["label"] == ["negative", "positive"][int(np.argmax(shares))]
         assert record["probability"] == max(record["probabilities"].values())
     assert len({record["probability"] for record in at_once}) > 3
-    monkeypatch.setattr(predict, "LINES_AT_ONCE", 2)
+    monkeypatch.setattr(queries, "CHUNK_BYTES", 7)
     for few, many in zip(records(capsys, *words), at_once, strict=True):
         assert few["text"] == many["text"]
         assert few["probability"] == pytest.approx(many["probability"], abs=1e-5)
+
+
+def test_cut_texts_are_counted_and_windows_read_them_whole(sst2, tmp_path, capsys):
+    (tmp_path / "texts").write_text("\n".join(TEXTS))
+    words = ["predict", f"--checkpoint={sst2}", f"--file={tmp_path / 'texts'}", "--json"]
+    assert main(words) == 0
+    said = capsys.readouterr()
+    assert said.err == "2 of 5 texts were cut to 48 tokens; --stride=N reads them whole.\n"
+    cut = [json.loads(line)["probability"] for line in said.out.splitlines()]
+    assert main([*words, "--stride=8"]) == 0
+    said = capsys.readouterr()
+    assert said.err == ""
+    whole = [json.loads(line) for line in said.out.splitlines()]
+    assert not any(record["truncated"] for record in whole)
+    (expected,) = load(sst2).classify([TEXTS[4].strip()], stride=8)
+    assert whole[4]["probabilities"] == pytest.approx(expected.probabilities, abs=1e-6)
+    assert whole[4]["probability"] != pytest.approx(cut[4], abs=1e-3)
+    assert whole[0]["probability"] == pytest.approx(cut[0], abs=1e-5)
 
 
 def stdin(monkeypatch, content):
@@ -136,22 +168,155 @@ def test_fill_mask_prints_words_and_shares(pretrained, capsys, monkeypatch):
     assert first.startswith(f"  {best['token']} {best['probability']:.1%}, ")
 
 
-def test_many_lines_are_never_all_in_memory(sst2, monkeypatch):
-    """The reader is asked for at most one line more than was answered and is being answered."""
-    read = 0
+def test_a_line_is_answered_before_the_next_is_written(sst2):
+    words = [sys.executable, "-m", "eelbert_jax", "predict", f"--checkpoint={sst2}", "--json"]
+    with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        for text in ("the file opens .", "a table"):
+            process.stdin.write(text + "\n")
+            process.stdin.flush()
+            assert json.loads(process.stdout.readline())["text"] == text
+        process.stdin.close()
+        assert process.wait(60) == 0
 
-    class Lines(io.RawIOBase):
-        def __iter__(self):
-            nonlocal read
-            for read in range(1, 10_000):  # noqa: B007
-                yield b"the file opens .\n"
 
-    texts = predict.queries("", "", "", Lines())
-    lines = predict.answer(load(sst2), texts, fill_mask=False, top=1, as_json=False, at_once=8)
-    assert len(next(lines)) == 8
-    assert read == 8
-    next(lines)
-    assert read == 16
+def test_many_lines_are_never_all_in_memory(monkeypatch):
+    """A stream is read on only when what was read is answered."""
+    monkeypatch.setattr(queries, "CHUNK_BYTES", 170)
+    stream = io.BytesIO(b"the file opens .\n" * 1000)
+    source = queries.Source("", "", "", "", "", reads_pairs=False)
+    chunks = queries.read_queries(source, stream, Tally())
+    assert len(next(chunks)) == 10
+    assert stream.tell() == 170
+    next(chunks)
+    assert stream.tell() == 340
+
+
+def test_answers_before_a_bad_line_are_given(sst2, monkeypatch, capsys):
+    lines = b"the file\nthe table\n\na runner\na\tb\tc\na table\n"
+    stdin(monkeypatch, lines)
+    assert main(["predict", f"--checkpoint={sst2}"]) == 2
+    said = capsys.readouterr()
+    assert [line.split("\t")[2] for line in said.out.splitlines()] == ["the file", "the table"]
+    assert "standard input, line 3 is ''" in said.err
+    assert "--skip_bad" in said.err
+    stdin(monkeypatch, lines)
+    assert main(["predict", f"--checkpoint={sst2}", "--skip_bad"]) == 0
+    said = capsys.readouterr()
+    texts = [line.split("\t")[2] for line in said.out.splitlines()]
+    assert texts == ["the file", "the table", "a runner", "a table"]
+    assert "the first of them: standard input, line 3 is ''" in said.err
+    assert said.err.endswith("\n2 texts were left out.\n")
+
+
+def table(tmp_path, suffix):
+    """Write a table of reviews with a column that is none of the model's business; return its path."""
+    rows = [("the file opens .", "yes"), ("a table, the file", "no"), ("the run", "yes")]
+    path = tmp_path / f"reviews{suffix}"
+    if suffix == ".parquet":
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        pq.write_table(pa.table({"review": [a for a, _ in rows], "verdict": [b for _, b in rows]}), path)
+    elif suffix == ".jsonl":
+        path.write_text("".join(json.dumps({"review": a, "verdict": b}) + "\n" for a, b in rows))
+    else:
+        line = {".csv": '"{}",{}\n', ".tsv": "{}\t{}\n"}[suffix].format
+        path.write_text("".join(line(*row) for row in (("review", "verdict"), *rows)))
+    return path, [a for a, _ in rows]
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".tsv", ".jsonl", ".parquet"])
+def test_a_column_of_a_table_is_answered(sst2, tmp_path, capsys, suffix):
+    path, texts = table(tmp_path, suffix)
+    words = [f"--checkpoint={sst2}", f"--file={path}"]
+    assert [record["text"] for record in records(capsys, *words, "--text_column=review")] == texts
+    with pytest.raises(UserError, match="text_column"):  # a line of it is no text
+        predict.main(words)
+
+
+def test_json_lines_come_through_a_pipe(mnli, sst2, capsys, monkeypatch):
+    pair = {"text": "the file", "second_text": "a table", "score": 1}
+    stdin(monkeypatch, json.dumps(pair).encode() + b"\n")
+    (answer,) = records(capsys, f"--checkpoint={mnli}", "--text_column=text")
+    assert (answer["text"], answer["second_text"]) == ("the file", "a table")
+    stdin(monkeypatch, b'{"body": "the run"}\n{"body": null}\n[1]\n{"body\n' + b"[" * 5000 + b"\n")
+    assert main(["predict", f"--checkpoint={sst2}", "--text_column=body", "--skip_bad", "--json"]) == 0
+    said = capsys.readouterr()
+    assert [json.loads(line)["text"] for line in said.out.splitlines()] == ["the run"]
+    assert "line 2 has no text in column 'body'" in said.err
+    assert said.err.endswith("4 texts were left out.\n")
+
+
+def test_pairs_come_from_two_columns(mnli, tmp_path, capsys):
+    (tmp_path / "pairs.csv").write_text("id,claim,proof\n1,the file,a table\n2,a run,\n3,the,a\n")
+    words = [f"--checkpoint={mnli}", f"--file={tmp_path / 'pairs.csv'}"]
+    columns = ["--text_column=claim", "--second_text_column=proof"]
+    found = records(capsys, *words, *columns, "--skip_bad")
+    assert [(one["text"], one["second_text"]) for one in found] == [("the file", "a table"), ("the", "a")]
+    with pytest.raises(UserError, match="line 3 has no text in column 'proof'"):
+        predict.main([*words, *columns])
+
+
+def test_columns_of_words_are_tagged(tagger, tmp_path, capsys):
+    (tmp_path / "test.conll").write_text("the DT O\nfile NN B-X\n\nopens VB O\n")
+    found = records(capsys, f"--checkpoint={tagger}", f"--file={tmp_path / 'test.conll'}")
+    assert [[word["word"] for word in one["words"]] for one in found] == [["the", "file"], ["opens"]]
+    (tmp_path / "test.txt").write_text("1\tthe\n2\tfile\n")
+    found = records(capsys, f"--checkpoint={tagger}", f"--file={tmp_path / 'test.txt'}", "--text_column=1")
+    assert [word["word"] for word in found[0]["words"]] == ["the", "file"]
+
+
+def test_words_beyond_what_the_model_reads_have_no_tag_but_by_windows(tagger, capsys):
+    words = [f"--checkpoint={tagger}", "--text=" + "run " * 14]
+    lines = run(capsys, *words).split("\n")
+    assert [line.split("\t")[1] == "-" for line in lines[:14]] == [False] * 10 + [True] * 4
+    (record,) = records(capsys, *words, "--stride=5")
+    assert all(word["tag"] in ("O", "B-X") for word in record["words"])
+    assert not record["truncated"]
+
+
+def test_vectors_come_as_json_and_as_an_array(pretrained, sst2, tmp_path, capsys, monkeypatch):
+    (tmp_path / "texts.txt").write_text("the file\na table opens .\nthe run\n")
+    for checkpoint in (pretrained, sst2):
+        words = [f"--checkpoint={checkpoint}", f"--file={tmp_path / 'texts.txt'}", "--embed"]
+        expected = load(checkpoint).encode(["the file", "a table opens .", "the run"])
+        found = [json.loads(line) for line in run(capsys, *words).splitlines()]
+        assert list(found[0]) == ["text", "vector", "truncated"]
+        np.testing.assert_allclose([record["vector"] for record in found], expected, atol=1e-5)
+        for size in (1 << 16, 9):
+            monkeypatch.setattr(queries, "CHUNK_BYTES", size)
+            assert run(capsys, *words, f"--output={tmp_path / 'vectors.npy'}") == ""
+            array = np.load(tmp_path / "vectors.npy")
+            assert array.dtype == np.float32
+            np.testing.assert_allclose(array, expected, atol=1e-5)
+
+
+def test_answers_go_into_a_table(mnli, stsb, tmp_path, capsys):
+    (tmp_path / "pairs").write_text("the file\ta table\nthe\ta  run\n")
+    for checkpoint in (mnli, stsb):
+        words = [f"--checkpoint={checkpoint}", f"--file={tmp_path / 'pairs'}"]
+        expected = records(capsys, *words)
+        assert run(capsys, *words, f"--output={tmp_path / 'out.tsv'}") == ""
+        header, *rows = [line.split("\t") for line in (tmp_path / "out.tsv").read_text().splitlines()]
+        for row, record in zip(rows, expected, strict=True):
+            values = dict(zip(header, row, strict=True))
+            assert values["second_text"] == " ".join(record["second_text"].split())
+            assert values["truncated"] == "false"
+            if checkpoint == stsb:
+                assert float(values["score"]) == pytest.approx(record["score"])
+            else:
+                assert values["label"] == record["label"]
+                assert float(values["p(neutral)"]) == pytest.approx(record["probabilities"]["neutral"])
+        assert run(capsys, *words, f"--output={tmp_path / 'out.jsonl'}") == ""
+        written = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
+        assert [record["text"] for record in written] == ["the file", "the"]
+
+
+def test_output_is_utf8_whatever_the_terminal(sst2, capsys, monkeypatch):
+    output = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
+    monkeypatch.setattr(sys, "stdout", output)
+    predict.main([f"--checkpoint={sst2}", "--text=caf\u00e9", "--json"])
+    assert json.loads(output.buffer.getvalue().decode())["text"] == "caf\u00e9"
 
 
 @pytest.mark.parametrize(
@@ -161,8 +326,14 @@ def test_many_lines_are_never_all_in_memory(sst2, monkeypatch):
         ((), b"the file\n\nthe table\n", "standard input, line 2 is ''; expected a text"),
         ((), b"the file\na\tb\tc\n", r"standard input, line 2 is 'a\\tb\\tc'"),
         ((), b"the \xff file\n", "standard input, line 1 is no UTF-8"),
-        ((), b"the file\ta table\n", "line 1: a model for sst2 reads one text; got two"),
-        (("--text=the", "--second_text=a"), b"", "--text: a model for sst2 reads one text; got two"),
+        ((), b"the file\ta table\n", r"line 1: a model for sst2 reads one text \(.*text_column\); got two"),
+        (("--text=the", "--second_text=a"), b"", "--text: a model for sst2 reads one text .*; got two"),
+        (("--text=the caf\udce9",), b"", r"--text is no UTF-8 text \('the caf\\udce9'\)"),
+        (("--text=  ",), b"", "--text is blank"),
+        (("--text=the", "--embed", "--fill_mask"), b"", "ask for two things"),
+        (("--text=the", "--output=x.txt"), b"", r"ends in \.jsonl, \.tsv or \.npy"),
+        (("--text=the", "--output=nowhere/x.tsv"), b"", "Cannot write nowhere/x.tsv: No such file"),
+        (("--text=the", "--output=/dev/null/x.npy"), b"", "Cannot write"),
         (("--text=the", "--file=texts"), b"", "both name texts"),
         (("--second_text=the",), b"", "--second_text goes with --text"),
         (("--file=nowhere/texts",), b"", "Cannot read nowhere/texts: No such file"),
@@ -185,7 +356,7 @@ def test_bad_input_of_a_classifier_is_named(sst2, monkeypatch, words, content, s
             r"'the file' must have a \[MASK\] and at most 512 tokens; it has 0",
         ),
         (("--text=" + "[MASK] " * 600, "--fill_mask"), r"\.\.\.' must have .* it has 600 and 602"),
-        (("--text=[MASK]", "--second_text=a", "--fill_mask"), "--fill_mask reads one text; got two"),
+        (("--text=[MASK]", "--second_text=a", "--fill_mask"), "--fill_mask reads one text .*; got two"),
         (("--text=[MASK]", "--fill_mask", "--top=99"), "99 tokens a mask; take 1 to 16"),
     ],
 )
@@ -207,13 +378,10 @@ def test_missing_checkpoints_are_named(tmp_path):
             predict.main([f"--checkpoint={tmp_path}", "--text=the", *more])
 
 
-def test_answers_come_up_to_the_bad_line(sst2, monkeypatch, capsys):
-    monkeypatch.setattr(predict, "LINES_AT_ONCE", 1)
-    stdin(monkeypatch, b"the file\nthe table\n\n")
-    assert main(["predict", f"--checkpoint={sst2}"]) == 2
-    said = capsys.readouterr()
-    assert [line.split("\t")[2] for line in said.out.splitlines()] == ["the file", "the table"]
-    assert "line 3" in said.err
+def test_files_that_do_not_suit_the_answers_are_named(sst2, tagger, tmp_path):
+    for checkpoint, suffix, said in ((sst2, "npy", "is for --embed"), (tagger, "tsv", "is for labels")):
+        with pytest.raises(UserError, match=said):
+            predict.main([f"--checkpoint={checkpoint}", "--text=the", f"--output={tmp_path / 'x'}.{suffix}"])
 
 
 @pytest.fixture
