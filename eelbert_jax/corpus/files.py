@@ -132,7 +132,7 @@ def _read_txt(part: FilePart, options: ReadOptions, tally: ReadTally) -> Iterato
 
     def paragraphs() -> Iterator[str]:
         for line in read_lines(part, True, PARAGRAPH_BYTES, options, tally):
-            tally.num_records += 1
+            tally.num_records += not line.text.isspace()
             yield line.text
 
     return chunk_documents(paragraphs())

@@ -5,6 +5,7 @@ Beam and the rest of the test requirements cannot live in one environment, so th
 """
 
 import importlib.util
+import os
 import re
 import sys
 from pathlib import Path
@@ -141,7 +142,7 @@ def test_killed_pipeline_goes_on_to_the_same_bytes(corpus, tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize("args", [RUNNER, PROCESSES], ids=["one process", "two processes"])
 def test_bad_input_is_named_and_the_rest_is_kept(corpus, tmp_path, expected, args):
-    content = (corpus / "4.txt").read_bytes()
+    content, status = (corpus / "4.txt").read_bytes(), (corpus / "4.txt").stat()
     (corpus / "4.txt").write_bytes(content[:100] + b"\xff" + content[101:])
     with pytest.raises(UserError, match=r"4\.txt, line 1, byte 101 of the line: invalid UTF-8"):
         prepare.main([*on_beam(corpus, tmp_path / "rows", args), "--config.on_bad_record=refuse"])
@@ -149,6 +150,7 @@ def test_bad_input_is_named_and_the_rest_is_kept(corpus, tmp_path, expected, arg
     assert records == sorted([f"00000{n}.json" for n in (0, 1, 2, 3, 5)] + ["000004.failed"])
     assert not (tmp_path / "rows/manifest.json").exists()
     (corpus / "4.txt").write_bytes(content)
+    os.utime(corpus / "4.txt", ns=(status.st_atime_ns, status.st_mtime_ns))
     prepare.main(on_beam(corpus, tmp_path / "rows", args))
     assert files_of(tmp_path / "rows") == expected
 

@@ -15,7 +15,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from eelbert_jax import vocabulary as vocabulary_module
 from eelbert_jax.corpus import docstrings, workers
+from eelbert_jax.corpus import prepare as corpus_prepare
 from eelbert_jax.corpus.documents import CHUNK_CHARACTERS, is_held_out
 from eelbert_jax.corpus.rows import Rows, read_manifest
 from eelbert_jax.corpus.word_encoder import WordEncoder
@@ -164,6 +166,159 @@ def test_finished_work_is_not_done_again(corpus, tmp_path, monkeypatch):
     assert files_of(tmp_path / "rows") == before
     looked_at_and_prepared = 2 * (corpus / "3.txt").read_text()
     assert "".join(encoded).replace("\n", "") == looked_at_and_prepared.replace("\n", "")
+
+
+def edit(path: Path, old: bytes, new: bytes) -> None:
+    """Change a file at the same size, and the time of its last change in any case."""
+    path.write_bytes(path.read_bytes().replace(old, new))
+    os.utime(path, ns=(0, path.stat().st_mtime_ns + 1))
+
+
+def test_input_edited_at_the_same_size_is_prepared_again(corpus, tmp_path, capsys):
+    prepare.main(flags(corpus, tmp_path / "rows"))
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "rows/units").iterdir()}
+    edit(corpus / "2.txt", b"word1 ", b"word2 ")
+    prepare.main(flags(corpus, tmp_path / "rows"))
+    assert f"The text of 1 of 6 units has changed; they are prepared again. The first: {corpus}/2.txt" in (
+        capsys.readouterr().err
+    )
+    prepare.main(flags(corpus, tmp_path / "fresh"))
+    assert files_of(tmp_path / "rows") == files_of(tmp_path / "fresh")
+    redone = [path.name for path, moment in before.items() if path.stat().st_mtime_ns != moment]
+    assert redone == ["000002.json"]
+
+
+def test_input_that_an_edit_made_unreadable_is_said_and_the_old_rows_stay(corpus, tmp_path):
+    prepare.main(flags(corpus, tmp_path / "rows"))
+    before = files_of(tmp_path / "rows")
+    edit(corpus / "2.txt", b"word1 ", b"\xff\xff\xff\xff1 ")
+    with pytest.raises(UserError, match=r"2\.txt, line \d+, .*invalid UTF-8"):
+        prepare.main(flags(corpus, tmp_path / "rows", REFUSE))
+    assert files_of(tmp_path / "rows") == before
+
+
+def test_input_that_was_only_copied_is_not_prepared_again(corpus, tmp_path, capsys, monkeypatch):
+    prepare.main(flags(corpus, tmp_path / "rows"))
+    before = files_of(tmp_path / "rows")
+    edit(corpus / "2.txt", b"", b"")
+    monkeypatch.setattr(WordEncoder, "encode", None)
+    prepare.main(flags(corpus, tmp_path / "rows"))
+    assert files_of(tmp_path / "rows") == before
+    assert "changed" not in capsys.readouterr().err
+
+
+def test_rows_of_an_older_version_go_on_only_where_nothing_is_left_to_do(corpus, tmp_path):
+    prepare.main(flags(corpus, tmp_path / "rows"))
+    before = files_of(tmp_path / "rows")
+    plan = json.loads((tmp_path / "rows/plan.json").read_text())
+    del plan["held_out_by"]
+    (tmp_path / "rows/plan.json").write_text(json.dumps(plan))
+    for path in (tmp_path / "rows/units").iterdir():
+        record = json.loads(path.read_text())
+        for name in ("input", "num_records", "num_bad", "first_bad"):
+            del record[name]
+        path.write_text(json.dumps(record))
+    prepare.main(flags(corpus, tmp_path / "rows"))
+    assert {**files_of(tmp_path / "rows"), "manifest.json": b""} == {**before, "manifest.json": b""}
+    (tmp_path / "rows/units/000003.json").unlink()
+    with pytest.raises(UserError, match="held_out_by: None there, canonical text now"):
+        prepare.main(flags(corpus, tmp_path / "rows"))
+
+
+def test_the_shards_are_those_of_earlier_versions(corpus, tmp_path):
+    """Bless anew only where the format of the rows or the choice of held-out documents changes on purpose."""
+    prepare.main(flags(corpus, tmp_path / "rows", "--config.unit_mib.min=1"))
+    splits = read_manifest(tmp_path / "rows")["splits"]
+    assert {name: split["shards"][0]["sha256"][:16] for name, split in splits.items()} == {
+        "train": "61096c570b361a0a",
+        "heldout": "45f9cd61377c002d",
+    }
+
+
+# Text that is not what it should be
+
+
+def jsonl_flags(corpus: Path, workdir: Path, *more: str) -> list[str]:
+    return flags(corpus, workdir, f"--config.source={corpus}/*.jsonl", *more)
+
+
+def test_bad_records_are_skipped_counted_and_the_first_is_said(corpus, tmp_path, capsys):
+    for number in range(3):
+        lines = [json.dumps({"text": document(40 * number + one)}) for one in range(40)]
+        (corpus / f"{number}.jsonl").write_text("\n".join([*lines, *["{}", '{"text": null}'] * (number > 0)]))
+    prepare.main(jsonl_flags(corpus, tmp_path / "rows", "--config.workers=2"))
+    shown = capsys.readouterr().out.splitlines()[-1]
+    assert shown.startswith(
+        f"4 bad records skipped, the first: {corpus}/1.jsonl, line 41: expected an object"
+    )
+    manifest = read_manifest(tmp_path / "rows")
+    assert sum(split["num_documents"] for split in manifest["splits"].values()) == 120
+    with pytest.raises(UserError, match=r"4 bad records were skipped, the first: .*1\.jsonl, line 41"):
+        prepare.main(jsonl_flags(corpus, tmp_path / "rows", REFUSE))
+    with pytest.raises(
+        UserError, match=r"1\.jsonl, line 41: .* skip such records by --config\.on_bad_record"
+    ):
+        prepare.main(jsonl_flags(corpus, tmp_path / "refused", REFUSE))
+    prepare.main(jsonl_flags(corpus, tmp_path / "refused"))
+    (tmp_path / "rows/manifest.json").unlink()
+    prepare.main(jsonl_flags(corpus, tmp_path / "rows"))
+    assert files_of(tmp_path / "refused") == files_of(tmp_path / "rows")
+
+
+def test_input_whose_records_are_mostly_bad_is_refused_before_the_work(corpus, tmp_path):
+    (corpus / "a.jsonl").write_text("\n".join(json.dumps({"body": document(n)}) for n in range(40)))
+    with pytest.raises(
+        UserError, match=r"40 of 40 records are bad, the first: .*line 1.*--config\.text_field"
+    ):
+        prepare.main(jsonl_flags(corpus, tmp_path / "rows"))
+    assert not list((tmp_path / "rows/units").iterdir())
+
+
+def test_latin_1_is_not_taken_for_utf8_with_bad_lines(corpus, tmp_path):
+    (corpus / "0.txt").write_bytes(b"\n\n".join(b"caf\xe9 %d" % number for number in range(40)))
+    with pytest.raises(UserError, match=r"40 of 40 records are bad, the first: .*line 1, byte 4 .*iconv"):
+        prepare.main(flags(corpus, tmp_path / "rows", f"--config.source={corpus}/0.txt"))
+
+
+def test_a_vocabulary_that_does_not_fit_is_refused_before_the_work(corpus, tmp_path, capsys):
+    for path in corpus.glob("*.txt"):
+        path.write_text(path.read_text().upper())
+    cased = flags(corpus, tmp_path / "rows", "--config.lowercase=False")
+    with pytest.raises(UserError, match=r"% of the text's tokens are \[UNK\].*--config\.lowercase=True"):
+        prepare.main(cased)
+    assert "tokens looked at are [UNK]" in capsys.readouterr().err
+    assert not list((tmp_path / "rows/units").iterdir())
+    prepare.main([*cased, "--config.max_unknown_percent=100"])
+    assert "% unknown" in capsys.readouterr().out
+    prepare.main(flags(corpus, tmp_path / "uncased"))
+
+
+def test_a_vocabulary_that_fits_the_beginnings_alone_is_refused_and_no_work_is_lost(
+    corpus, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(corpus_prepare, "SAMPLE_CHARACTERS", 1)
+    for path in corpus.glob("*.txt"):
+        path.write_text("\n\n".join([path.read_text(), *["foreign " * 700] * 6]))
+    with pytest.raises(UserError, match=r"\[UNK\]"):
+        prepare.main(flags(corpus, tmp_path / "rows"))
+    monkeypatch.setattr(WordEncoder, "encode", None)
+    prepare.main(flags(corpus, tmp_path / "rows", "--config.max_unknown_percent=100"))
+    Rows.open(tmp_path / "rows", "train").verify()
+
+
+def test_a_vocabulary_of_the_text_itself_fits(corpus, tmp_path, monkeypatch):
+    monkeypatch.setattr(vocabulary_module, "_ALPHABET", 10)
+    more = ("--config.vocabulary=", "--config.train_vocabulary.size=300", "--config.max_unknown_percent=0")
+    prepare.main(flags(corpus, tmp_path / "rows", *more))
+    assert read_manifest(tmp_path / "rows")["splits"]["train"]["num_unknown"] > 0
+
+
+def test_a_name_that_is_no_utf8_goes_through(corpus, tmp_path, capsys):
+    (corpus / "0.txt").rename(corpus / "caf\udce9.txt")
+    with open(corpus / "caf\udce9.txt", "ab") as file:
+        file.write(b"\ncaf\xe9")
+    prepare.main(flags(corpus, tmp_path / "rows", f"--config.source={corpus}/caf\udce9.txt"))
+    assert "caf\\udce9.txt, line " in capsys.readouterr().out
 
 
 def test_vocabulary_is_trained_once_and_kept(corpus, tmp_path, capsys):

@@ -113,6 +113,31 @@ def test_the_end_of_a_file_ends_a_document_and_small_files_share_a_unit(tmp_path
     assert [len(unit.describe()["files"]) for unit in units] == [2, 2, 1]
 
 
+@pytest.mark.parametrize(
+    "name", ["A.TXT", "a.Txt.GZ", "notes [draft].txt", "[a]/*.txt", "b*.txt", "caf\udce9.txt"]
+)
+def test_names_as_people_give_them_are_understood(tmp_path, name):
+    path = tmp_path / name.replace("*", "x")
+    path.parent.mkdir(exist_ok=True)
+    path.write_bytes(gzip.compress(b"text\n") if "GZ" in name else b"text\n")
+    assert read(tmp_path / name)[0] == [["text"]]
+    assert read(f"{tmp_path}/**/*.[tT]*")[0] == [["text"]]
+
+
+def test_a_bracket_is_a_set_of_characters_first(tmp_path):
+    for name in ("1.txt", "2.txt", "3.txt", "[12].txt"):
+        (tmp_path / name).write_text(f"{name}\n")
+    assert read(f"{tmp_path}/[12].*")[0] == [["1.txt"], ["2.txt"]]
+    assert read(f"{tmp_path}/[12].txt")[0] == [["[12].txt"]], "there is a file of that very name"
+
+
+def test_zstandard_with_a_long_window_is_read(tmp_path):
+    parameters = zstandard.ZstdCompressionParameters(window_log=29)
+    compressor = zstandard.ZstdCompressor(compression_params=parameters).compressobj()
+    (tmp_path / "a.txt.zst").write_bytes(compressor.compress(b"text\n") + compressor.flush())
+    assert read(tmp_path / "a.txt.zst")[0] == [["text"]]
+
+
 def test_format_can_be_said_where_the_name_does_not(tmp_path):
     (tmp_path / "wiki_00").write_text("one\n")
     with pytest.raises(UserError, match=r"wiki_00: cannot tell the format.*--config\.file_format"):
@@ -173,7 +198,9 @@ def test_a_line_without_spaces_is_cut_between_characters(tmp_path):
 def test_parts_of_a_file_have_each_document_once(tmp_path_factory, data):
     """However a file is cut, its parts hold the documents of the whole, in order."""
     path = tmp_path_factory.getbasetemp() / "parts.txt"
-    line = st.sampled_from(["", " ", "a", "bb", "a longer line", "é" * 9, "\r"])
+    line = st.sampled_from(
+        ["", " ", "a", "bb", "a longer line", "é" * 9, "\r", "a\rb", "c\r", "\r\r", "d\r\r"]
+    )
     path.write_text("\n".join(data.draw(st.lists(line, max_size=30))) + "x", encoding="utf-8", newline="")
     size = data.draw(st.integers(1, 40))
     assert read(path, sizes=(1, size))[0] == read(path)[0]
@@ -249,8 +276,6 @@ def test_invalid_utf8_can_be_replaced_and_is_counted(tmp_path):
     documents, tally = read(path, on_invalid_utf8="replace")
     assert documents == [["a \ufffd b \ufffd c \ufffd d"]]
     assert tally.num_replaced == 2
-    with pytest.raises(UserError, match="on_invalid_utf8='ignore' is not one of error, replace"):
-        read(path, on_invalid_utf8="ignore")
 
 
 def test_half_a_surrogate_pair_in_json_is_invalid_text(tmp_path):
@@ -275,6 +300,51 @@ def test_jsonl_without_the_text_names_the_line(tmp_path, line, message):
     path.write_text('{"text": "x"}\n\n' + line + "\n")
     with pytest.raises(UserError, match=r"a\.jsonl, line 3: .*" + message):
         read(path)
+
+
+BAD_LINES = [
+    b'{"text": null}',
+    b'{"title": "no text"}',
+    b"no JSON",
+    b"[" * 5000 + b"]" * 5000,
+    b'{"text": "\xff"}',
+    b'{"text": "half a pair: \\ud83d"}',
+]
+
+
+@pytest.mark.parametrize("bad", BAD_LINES)
+def test_a_bad_record_is_skipped_counted_and_its_place_said(tmp_path, bad):
+    path = tmp_path / "a.jsonl"
+    path.write_bytes(b'{"text": "one"}\n\n' + bad + b'\n{"text": "two"}\n' + bad + b"\n")
+    documents, tally = read(path, on_bad_record="skip")
+    assert documents == [["one"], ["two"]]
+    assert (tally.num_bad, tally.num_records) == (2, 4)
+    assert tally.first_bad.startswith(f"{path}, line 3")
+    with pytest.raises(UserError, match=r"a\.jsonl, line 3.*--config\.on_bad_record=skip"):
+        read(path)
+
+
+def test_a_line_that_is_no_utf8_is_skipped_and_ends_no_document(tmp_path):
+    path = tmp_path / "a.txt"
+    path.write_bytes(b"one\n\n" * 9 + b"two\ncaf\xe9\nthree\n\ncaf\xe9\n")
+    for sizes in ((1, 1 << 30), (1, 20)):
+        documents, tally = read(path, sizes=sizes, on_bad_record="skip")
+        assert documents == [["one"]] * 9 + [["two", "three"]]
+        assert tally.num_bad == 2
+        assert "a.txt, line 20, byte 4 of the line: invalid UTF-8" in tally.first_bad
+
+
+def test_numbers_of_any_length_are_no_matter(tmp_path):
+    (tmp_path / "a.jsonl").write_text('{"id": ' + "9" * 6000 + ', "text": "one", "x": -1e999}')
+    assert read(tmp_path / "a.jsonl")[0] == [["one"]]
+
+
+def test_a_null_in_a_parquet_file_is_skipped(tmp_path):
+    pq.write_table(pa.table({"text": ["one", None, "two", None]}), tmp_path / "a.parquet")
+    documents, tally = read(tmp_path / "a.parquet", on_bad_record="skip")
+    assert documents == [["one"], ["two"]]
+    assert (tally.num_bad, tally.num_records) == (2, 4)
+    assert tally.first_bad == f"{tmp_path}/a.parquet, row 1, column 'text': the text is null. Remove the row."
 
 
 def test_parquet_without_the_text_is_refused(tmp_path):

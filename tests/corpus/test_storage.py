@@ -7,6 +7,7 @@ import gzip
 import json
 import lzma
 import os
+import re
 
 import fsspec
 import numpy as np
@@ -17,7 +18,7 @@ from fsspec.implementations.memory import MemoryFileSystem
 
 from eelbert_jax.corpus import cache as row_cache
 from eelbert_jax.corpus import storage
-from eelbert_jax.corpus.documents import ReadOptions, ReadTally
+from eelbert_jax.corpus.documents import Chunk, ReadOptions, ReadTally
 from eelbert_jax.corpus.rows import Rows, read_manifest
 from eelbert_jax.corpus.sources import SourceOptions, find_units
 from eelbert_jax.errors import UserError
@@ -259,6 +260,28 @@ def test_preparation_in_a_store_goes_on_where_it_was(corpus, store, monkeypatch)
     ]
     with pytest.raises(UserError, match=r"rows of another preparation .*row_length: 16 there, 8 now"):
         prepare.main([*words, "--config.row_length=8"])
+
+
+def test_an_object_replaced_at_the_same_size_is_prepared_again(corpus, store, capsys):
+    upload(corpus, store, "/bucket/corpus")
+    words = flags(corpus, "memory://bucket/corpus/*.txt", "memory://bucket/rows")
+    prepare.main(words)
+    before = files_there(store, "memory://bucket/rows")
+    upload(corpus, store, "/bucket/corpus")  # the same text at another time
+    prepare.main(words)
+    assert files_there(store, "memory://bucket/rows") == before
+    assert "changed" not in capsys.readouterr().err
+    text = store.cat_file("/bucket/corpus/1.txt")
+    store.pipe_file("/bucket/corpus/1.txt", text.replace(b"word1 ", b"word2 "))
+    prepare.main(words)
+    assert re.search(r"1 of 3 units has changed; .*memory://?/bucket/corpus/1\.txt", capsys.readouterr().err)
+    assert files_there(store, "memory://bucket/rows") != before
+
+
+def test_brackets_in_the_name_of_an_object_are_understood(store):
+    store.pipe_file("/bucket/dump [en]/a [1].txt", b"text")
+    for source in ("memory://bucket/dump [en]/a [1].txt", "memory://bucket/dump [en]/*.txt"):
+        assert texts_of(source) == [[Chunk("text", True)]]
 
 
 def test_a_vocabulary_trained_for_a_store_is_kept_there(corpus, store):
