@@ -44,6 +44,12 @@ FORBIDDEN = [
             "workdir",
         ),
     ),
+    # A sweep starts jobs by their names and reads what they left.
+    (
+        "sweeping*",
+        "*",
+        ("errors", "cli", "config_files", "record", "reporting*", "sweeping*", "training.writer", "workdir"),
+    ),
     # A plan is of any jitted step: it knows no model and no trainer.
     ("planning*", "*", ("errors", "planning*")),
 ]
@@ -156,6 +162,7 @@ def test_all_rooms_are_seen():
         ("jobs.prepare", "import tensorflow_datasets as tfds", "tensorflow_datasets"),
         ("interchange.hf", "import torch", "torch"),
         ("reporting.runs", "from eelbert_jax.jobs import sizes", "jobs.sizes"),
+        ("sweeping.results", "from eelbert_jax.training import checkpoint", "training.checkpoint"),
         ("reporting.claims", "from eelbert_jax.model import bert", "model.bert"),
         ("planning.plan", "from eelbert_jax.training import sharding", "training.sharding"),
         ("planning.plan", "from jax.experimental import topologies", "topologies"),

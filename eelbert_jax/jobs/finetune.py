@@ -31,7 +31,7 @@ from eelbert_jax.vocabulary import Vocabulary, load_vocabulary
 
 FREE_SETTINGS = (
     *("data.", "run.", "vocabulary", "log_every_steps", "max_skipped_steps", "on_degenerate", "tensorboard"),
-    *("mesh.", "rows_per_device", "watchdog_seconds"),
+    *("mesh.", "rows_per_device", "watchdog_seconds", "sweep."),
 )
 """What may differ between the starts of a run."""
 

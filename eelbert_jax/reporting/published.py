@@ -5,16 +5,13 @@ figure marked `r` takes part in a comparison, and no figure here is a pass line.
 """
 
 from collections.abc import Mapping
-from types import MappingProxyType
 from typing import NamedTuple
 
-MARKS: Mapping[str, str] = MappingProxyType(
-    {
-        "P": "in the paper's published abstract or another public source",
-        "R": "recollected from the paper, passes an arithmetic check",
-        "r": "recollected from the paper, unverified: shown, never compared",
-    }
-)
+MARKS: Mapping[str, str] = {
+    "P": "in the paper's published abstract or another public source",
+    "R": "recollected from the paper, passes an arithmetic check",
+    "r": "recollected from the paper, unverified: shown, never compared",
+}
 """Provenance of a figure, from the strongest to the weakest."""
 
 
@@ -50,41 +47,35 @@ MEASURES = (
 )
 """The lines of tables 1 and 2, in the paper's order."""
 
-SCORE_METRICS: Mapping[str, tuple[str, ...]] = MappingProxyType(
-    {
-        "cola": ("matthews_correlation",),
-        "sst2": ("accuracy",),
-        "mrpc": ("accuracy",),
-        "stsb": ("pearson",),
-        "qqp": ("accuracy",),
-        "mnli": ("accuracy", "accuracy_mismatched"),
-        "qnli": ("accuracy",),
-        "rte": ("accuracy",),
-    }
-)
+SCORE_METRICS: Mapping[str, tuple[str, ...]] = {
+    "cola": ("matthews_correlation",),
+    "sst2": ("accuracy",),
+    "mrpc": ("accuracy",),
+    "stsb": ("pearson",),
+    "qqp": ("accuracy",),
+    "mnli": ("accuracy", "accuracy_mismatched"),
+    "qnli": ("accuracy",),
+    "rte": ("accuracy",),
+}
 """The metrics whose mean is a task's share of an average; WNLI has none."""
 
-AVERAGES: Mapping[str, tuple[str, ...]] = MappingProxyType(
-    {
-        "Score, mean of 8 tasks": tuple(SCORE_METRICS),
-        "Score, mean of 6 tasks": tuple(task for task in SCORE_METRICS if task not in ("cola", "stsb")),
-    }
-)
+AVERAGES: Mapping[str, tuple[str, ...]] = {
+    "Score, mean of 8 tasks": tuple(SCORE_METRICS),
+    "Score, mean of 6 tasks": tuple(task for task in SCORE_METRICS if task not in ("cola", "stsb")),
+}
 """The paper's averages and their tasks: 8 for the base models (table 1), 6 for the small ones (table 2)."""
 
-TASK_NAMES: Mapping[str, str] = MappingProxyType(
-    {
-        "cola": "CoLA",
-        "sst2": "SST-2",
-        "mrpc": "MRPC",
-        "stsb": "STS-B",
-        "qqp": "QQP",
-        "mnli": "MNLI",
-        "qnli": "QNLI",
-        "rte": "RTE",
-        "wnli": "WNLI",
-    }
-)
+TASK_NAMES: Mapping[str, str] = {
+    "cola": "CoLA",
+    "sst2": "SST-2",
+    "mrpc": "MRPC",
+    "stsb": "STS-B",
+    "qqp": "QQP",
+    "mnli": "MNLI",
+    "qnli": "QNLI",
+    "rte": "RTE",
+    "wnli": "WNLI",
+}
 """GLUE's tasks as GLUE spells them."""
 
 TABLE_1_MODELS = ("BERT-base", "EELBERT-base")
@@ -102,7 +93,7 @@ def _small(mark: str, *values: float) -> dict[tuple[str, str], Figure]:
 
 
 # fmt: off
-SCORES: Mapping[str, Mapping[tuple[str, str], Figure]] = MappingProxyType({
+SCORES: Mapping[str, Mapping[tuple[str, str], Figure]] = {
     "BERT-base": _column("R", .899, .866, .625, .521, .833, .882, .898, .864, .799, .802, .870, .867, .410),
     "EELBERT-base": _column(
         "R", .900, .864, .563, .563, .838, .887, .895, .861, .790, .795, .851, .849, .373
@@ -112,10 +103,10 @@ SCORES: Mapping[str, Mapping[tuple[str, str], Figure]] = MappingProxyType({
     "BERT-tiny": _small("R", .821, .616, .545, .684, .812, .780, .661, .577, .581),
     "EELBERT-tiny": _small("r", .749, .705, .516, .684, .812, .752, .712, .582, .598),
     "UNO-EELBERT": _small("r", .701, .609, .527, .684, .812, .728, .628, .54, .54),
-})
+}
 """Development-set figures of tables 1 and 2, by model and (task, metric)."""
 
-AVERAGE_SCORES: Mapping[str, Mapping[str, Figure]] = MappingProxyType({
+AVERAGE_SCORES: Mapping[str, Mapping[str, Figure]] = {
     "BERT-base": {"Score, mean of 8 tasks": Figure(.775, "R")},
     "EELBERT-base": {"Score, mean of 8 tasks": Figure(.760, "R")},
     "BERT-mini": {"Score, mean of 6 tasks": Figure(.753, "R")},
@@ -123,10 +114,10 @@ AVERAGE_SCORES: Mapping[str, Mapping[str, Figure]] = MappingProxyType({
     "BERT-tiny": {"Score, mean of 6 tasks": Figure(.671, "R")},
     "EELBERT-tiny": {"Score, mean of 6 tasks": Figure(.666, "r")},
     "UNO-EELBERT": {"Score, mean of 6 tasks": Figure(.632, "r")},
-})
+}
 """The averages as the tables print them, by model and a key of `AVERAGES`."""
 
-MEGABYTES: Mapping[str, Figure] = MappingProxyType({
+MEGABYTES: Mapping[str, Figure] = {
     "BERT-base": Figure(438, "R"),
     "EELBERT-base": Figure(344, "R"),
     "BERT-mini": Figure(44.8, "R"),
@@ -134,13 +125,13 @@ MEGABYTES: Mapping[str, Figure] = MappingProxyType({
     "BERT-tiny": Figure(17.7, "R"),
     "EELBERT-tiny": Figure(2.04, "R"),
     "UNO-EELBERT": Figure(1.2, "P"),
-})
+}
 """Size of the float32 model."""
 
-LATENCY_MS: Mapping[str, tuple[Figure, Figure]] = MappingProxyType({
+LATENCY_MS: Mapping[str, tuple[Figure, Figure]] = {
     "base": (Figure(162, "r"), Figure(165, "r")),
     "tiny": (Figure(1.7, "r"), Figure(3.9, "r")),
-})
+}
 """Milliseconds a sentence on a laptop's processor, by size: (BERT, EELBERT). Table 5."""
 # fmt: on
 
@@ -152,19 +143,17 @@ RATIO_PAIRS = (
 )
 """Whose share of whose score the paper is about."""
 
-CLAIMS: Mapping[str, tuple[tuple[str, str], ...]] = MappingProxyType(
-    {
-        "ratios": (
-            ("EELBERT-base is 1.5 % below BERT-base with 21 % fewer parameters.", "P"),
-            ("UNO-EELBERT is within 4 % of BERT-tiny and 15 times smaller.", "P"),
-        ),
-        "hash function": (
-            ("No real difference at base; the n-gram hash is better at mini. No figures known.", "R"),
-        ),
-        "hash initialization": (("+0.5 points at base and +1.6 at mini over random normal.", "P"),),
-        "latency": (("2 to 4 times slower for tiny, no difference for base.", "r"),),
-    }
-)
+CLAIMS: Mapping[str, tuple[tuple[str, str], ...]] = {
+    "ratios": (
+        ("EELBERT-base is 1.5 % below BERT-base with 21 % fewer parameters.", "P"),
+        ("UNO-EELBERT is within 4 % of BERT-tiny and 15 times smaller.", "P"),
+    ),
+    "hash function": (
+        ("No real difference at base; the n-gram hash is better at mini. No figures known.", "R"),
+    ),
+    "hash initialization": (("+0.5 points at base and +1.6 at mini over random normal.", "P"),),
+    "latency": (("2 to 4 times slower for tiny, no difference for base.", "r"),),
+}
 """What the paper says in words, with the mark, by the part of a report."""
 
 MAJORITY_CLASS = (("mrpc", "accuracy", 0.684), ("mrpc", "f1", 0.812))

@@ -2,7 +2,6 @@
 
 import dataclasses
 import glob
-import hashlib
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
@@ -182,7 +181,9 @@ def _read_finished(folders: Mapping[str, _Folder]) -> list[FineTuningRun]:
     """Read the records of finished runs, by the names of their folders."""
     read = [(name, folder, Result.read(folder.path / RESULT_NAME)) for name, folder in folders.items()]
     own = {
-        name: _OwnTask.of(folder.config, result) for name, folder, result in read if _is_own(folder, result)
+        name: _OwnTask.of(name, folder.config, result)
+        for name, folder, result in read
+        if _is_own(folder, result)
     }
     task_names = _name_own_tasks(list(own.values()))
     runs = []
@@ -214,8 +215,8 @@ class _OwnTask(NamedTuple):
     names: tuple[str, ...]
 
     @classmethod
-    def of(cls, config: Mapping[str, Any], result: Result) -> "_OwnTask":
-        """Return the task of a run with this config ({}: not known)."""
+    def of(cls, folder: str, config: Mapping[str, Any], result: Result) -> "_OwnTask":
+        """Return the task of the run in `folder`, with this config ({}: not known)."""
         group = config.get(config.get("task", ""), {})
         reading = {key: group[key] for key in HOW_TO_READ if group.get(key) is not None}
         files = [group.get("train"), group.get("dev"), result.num_examples]
@@ -225,9 +226,8 @@ class _OwnTask(NamedTuple):
         path = Path(group.get("train") or f"{result.task} ({sum(result.num_examples.values())} examples)")
         short = str(Path(*path.parts[-2:])) if result.task in OWN else result.task
         column = group.get("label_column", group.get("tag_column", "-"))
-        number = hashlib.sha256((content if result.data else place).encode()).hexdigest()[:6]
-        names = (short, f"{short} ({column})", f"{path} ({column})", f"{path} ({column}, {number})")
-        return cls(content if result.data else "", place, names)
+        names = [short, *(f"{name} ({column})" for name in (short, path, f"{path}, as in {folder}"))]
+        return cls(content if result.data else "", place, tuple(names))
 
 
 def _name_own_tasks(tasks: Sequence[_OwnTask]) -> dict[_OwnTask, str]:

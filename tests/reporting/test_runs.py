@@ -68,9 +68,11 @@ def test_own_tasks_are_told_apart_by_what_their_files_hold(tmp_path):
 def test_a_file_edited_in_place_or_read_from_another_folder_is_another_task(tmp_path):
     for number in range(2):
         write_own(tmp_path, str(number), "train.csv", "dev.csv", data={"train": f"{number}"}, seed=number)
-    found = own_tasks(tmp_path)
-    assert sorted(found.values()) == [[0], [1]]
-    assert all(name.startswith("train.csv (label, ") for name in found)
+    folder = tmp_path.name
+    assert own_tasks(tmp_path) == {
+        f"train.csv, as in {folder}/0 (label)": [0],
+        f"train.csv, as in {folder}/1 (label)": [1],
+    }
 
 
 def test_two_columns_of_one_file_are_two_tasks(tmp_path):
