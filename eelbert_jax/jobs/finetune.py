@@ -20,7 +20,7 @@ from eelbert_jax.model.count import count_parameters
 from eelbert_jax.objectives.classify import Classify
 from eelbert_jax.objectives.tag import Tag
 from eelbert_jax.record import ModelRecord, Result, own_data
-from eelbert_jax.reporting.runs import read_checkpoint
+from eelbert_jax.reporting.pretraining import read_checkpoint
 from eelbert_jax.training import distributed, sharding
 from eelbert_jax.training.environment import environment
 from eelbert_jax.training.fit import FitConfig, Outcome, Start, fit, run_in

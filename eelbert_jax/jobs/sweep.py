@@ -11,7 +11,7 @@ share one accelerator only with XLA_PYTHON_CLIENT_MEM_FRACTION set to their shar
 import importlib
 import shlex
 import signal
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from eelbert_jax import cli
@@ -72,11 +72,15 @@ def sweep(cells: Mapping[Cell, Figures | None], workdir: str | Path, num_process
         print(f"\nStopped with {finished} cells finished. {CONTINUE}", flush=True)
         raise
     in_order = [outcomes[cell] for cell in cells]
-    markdown = "\n".join(text.markdown(table) for table in tables(in_order))
-    write_whole(Path(workdir) / "results.md", markdown)
-    write_whole(Path(workdir) / "results.csv", text.csv_text(cell_records(in_order)))
-    print("\n" + markdown, end="", flush=True)
+    _write_tables(in_order, Path(workdir))
     return in_order
+
+
+def _write_tables(outcomes: Sequence[Outcome], workdir: Path) -> None:
+    markdown = "\n".join(text.markdown(table) for table in tables(outcomes))
+    write_whole(workdir / "results.md", markdown)
+    write_whole(workdir / "results.csv", text.csv_text(cell_records(outcomes)))
+    print("\n" + markdown, end="", flush=True)
 
 
 def _say(outcome: Outcome, note: str) -> None:

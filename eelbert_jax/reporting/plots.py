@@ -4,6 +4,7 @@ import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import matplotlib
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -13,6 +14,8 @@ from eelbert_jax.reporting.pretraining import Evaluated, PretrainingRun, Unigram
 from eelbert_jax.reporting.published import MEASURES, Measure
 from eelbert_jax.reporting.scores import Model, Scores
 from eelbert_jax.reporting.tables import unofficial_measures
+
+matplotlib.rcParams["text.parse_math"] = False  # a dollar in a file's name begins no formula
 
 DPI = 120
 PANELS_A_ROW = 3

@@ -123,6 +123,7 @@ def test_own_tasks_alone_are_reported_without_glues_tables(tmp_path):
     folder = tmp_path / "runs"
     write_own(folder, "films", "films/train.csv", "films/dev.csv", 0.7, data={"train": "a"})
     write_own(folder, "news", "news/train.csv", "news/dev.csv", 0.6, data={"train": "b"})
+    write_own(folder, "prices", "in$^$/train.csv", "in$^$/dev.csv", 0.6, data={"train": "c"})
     text = report(str(folder), tmp_path / "out").read_text()
     assert "### films/train.csv" in text
     assert "### news/train.csv" in text
@@ -133,7 +134,11 @@ def test_own_tasks_alone_are_reported_without_glues_tables(tmp_path):
     assert coloured(tmp_path / "out" / "own_tasks.png") > 20
     with open(tmp_path / "out" / "finetuning.csv", newline="") as file:
         found = [(row["task"], float(row["mean"]), row["n"]) for row in csv.DictReader(file)]
-    assert found == [("films/train.csv", 0.7, "1"), ("news/train.csv", 0.6, "1")]
+    assert found == [
+        ("films/train.csv", 0.7, "1"),
+        ("in$^$/train.csv", 0.6, "1"),
+        ("news/train.csv", 0.6, "1"),
+    ]
 
 
 def test_own_tasks_stand_apart_from_glues(tmp_path):
