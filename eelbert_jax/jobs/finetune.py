@@ -172,7 +172,7 @@ def finetune(config: ml_collections.ConfigDict, workdir: str | Path) -> Result:
 
 
 def model_record(
-    config: ml_collections.ConfigDict, model_config: BertConfig, pretrained: Model | None
+    config: ml_collections.ConfigDict, model_config: BertConfig, pretrained: Model | None, kind: str
 ) -> ModelRecord:
     """Return what the model is, by the name that tables use: BERT-tiny, UNO-EELBERT (scratch).
 
@@ -182,7 +182,7 @@ def model_record(
     size = size_of(dataclasses.asdict(model_config)) if imported else config.size
     called = size or f"L{model_config.num_hidden_layers}-H{model_config.hidden_size}"
     name = model_name(called, model_config.embedding) + (" (scratch)" if pretrained is None else "")
-    parameters = count_parameters(model_config)["2-class"]
+    parameters = count_parameters(model_config)["tagging" if kind == "tag" else "2-class"]
     return ModelRecord(name, size, model_config.embedding, parameters)
 
 
@@ -202,7 +202,7 @@ def make_result(
         task=task.name,
         official=task.official,
         split=next(iter(objective.data.dev)),
-        model=model_record(config, objective.config, pretrained),
+        model=model_record(config, objective.config, pretrained, objective.record.kind),
         pretrained=start,
         seed=config.seed,
         learning_rate=config.opt.learning_rate,

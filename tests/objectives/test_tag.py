@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 
@@ -89,9 +90,11 @@ def test_it_learns_whole_entities(run):
     assert not result["degenerate"]
     (found,) = find_runs(str(run.parent)).finetuning
     assert found.task.endswith("train.txt")
+    assert set(found.result.data) == {"train", "dev"}
     model = load(run)
     assert model.task.labels == LABELS
     assert "pooler" not in model.params["bert"]
+    assert found.result.model.parameters == sum(leaf.size for leaf in jax.tree.leaves(model.params))
 
 
 def test_resume_is_bitwise(files, run, tmp_path, monkeypatch):
