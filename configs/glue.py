@@ -52,6 +52,7 @@ def get_config(recipe: str = "tiny") -> config_dict.ConfigDict:
     config.mesh.fsdp = 1  # devices that share one copy of the parameters; divides the devices and the width
     config.mesh.zero1 = False  # split the optimizer's slots over the other devices (ZeRO-1)
     config.max_length = 128  # tokens; what is longer is cut and counted
+    config.metric = config_dict.placeholder(str)  # that selects the best step; empty: the task's first
     config.evals_per_epoch = 1  # evaluations on the development set, each a candidate for the best step
     # End after so many evaluations without a better one; empty: go through all epochs.
     config.patience_evals = config_dict.placeholder(int)
@@ -80,7 +81,11 @@ def get_config(recipe: str = "tiny") -> config_dict.ConfigDict:
     config.data.glue_dir = config_dict.placeholder(str)  # GLUE folder; empty: $EELBERT_DATA/glue, else TFDS
     config.data.tfds_data_dir = config_dict.placeholder(str)  # where TFDS keeps glue/*; empty: its default
 
-    config.custom = config_dict.ConfigDict()  # task=custom: a table of your own (tsv, csv or jsonl)
+    # What to do with a row without a text or a label, or with one that is none: refuse, or skip and count.
+    config.on_bad_record = "refuse"
+
+    # task=custom: a table of your own (tsv, csv, jsonl or parquet).
+    config.custom = config_dict.ConfigDict()
     config.custom.train = config_dict.placeholder(str)  # file
     config.custom.dev = config_dict.placeholder(str)  # file; or set dev_every
     config.custom.dev_every = 0  # hold every so many rows of the training file out; 0: there is a dev file

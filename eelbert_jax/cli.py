@@ -80,9 +80,16 @@ JOBS: Mapping[str, Job] = MappingProxyType(
             DISTRIBUTED_FLAGS,
         ),
         "baseline": Job(
-            "score a bag of words on the task of a fine-tuning config: what a BERT has to beat",
+            "score words alone on the task of a fine-tuning config: what a BERT has to beat",
             "configs/glue.py",
             "required",
+            (
+                (
+                    "kind",
+                    "",
+                    "bag_of_words, tfidf, of tagged words tag_lookup, or all (default: the first that fits)",
+                ),
+            ),
         ),
         "sizes": Job(
             "print parameters and bytes of every size x embedding x counting convention",

@@ -15,6 +15,8 @@ from eelbert_jax.errors import UserError
 LOCK_NAME = ".lock"
 CONFIG_NAME = "config.json"
 RESULT_NAME = "result.json"
+DETAILS_NAME = "details.json"
+"""Where a model errs, by development split."""
 METRICS_NAME = "metrics.jsonl"
 TENSORBOARD_NAME = "tensorboard"
 VOCABULARY_NAME = "vocab.txt"

@@ -60,6 +60,7 @@ OUTSIDERS = {
     "tensorflow_datasets": ("corpus.sources", "datasets.glue"),
     "apache_beam": ("corpus.beam",),
     "fsspec": ("corpus.storage",),
+    "sklearn": ("datasets.baselines",),
     "tokenizers": ("vocabulary",),
     "ml_collections": ("jobs.*", "cli", "config_files", "objectives.*"),
     "jax.experimental.topologies": ("planning.devices",),

@@ -37,8 +37,8 @@ class TokenTask:
     metrics: tuple[str, ...]
     name: str = TOKENS
     official: bool = False
-    is_regression: bool = False
     kind: str = TAG
+    reads_pairs: bool = False
 
     @property
     def num_labels(self) -> int:

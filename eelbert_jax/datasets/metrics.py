@@ -18,6 +18,7 @@ OUTSIDE = "O"
 BEGINS, INSIDE, ENDS, SINGLE = ("B",), ("I", "M"), ("E", "L"), ("S", "U", "W")
 PREFIXES = (*BEGINS, *INSIDE, *ENDS, *SINGLE)
 """Place of a word in its entity: IOB1, IOB2, IOE, IOBES, BILOU, BMES and BMEWO."""
+Tags = Sequence[np.ndarray]
 LOWER_IS_BETTER = ("mse",)
 
 
@@ -165,7 +166,7 @@ def spearman(predictions: Any, labels: Any) -> float:
 
 
 def mse(predictions: Any, labels: Any) -> float:
-    """Return the mean squared error; the only score of which less is better.
+    """Return the mean squared error.
 
     Args:
       predictions: finite numbers [n].
@@ -173,11 +174,6 @@ def mse(predictions: Any, labels: Any) -> float:
     """
     predictions, labels = (side.astype(np.float64) for side in _pair(predictions, labels))
     return float(np.mean((predictions - labels) ** 2))
-
-
-def is_better(name: str, score: float, best: float) -> bool:
-    """Return whether a score beats the best so far."""
-    return score < best if name in LOWER_IS_BETTER else score > best
 
 
 def entity_f1(predictions: Sequence[Sequence[str]], labels: Sequence[Sequence[str]]) -> float:
@@ -288,13 +284,8 @@ def details(kind: str, labels: Sequence[str], predictions: Any, truth: Any) -> d
         return _class_details(labels, predictions, truth)
     found = _class_details(labels, np.concatenate(predictions), np.concatenate(truth))
     if are_entity_tags(labels):
-        sides = [
-            [[labels[i] if i >= 0 else OUTSIDE for i in tags] for tags in side]
-            for side in (predictions, truth)
-        ]
-        found["per_entity"] = {
-            name: _scores_of_counts(*counts) for name, counts in _entity_counts(*sides).items()
-        }
+        counts = _entity_counts(_tag_names(labels, predictions), _tag_names(labels, truth))
+        found["per_entity"] = {name: _scores_of_counts(*of_type) for name, of_type in counts.items()}
     return found
 
 
@@ -340,7 +331,7 @@ METRICS: Mapping[str, Callable[[Any, Any], float]] = MappingProxyType(
         "entity_f1": entity_f1,
     }
 )
-"""Every score by name, as (predictions, labels) -> float; `is_better` compares two."""
+"""Every score by name, as (predictions, labels) -> float."""
 
 
 def scores(names: Sequence[str], predictions: Any, labels: Any) -> dict[str, float]:
@@ -353,6 +344,27 @@ def scores(names: Sequence[str], predictions: Any, labels: Any) -> dict[str, flo
     if unknown:
         raise UserError(f"Unknown metric {unknown[0]!r}; known: {', '.join(METRICS)}.")
     return {name: METRICS[name](predictions, labels) for name in names}
+
+
+def tag_scores(
+    names: Sequence[str], labels: Sequence[str], predictions: Tags, truth: Tags
+) -> dict[str, float]:
+    """Return the scores named: of entities over sentences, of tags over words.
+
+    Args:
+      names: of scores.
+      labels: names of the tags in the order of their ids.
+      predictions: for every sentence tag ids [words], negative for a word that has none.
+      truth: the same, the right ones.
+    """
+    sentences = _tag_names(labels, predictions), _tag_names(labels, truth)
+    words = np.concatenate(predictions), np.concatenate(truth)
+    return {name: scores((name,), *(sentences if name == "entity_f1" else words))[name] for name in names}
+
+
+def _tag_names(labels: Sequence[str], tags: Tags) -> list[list[str]]:
+    """Return tags by name; a word without one is in no entity."""
+    return [[labels[i] if i >= 0 else OUTSIDE for i in sentence] for sentence in tags]
 
 
 def degenerate(predictions: Any) -> bool:

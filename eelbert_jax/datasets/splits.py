@@ -8,11 +8,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from eelbert_jax.datasets import encoding, glue, tasks
+from eelbert_jax.datasets import encoding, tasks
 from eelbert_jax.datasets.conll import TOKENS, TokenExamples, TokenTask, load_conll, token_task
 from eelbert_jax.datasets.custom import custom_task
-from eelbert_jax.datasets.metrics import Predictions
-from eelbert_jax.datasets.tasks import Task, TaskRecord
+from eelbert_jax.datasets.glue import Examples, load_examples
+from eelbert_jax.datasets.metrics import LOWER_IS_BETTER, METRICS, Predictions
+from eelbert_jax.datasets.tasks import REGRESS, TAG, Task, TaskRecord
 from eelbert_jax.errors import UserError
 from eelbert_jax.vocabulary import Vocabulary
 
@@ -67,14 +68,11 @@ class TaskData:
     def record(self, max_length: int) -> TaskRecord:
         """Return what a model trained on it has to remember."""
         task = self.task
-        if isinstance(task, TokenTask):
-            return TaskRecord(task.name, task.kind, task.labels, False, max_length)
         mean, std = 0.0, 1.0
-        if task.kind == "regress":
+        if task.kind == REGRESS:
             assert isinstance(self.train.labels, np.ndarray)
             mean, std = float(np.mean(self.train.labels)), float(np.std(self.train.labels)) or 1.0
-        reads_pairs = len(task.text_fields) == 2
-        return TaskRecord(task.name, task.kind, task.labels, reads_pairs, max_length, mean, std)
+        return TaskRecord(task.name, task.kind, task.labels, task.reads_pairs, max_length, mean, std)
 
 
 def find_glue_dir(glue_dir: str | None) -> str | None:
@@ -104,11 +102,12 @@ def configured_task(settings: Mapping[str, Any]) -> Task:
         files,
         [column for column in texts if column is not None],
         custom["label_column"],
-        labels=custom["labels"].split(",") if custom["labels"] else (),
+        labels=_names(custom["labels"]),
         regression=custom["regression"],
-        columns=custom["columns"].split(",") if custom["columns"] else (),
+        columns=_names(custom["columns"]),
         dev_every=custom["dev_every"],
         name=_own_name(settings),
+        on_bad_record=settings["on_bad_record"],
     )
 
 
@@ -120,11 +119,32 @@ def _own_name(settings: Mapping[str, Any]) -> str:
     return name
 
 
+def _names(by_commas: str | None) -> tuple[str, ...]:
+    return tuple(by_commas.split(",")) if by_commas else ()
+
+
+def select_by(task: Task | TokenTask, metric: str | None) -> Task | TokenTask:
+    """Return the task with `metric` first, which selects the best step; None: its own order.
+
+    Raises:
+      UserError: there is no such metric, or less of it is better.
+    """
+    if metric is None:
+        return task
+    if metric not in METRICS or metric in LOWER_IS_BETTER:
+        legal = [name for name in METRICS if name not in LOWER_IS_BETTER]
+        raise UserError(f"metric={metric!r} cannot select the best step; take one of {', '.join(legal)}.")
+    if (metric == "entity_f1") > (task.kind == TAG):
+        raise UserError(f"metric={metric!r} is of tagged words; {task.name} labels texts.")
+    others = (name for name in task.metrics if name != metric)
+    return dataclasses.replace(task, metrics=(metric, *others))
+
+
 def load_data(settings: Mapping[str, Any], vocabulary: Vocabulary, lowercase: bool) -> TaskData:
     """Read and encode the training and development splits; say what was out of order or cut.
 
     Args:
-      settings: of `configs/glue.py`: `task`, `max_length` and the groups `data`, `custom` and `tokens`.
+      settings: of `configs/glue.py`: `max_length`, and what `read_splits` takes.
       vocabulary: of the model.
       lowercase: how it reads text.
 
@@ -132,7 +152,7 @@ def load_data(settings: Mapping[str, Any], vocabulary: Vocabulary, lowercase: bo
       UserError: a file is missing or not of its format, or a label is none of the task's.
     """
     max_length, found = settings["max_length"], {}
-    task, splits = read_words(settings) if settings["task"] == TOKENS else read_texts(settings)
+    task, splits = read_splits(settings)
     for split, examples in splits.items():
         if isinstance(examples, TokenExamples):
             encoded = encoding.encode_words(examples.words, vocabulary, max_length, lowercase)
@@ -149,34 +169,59 @@ def load_data(settings: Mapping[str, Any], vocabulary: Vocabulary, lowercase: bo
     return TaskData(task, found.pop("train"), found)
 
 
-def read_texts(settings: Mapping[str, Any]) -> tuple[Task, dict[str, glue.Examples]]:
-    """Return the task of texts and its splits; arguments and errors as `load_data`."""
-    task = configured_task(settings)
-    data = settings["data"]
-    options = {"glue_dir": find_glue_dir(data["glue_dir"]), "tfds_data_dir": data["tfds_data_dir"]}
+def read_splits(
+    settings: Mapping[str, Any],
+) -> tuple[Task | TokenTask, Mapping[str, Examples | TokenExamples]]:
+    """Return the task that settings name, and its training and development splits.
+
+    Args:
+      settings: of `configs/glue.py`: `task`, `metric`, `on_bad_record` and the groups `data`, `custom` and
+        `tokens`.
+
+    Raises:
+      UserError: as `load_data`.
+    """
+    task, splits = _read_words(settings) if settings["task"] == TOKENS else _read_texts(settings)
+    return select_by(task, settings["metric"]), splits
+
+
+def _read_texts(settings: Mapping[str, Any]) -> tuple[Task, dict[str, Examples]]:
+    task, data = configured_task(settings), settings["data"]
+    options = {
+        "glue_dir": find_glue_dir(data["glue_dir"]),
+        "tfds_data_dir": data["tfds_data_dir"],
+        "on_bad_record": settings["on_bad_record"],
+    }
     splits = ("train", *task.dev_splits)
-    return task, {split: glue.load_examples(task, split, **options) for split in splits}
+    return task, {split: load_examples(task, split, **options) for split in splits}
 
 
-def read_words(settings: Mapping[str, Any]) -> tuple[TokenTask, dict[str, TokenExamples]]:
-    """Return the task of tagged words and its splits; arguments and errors as `load_data`.
+def _read_words(settings: Mapping[str, Any]) -> tuple[TokenTask, dict[str, TokenExamples]]:
+    """Return the task of tagged words and its splits.
 
     The tags are those of the training file, unless the settings name them: one that the development file
     alone has could never be learned.
     """
     tokens, found = settings["tokens"], {}
-    labels: tuple[str, ...] = tuple(tokens["labels"].split(",")) if tokens["labels"] else ()
+    labels = _names(tokens["labels"])
     for split in ("train", "dev"):
         if tokens[split] is None:
             raise UserError(
                 f"task=tokens needs a file of words and tags for {split}: set --config.tokens.{split}=FILE."
             )
         found[split] = load_conll(
-            tokens[split], labels, word_column=tokens["word_column"], tag_column=tokens["tag_column"]
+            tokens[split],
+            labels,
+            word_column=tokens["word_column"],
+            tag_column=tokens["tag_column"],
+            on_bad_record=settings["on_bad_record"],
         )
         labels = found[split].labels
         if len(labels) < 2:
-            raise UserError(f"{tokens['train']} has one tag alone, {labels[0]!r}; expected two or more.")
+            raise UserError(
+                f"{tokens['train']} has one tag alone, {labels[0]!r}; expected two or more. Set "
+                "--config.tokens.tag_column to the column of the tags."
+            )
     return token_task(labels, _own_name(settings)), found
 
 

@@ -10,7 +10,7 @@ from types import MappingProxyType
 
 import numpy as np
 
-from eelbert_jax.datasets.tasks import GLUE_TASKS, Task
+from eelbert_jax.datasets.tasks import GLUE_TASKS, REGRESS, Task
 from eelbert_jax.errors import UserError
 
 LOWEST_SCORE, HIGHEST_SCORE = 0.0, 5.0
@@ -60,7 +60,7 @@ def write_submission(
     ids, predictions = np.asarray(ids), np.asarray(predictions)
     _check_rows(name, ids, predictions)
     order = np.argsort(ids)
-    values = _scores(name, predictions) if task.is_regression else _classes(name, task, predictions)
+    values = _scores(name, predictions) if task.kind == REGRESS else _classes(name, task, predictions)
     lines = ["index\tprediction", *(f"{ids[i]}\t{values[i]}" for i in order)]
     path = Path(directory) / name
     try:

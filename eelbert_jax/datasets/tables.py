@@ -142,12 +142,6 @@ def table_format(path: str) -> str:
     return FORMATS[suffix]
 
 
-def table_name(path: str) -> str:
-    """Return what to call the task that a table makes: its file's name without suffixes."""
-    name = PurePath(path).name
-    return PurePath(name[: len(PurePath(_uncompressed_name(name)).name)]).stem
-
-
 def _uncompressed_name(path: str) -> str:
     name = path.lower()
     return PurePath(name).stem if name.endswith(streams.COMPRESSION_SUFFIXES) else name

@@ -61,9 +61,9 @@ class Task:
         return not self.folder
 
     @property
-    def is_regression(self) -> bool:
-        """Whether the label is a number."""
-        return self.kind == REGRESS
+    def reads_pairs(self) -> bool:
+        """Whether it is about two texts."""
+        return len(self.text_fields) == 2
 
     @property
     def num_labels(self) -> int:

@@ -1,74 +1,92 @@
-"""`eelbert baseline`: a bag of words on the task of a fine-tuning config, as a run that a report shows.
+"""`eelbert baseline`: what a BERT has to beat on the task of a fine-tuning config, as a run in a report."""
 
-Takes the config of `eelbert finetune`, so that both read the same data, a table of one's own too; of it only
-the task and where it lies matter. Leaves the model to `eelbert_jax.datasets.baselines`.
-"""
-
+import json
 import time
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import ml_collections
 import numpy as np
 
 from eelbert_jax import cli
-from eelbert_jax.datasets.baselines import BagOfWords, majority
-from eelbert_jax.datasets.glue import load_examples
-from eelbert_jax.datasets.metrics import degenerate, scores
-from eelbert_jax.datasets.splits import configured_task, find_glue_dir
+from eelbert_jax.datasets import metrics
+from eelbert_jax.datasets.baselines import LINEAR, TAG_LOOKUP, LinearBaseline, TagLookup, majority
+from eelbert_jax.datasets.conll import TokenExamples, TokenTask
+from eelbert_jax.datasets.glue import Examples
+from eelbert_jax.datasets.splits import read_splits
+from eelbert_jax.datasets.tasks import TAG, Task
+from eelbert_jax.errors import UserError
 from eelbert_jax.record import ModelRecord, Result, own_data
 from eelbert_jax.training.environment import environment
+from eelbert_jax.workdir import DETAILS_NAME, write_whole
 
-NAME = "bag of words"
+NAMES = {"bag_of_words": "bag of words", "tfidf": "TF-IDF", TAG_LOOKUP: "tag lookup"}
+ALL = "all"
+
+Splits = Mapping[str, Examples | TokenExamples]
 
 
-def baseline(config: ml_collections.ConfigDict, workdir: str | Path) -> Result:
-    """Train a bag of words and score it on the development splits; write and return `result.json`.
+def baseline(config: ml_collections.ConfigDict, workdir: str | Path, kind: str = "") -> list[Result]:
+    """Train baselines and score them on the development splits.
 
     Args:
-      config: of `configs/glue.py`.
-      workdir: receives `config.json` and `result.json`.
+      config: of `configs/glue.py`; of it only the task and where it lies matter.
+      workdir: receives `config.json`, `result.json` and `details.json`; of all kinds a folder for each.
+      kind: of baseline, "all" of them, or "": the first that fits the task.
 
     Raises:
-      UserError: a file of the task is missing or not of its format.
+      UserError: the baseline does not fit the task, or a file of the task is missing or not of its format.
     """
-    workdir, started = Path(workdir), time.monotonic()
-    cli.write_config(config, workdir)
-    task, glue_dir = configured_task(config.to_dict()), find_glue_dir(config.data.glue_dir)
-    splits = {
-        split: load_examples(task, split, glue_dir=glue_dir, tfds_data_dir=config.data.tfds_data_dir)
-        for split in ("train", *task.dev_splits)
-    }
+    task, splits = read_splits(config.to_dict())
+    fitting = (TAG_LOOKUP,) if task.kind == TAG else LINEAR
+    if kind not in ("", ALL, *fitting):
+        raise UserError(f"--kind={kind!r} does not fit {task.name}; take {', '.join(fitting)} or {ALL}.")
     for split, examples in splits.items():
         print(f"{task.name} {split}: {examples.tally.describe()}", flush=True)
-    train = splits["train"]
-    assert train.labels is not None
-    model = BagOfWords.fit(train.first, train.second, train.labels, len(task.labels))
-    metrics: dict[str, float] = {}
-    predictions = {
-        split: model.predict(splits[split].first, splits[split].second) for split in task.dev_splits
+    results = []
+    for name in fitting if kind == ALL else (kind or fitting[0],):
+        folder = Path(workdir).expanduser() / (name if kind == ALL else "")
+        cli.write_config(config, folder)
+        result, details = _run(config, task, splits, name)
+        write_whole(folder / DETAILS_NAME, json.dumps(details, indent=2) + "\n")
+        result.write(folder)
+        results.append(result)
+    return results
+
+
+def _run(
+    config: ml_collections.ConfigDict, task: Task | TokenTask, splits: Splits, name: str
+) -> tuple[Result, dict[str, Any]]:
+    """Return the record of a baseline, and by split where it errs."""
+    started, dev = time.monotonic(), {split: splits[split] for split in splits if split != "train"}
+    model, predictions = _predict(task, splits["train"], dev, name)
+    scores: dict[str, float] = {}
+    for number, (split, found) in enumerate(predictions.items()):
+        suffix = "" if number == 0 else "_" + split.removeprefix("dev_")
+        scores |= {f"{metric}{suffix}": value for metric, value in _scores(task, found, dev[split]).items()}
+    details = {
+        split: metrics.details(task.kind, task.labels, found, _truth(dev[split]))
+        for split, found in predictions.items()
     }
-    for split, found in predictions.items():
-        suffix = "" if split == task.dev_splits[0] else "_" + split.removeprefix("dev_")
-        figures = scores(task.metrics, found, splits[split].labels)
-        metrics |= {name + suffix: value for name, value in figures.items()}
-    first_dev = splits[task.dev_splits[0]]
+    first = next(iter(dev))
     result = Result(
         task=task.name,
         official=task.official,
-        split=task.dev_splits[0],
-        model=ModelRecord(NAME, None, None, int(np.count_nonzero(model.weights))),
+        split=first,
+        model=ModelRecord(NAMES[name], None, None, model.num_parameters),
         pretrained=None,
         seed=0,
         learning_rate=0.0,
-        batch_size=len(train),
+        batch_size=len(splits["train"]),
         num_epochs=0,
         selection="none: the optimum of the training data",
         best_step=0,
         total_steps=0,
-        metrics=metrics,
-        final_metrics=metrics,
-        degenerate=any(degenerate(found) for found in predictions.values()),
-        majority=scores(task.metrics, majority(train.labels, len(first_dev)), first_dev.labels),
+        metrics=scores,
+        final_metrics=scores,
+        degenerate=any(metrics.degenerate(_flat(found)) for found in predictions.values()),
+        majority=_scores(task, _majority(splits["train"], dev[first]), dev[first]),
         num_examples={split: len(examples) for split, examples in splits.items()},
         truncated=0,
         hardware="cpu",
@@ -76,13 +94,47 @@ def baseline(config: ml_collections.ConfigDict, workdir: str | Path) -> Result:
         seconds=round(time.monotonic() - started, 1),
         data=own_data(config.to_dict()),
     )
-    result.write(workdir)
-    return result
+    return result, details
+
+
+def _predict(
+    task: Task | TokenTask, train: Any, dev: Mapping[str, Any], name: str
+) -> tuple[Any, dict[str, Any]]:
+    """Return the trained baseline, and its predictions by split."""
+    if name == TAG_LOOKUP:
+        lookup = TagLookup.fit(train.words, train.tags)
+        return lookup, {split: lookup.predict(examples.words) for split, examples in dev.items()}
+    model = LinearBaseline.fit(name, train.first, train.second, train.labels, task.kind)
+    return model, {split: model.predict(found.first, found.second) for split, found in dev.items()}
+
+
+def _truth(examples: Any) -> Any:
+    return examples.tags if isinstance(examples, TokenExamples) else examples.labels
+
+
+def _flat(labels: Any) -> np.ndarray:
+    return labels if isinstance(labels, np.ndarray) else np.concatenate(labels)
+
+
+def _scores(task: Task | TokenTask, predictions: Any, examples: Any) -> dict[str, float]:
+    if task.kind == TAG:
+        return metrics.tag_scores(task.metrics, task.labels, predictions, examples.tags)
+    return metrics.scores(task.metrics, predictions, examples.labels)
+
+
+def _majority(train: Any, examples: Any) -> Any:
+    """Return the predictions that are always the most frequent label of training, or its mean."""
+    labels = _flat(_truth(train))
+    if isinstance(examples, TokenExamples):
+        return [majority(labels, len(words)) for words in examples.words]
+    return majority(labels, len(examples))
 
 
 def main(argv: list[str]) -> None:
     """Run the job from the command line."""
     invocation = cli.parse("baseline", argv)
-    result = baseline(invocation.config, invocation.workdir)
-    for name, found in ((NAME, result.metrics), ("majority class", result.majority)):
-        print(f"{name} on {result.task}:", "  ".join(f"{key} {value:.4f}" for key, value in found.items()))
+    results = baseline(invocation.config, invocation.workdir, invocation.flags["kind"])
+    lines = [(result.model.name, result.metrics) for result in results]
+    for name, found in (*lines, ("majority class", results[0].majority)):
+        figures = "  ".join(f"{key} {value:.4f}" for key, value in found.items())
+        print(f"{name} on {results[0].task}: {figures}")

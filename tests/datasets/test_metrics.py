@@ -204,12 +204,6 @@ def test_details_of_numbers():
     assert (found["mean_prediction"], found["mean_label"]) == pytest.approx((7 / 3, 7 / 3))
 
 
-def test_less_is_better_of_errors_alone():
-    assert metrics.is_better("mse", 0.1, 0.2)
-    assert not metrics.is_better("mse", 0.2, 0.2)
-    assert metrics.is_better("accuracy", 0.2, 0.1)
-
-
 # The state.
 
 
