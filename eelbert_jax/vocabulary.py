@@ -29,14 +29,7 @@ _REPEATS_AT_ONCE = 10_000
 
 @dataclasses.dataclass(frozen=True)
 class Vocabulary:
-    """Hold the tokens in the order of their ids.
-
-    Attributes:
-      tokens: V distinct strings, the five special tokens of BERT among them at any place.
-
-    Raises:
-      UserError: a special token is missing, or a token is empty, holds a line break or comes twice.
-    """
+    """Hold the tokens in the order of their ids: V distinct ones, BERT's five special tokens among them."""
 
     tokens: tuple[str, ...]
 
@@ -75,11 +68,7 @@ class Vocabulary:
         return "".join(f"{token}\n" for token in self.tokens)
 
     def id_of(self, token: str) -> int:
-        """Return the id of a token.
-
-        Raises:
-          UserError: no such token.
-        """
+        """Return the id of a token; one that is not there is a `UserError`."""
         if token not in self._ids:
             raise UserError(f"The token {token!r} is not among the {self.size} tokens of the vocabulary.")
         return self._ids[token]
@@ -201,8 +190,8 @@ def train_vocabulary(texts: Iterable[str], size: int, lowercase: bool = True) ->
     with all numbers fixed by which it breaks ties, since its own follow a randomly seeded hash map.
 
     Args:
-      texts: documents, read once and not held; the distinct words are.
-      size: V, the most tokens that the vocabulary may have; a small corpus gives fewer.
+      texts: read once and not held; the distinct words are.
+      size: the most tokens that the vocabulary may have; a small corpus gives fewer.
       lowercase: lowercase the text and strip accents, as bert-base-uncased does.
 
     Raises:
@@ -270,7 +259,7 @@ def make_tokenizer(vocabulary: Vocabulary, lowercase: bool = True, special_token
     It adds no [CLS] and no [SEP]: rows and pairs are built from ids, where their lengths are known.
 
     Args:
-      vocabulary: the tokens.
+      vocabulary: of the ids.
       lowercase: lowercase the text and strip accents, as bert-base-uncased does.
       special_tokens: read "[MASK]" and its like in a text as the special token, as a prompt wants. Off for a
         corpus, where they are four characters and two brackets that someone wrote.

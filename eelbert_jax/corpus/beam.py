@@ -23,8 +23,8 @@ NAMESPACE = "eelbert"
 class PrepareUnit(beam.DoFn):
     """Prepare the units that arrive by number.
 
-    Bad input fails alike every time, so it is written down instead of raised: the runner need not repeat it,
-    and the other units are finished. What a disk or a store refuses is raised, for the runner to try again.
+    Bad input is written down, not raised: it fails alike every time, and the other units are to be finished.
+    What a disk or a store refuses is raised, for the runner to try again.
     """
 
     def __init__(self, task: UnitTask):
@@ -32,7 +32,7 @@ class PrepareUnit(beam.DoFn):
         self._input_bytes = Metrics.counter(NAMESPACE, "input_bytes")
 
     def process(self, element: int) -> Iterator[int]:
-        """Prepare one unit; yields nothing, since all that counts is in the directory."""
+        """Prepare one unit; yield nothing, since all that counts is in the directory."""
         try:
             self._task(element, self._input_bytes.inc)
         except UserError as error:
@@ -52,7 +52,6 @@ def run_pipeline(task: UnitTask, numbers: Sequence[int], args: Sequence[str]) ->
 
     Raises:
       UserError: bad input, options that Beam refuses, or units that left neither a record nor a failure.
-      Exception: whatever the runner raises of itself.
     """
     ledger.forget_failures(task.directory, numbers)
     pipeline = _pipeline(args)
@@ -78,11 +77,7 @@ def run_pipeline(task: UnitTask, numbers: Sequence[int], args: Sequence[str]) ->
 
 
 def _pipeline(args: Sequence[str]) -> beam.Pipeline:
-    """Return an empty pipeline.
-
-    Raises:
-      UserError: Beam refuses the options, or has not what the runner needs.
-    """
+    """Return an empty pipeline, or say why Beam refuses the options."""
     usage = io.StringIO()  # a value of the wrong type ends in pages of usage and SystemExit
     try:
         with contextlib.redirect_stderr(usage):
@@ -97,11 +92,7 @@ def _pipeline(args: Sequence[str]) -> beam.Pipeline:
 
 
 def _raise_failure(task: UnitTask, numbers: Sequence[int]) -> None:
-    """Raise the first failure that is left of units without a record, if there is one.
-
-    Raises:
-      UserError: there is.
-    """
+    """Raise the first failure that is left of units without a record, if there is one."""
     without = set(ledger.missing_units(task.directory, len(task.units)))
     failures = ledger.read_failures(task.directory, [number for number in numbers if number in without])
     if failures:

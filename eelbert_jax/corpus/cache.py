@@ -1,9 +1,8 @@
 """Prepared rows from an object store, copied to this machine once and checked on the way.
 
-Training reads rows in a shuffled order, a few hundred bytes at a time from all over the shards, which a store
-answers in tens of milliseconds each and a memory-mapped file at once; and an epoch needs every row on every
-host. So the shards of a split are copied whole when it is opened, not when they are first met: what is wrong
-with one is known before the first step. Leaves reading rows to `rows`.
+Training reads a few hundred bytes at a time from all over the shards: tens of milliseconds each from a store.
+So the shards of a split are copied whole when it is opened, and what is wrong with one is known before the
+first step.
 """
 
 import contextlib
@@ -39,8 +38,8 @@ def local_copy(url: str, identity: bytes, files: Mapping[str, Content | None]) -
     """Return a folder here with some files of prepared rows, copied unless an earlier call did.
 
     The folder is named by what identifies the rows, so that rows prepared anew are not taken for the old
-    ones, and a file has its name only once it is whole; one of another size was damaged since, and is copied
-    anew. Processes of one host wait for the one that copies.
+    ones. A file of another size was damaged since, and is copied anew. Processes of one host wait for the one
+    that copies.
 
     Args:
       url: of the prepared rows.
@@ -65,12 +64,6 @@ def local_copy(url: str, identity: bytes, files: Mapping[str, Content | None]) -
 
 def copy_again(url: str, folder: Path, name: str, sha256: str) -> None:
     """Replace a copy whose bytes are no longer those of the manifest; another failure leaves none.
-
-    Args:
-      url: of the prepared rows.
-      folder: of `local_copy`.
-      name: of the file, below both.
-      sha256: what the file should have.
 
     Raises:
       UserError: the file in the store is missing or has another SHA-256 too, or there is no room for it.

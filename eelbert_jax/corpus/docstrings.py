@@ -26,13 +26,10 @@ SKIPPED_FOLDERS = ("test", "tests", "testing", "idlelib", "__pycache__", "site-p
 
 @dataclasses.dataclass(frozen=True)
 class DocumentationUnit:
-    """Read the documentation of some modules and packages; each file is a document.
-
-    Attributes:
-      files: (root folder, path below it, size in bytes) of each.
-    """
+    """Read the documentation of some modules and packages; each file is a document."""
 
     files: tuple[tuple[str, str, int], ...]
+    """(root folder, path below it, size in bytes) of each."""
 
     @property
     def num_bytes(self) -> int:
@@ -87,11 +84,8 @@ def find_documentation(max_bytes: int, unit_bytes: int) -> Iterator[Documentatio
     """Yield units of the documentation on this machine, standard library first, then packages by name.
 
     Args:
-      max_bytes: size limit of the files taken, in bytes.
+      max_bytes: limit of the size of all files.
       unit_bytes: smallest size of a unit but the last.
-
-    Raises:
-      UserError: the limit admits no file.
     """
     group: list[tuple[str, str, int]] = []
     total = grouped = 0

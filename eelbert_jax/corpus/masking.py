@@ -1,7 +1,4 @@
-"""BERT's dynamic masking, on the device, as a pure function of (ids, key).
-
-Leaves the choice of rows to `rows.py` and the derivation of keys to the training step.
-"""
+"""BERT's dynamic masking, on the device, as a pure function of (ids, key)."""
 
 import math
 from collections.abc import Sequence
@@ -48,18 +45,15 @@ def mask_rows(
     """Mask exactly `num_masked` positions of every row, 80/10/10.
 
     A static P keeps every shape static, so that the head and the softmax over V run at P positions only.
-    Source: Devlin et al. 3.1 (80 % [MASK], 10 % random, 10 % unchanged); a fixed P a row is ours.
+    Source: Devlin et al. 3.1, with a random number of positions a row.
 
     Args:
       ids: int32 [B, L] token ids.
-      key: a JAX key; the same key masks the same ids in the same way.
+      key: a JAX key.
       num_masked: P, positions a row.
       mask_id: id of [MASK].
       vocab_size: V; random tokens are uniform over it.
       special_ids: ids that are never masked.
-
-    Returns:
-      `MaskedRows`.
     """
     chex.assert_rank(ids, 2)
     batch, length = ids.shape
@@ -84,13 +78,13 @@ def mask_rows(
 def mask_rows_by_index(ids: jax.Array, row_indices: jax.Array, key: jax.Array, **options) -> MaskedRows:
     """Mask each row with a key of its own, so that a row's masks do not depend on its batch.
 
-    Held-out evaluation uses it: the figure is the same whatever the batch size. Source: ours.
+    Held-out evaluation uses it: the figure is the same whatever the batch size.
 
     Args:
       ids: int32 [B, L].
       row_indices: int32 [B], folded into `key`.
       key: a JAX key.
-      **options: as `mask_rows`.
+      **options: of `mask_rows`.
     """
     keys = jax.vmap(lambda index: jax.random.fold_in(key, index))(row_indices)
     masked = jax.vmap(lambda row, row_key: mask_rows(row[None], row_key, **options))(ids, keys)

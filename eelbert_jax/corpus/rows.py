@@ -88,13 +88,7 @@ class RowPacker:
 
 
 class Rows:
-    """Read the rows of one split by global index, memory-mapped.
-
-    Attributes:
-      row_length: L.
-      manifest: what `prepare` recorded.
-      vocabulary: the vocabulary of the ids.
-    """
+    """Read the rows of one split by global index, memory-mapped."""
 
     def __init__(
         self,
@@ -104,7 +98,7 @@ class Rows:
         vocabulary: Vocabulary,
         url: str | None = None,
     ):
-        """Take what `open` has checked; call that. `url`: where the directory's files were copied from."""
+        """Take what `open` has checked; `url` is where the directory's files were copied from."""
         self.manifest = manifest
         self.vocabulary = vocabulary
         self.row_length: int = manifest["row_length"]
@@ -122,12 +116,7 @@ class Rows:
 
     @classmethod
     def open(cls, directory: str | os.PathLike[str], split: str) -> "Rows":
-        """Open the prepared rows of `split`, "train" or "heldout".
-
-        Args:
-          directory: folder of the rows, or its URL in an object store; then its files are copied to this
-            machine first, unless they are here already (`cache`).
-          split: which rows.
+        """Open the prepared rows of `split`, "train" or "heldout", in a folder or at a URL.
 
         Raises:
           UserError: nothing (complete) is prepared there, the split is not there or has no row, or a file is
@@ -212,9 +201,7 @@ class Rows:
             )
 
     def verify(self) -> None:
-        """Read every shard of the split and compare its SHA-256 with the manifest's.
-
-        A shard that was copied from a store and differs is copied once more.
+        """Compare the SHA-256 of every shard of the split with the manifest's; copy a bad copy once more.
 
         Raises:
           UserError: a shard differs, in a store too where it came from one.

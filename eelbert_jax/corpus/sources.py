@@ -69,7 +69,7 @@ def find_units(source: str, options: SourceOptions, read: ReadOptions) -> list[U
       source: "docs", a glob of paths or of a URL (`**` crosses folders), or a TFDS name such as `lm1b` or
         `wiki40b/en`.
       options: how to divide it.
-      read: how text will be found in it; what can be checked now is.
+      read: how text will be found in it.
 
     Raises:
       UserError: there is no such source, or it is empty.
@@ -97,16 +97,10 @@ def find_units(source: str, options: SourceOptions, read: ReadOptions) -> list[U
 
 @dataclasses.dataclass(frozen=True)
 class TfdsUnit:
-    """Read a range of the examples of a TFDS dataset, each a document.
+    """Read the examples from `start` up to `stop` of a TFDS dataset, each a document.
 
-    Attributes:
-      name: as given.
-      full_name: with config and version, as TFDS resolved it.
-      options: split and place of the data.
-      feature: the text feature.
-      start: first example.
-      stop: one past the last example.
-      num_bytes: the range's share of the dataset's size.
+    `full_name` has config and version, as TFDS resolved `name`; `num_bytes` is the share of the dataset's
+    size.
     """
 
     name: str
@@ -132,11 +126,7 @@ class TfdsUnit:
         }
 
     def read(self, options: ReadOptions, tally: ReadTally) -> Iterator[Chunk]:
-        """Yield the documents of the range in order.
-
-        Raises:
-          UserError: an example is refused.
-        """
+        """Yield the documents of the range in order."""
         split = self.options.tfds_split
         examples = _data_source(_builder(self.name, self.options), split)
         for first in range(self.start, self.stop, READ_AT_ONCE):
@@ -168,11 +158,7 @@ def _tfds_units(source: str, options: SourceOptions, read: ReadOptions) -> Itera
 
 @functools.cache
 def _builder(name: str, options: SourceOptions) -> Any:
-    """Return the TFDS builder of a dataset whose data are in place, fetched if that is allowed.
-
-    Raises:
-      UserError: no such dataset, or its data are not there and cannot be fetched.
-    """
+    """Return the TFDS builder of a dataset whose data are in place, fetched if that is allowed."""
     import tensorflow_datasets as tfds  # only here: the import takes seconds, and few sources need it
 
     data_dir = os.path.expanduser(options.tfds_data_dir) or None
@@ -193,11 +179,7 @@ def _builder(name: str, options: SourceOptions) -> Any:
 
 
 def _fetch(builder: Any, name: str, options: SourceOptions) -> None:
-    """Download and prepare a dataset.
-
-    Raises:
-      UserError: that is not allowed, or failed.
-    """
+    """Download and prepare a dataset, if that is allowed."""
     if not options.tfds_download:
         raise UserError(
             f"{name} is not prepared in {builder.data_dir}. Name the right folder by --config.tfds.data_dir, "
@@ -223,11 +205,7 @@ def _import_legacy_builder(name: str) -> None:
 
 
 def _data_source(builder: Any, split: str) -> Any:
-    """Return the examples of a split, by index.
-
-    Raises:
-      UserError: there is no such split, or the files do not allow to read by index.
-    """
+    """Return the examples of a split, by index."""
     try:
         return builder.as_data_source(split=split)
     except NotImplementedError as error:
@@ -242,11 +220,7 @@ def _data_source(builder: Any, split: str) -> Any:
 
 
 def _text_feature(builder: Any, read: ReadOptions) -> str:
-    """Return the name of the feature that holds the text.
-
-    Raises:
-      UserError: the named one is not there, or none is named and the choice is open.
-    """
+    """Return the name of the feature that holds the text."""
     features = builder.info.features
     strings = sorted(name for name in features if np.dtype(features[name].np_dtype).hasobject)
     name = read.text_field or ("text" if "text" in strings else strings[0] if len(strings) == 1 else "")

@@ -1,8 +1,7 @@
 """Text to token ids, several times faster than the tokenizer it asks, with the same result.
 
-BERT's normalizer and splitter act on each character alone and WordPiece on each word alone, and text repeats
-both: so the answers of the Hugging Face tokenizer are remembered a character and a word, and the work on a
-text is one table look-up for each. Leaves what a token is to `eelbert_jax.vocabulary`.
+BERT's normalizer and splitter act on each character alone and WordPiece on each word alone: so what the
+Hugging Face tokenizer makes of each is remembered, and the work on a text is a table look-up for each.
 """
 
 import itertools
@@ -22,12 +21,9 @@ MAX_CHARACTERS = 1 << 21
 
 
 class WordEncoder:
-    """Encode text by BERT's WordPiece, as the tokenizer of `make_tokenizer` would. Source: ours.
+    """Encode text by BERT's WordPiece, as the tokenizer of `make_tokenizer` would.
 
     What it remembers changes its speed alone, so that one encoder can serve any texts in any order.
-
-    Attributes:
-      vocabulary: of the ids.
     """
 
     def __init__(self, vocabulary: Vocabulary, lowercase: bool):

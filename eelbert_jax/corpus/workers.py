@@ -1,7 +1,7 @@
 """Run one function over many items in several processes that end when their parent does.
 
-`concurrent.futures` would do, but for two things that a long preparation needs: its workers outlive a parent
-that is killed, and they cannot report progress within an item. Leaves what the items are to `preparation`.
+`concurrent.futures` would do, but its workers outlive a parent that is killed, and cannot report progress
+within an item.
 """
 
 import multiprocessing
