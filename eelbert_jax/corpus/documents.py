@@ -45,15 +45,7 @@ class Chunk(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class ReadOptions:
-    """Say how text is found in a source.
-
-    Attributes:
-      text_field: field of a jsonl line, parquet column or TFDS feature that holds the text; "" is `text`, and
-        for TFDS the only text feature where none is called so.
-      file_format: one of `files.FILE_FORMATS`; "auto" goes by the file's name.
-      on_invalid_utf8: one of `INVALID_UTF8_POLICIES`; an error makes the record bad.
-      on_bad_record: one of `BAD_RECORD_POLICIES`.
-    """
+    """Say how text is found in a source: the knobs of these names in `configs/prepare.py`."""
 
     text_field: str = ""
     file_format: str = "auto"
@@ -73,11 +65,11 @@ class ReadTally:
     """Count what the reader of one unit has consumed.
 
     Attributes:
-      num_bytes: input bytes (compressed, where they are), towards `Unit.num_bytes`.
+      num_bytes: of input, as they are on the disk, towards `Unit.num_bytes`.
       num_replaced: invalid UTF-8 sequences replaced.
       num_records: lines, rows or examples, the bad ones included.
-      num_bad: of these, skipped.
-      first_bad: what is wrong with the first, and where; printable.
+      num_bad: records skipped.
+      first_bad: where the first stands and what is wrong with it; printable.
     """
 
     num_bytes: int = 0
@@ -87,11 +79,7 @@ class ReadTally:
     first_bad: str = ""
 
     def skip(self, error: BadRecord, options: ReadOptions) -> None:
-        """Count a bad record.
-
-        Raises:
-          UserError: bad records are to be refused.
-        """
+        """Count a bad record, or raise it as a `UserError` where such are to be refused."""
         if options.on_bad_record == "refuse":
             raise UserError(
                 f"{error.place()}: {error} Or skip such records by --config.on_bad_record=skip."
@@ -120,11 +108,7 @@ class Unit(Protocol):
 
 
 def decode_at(place: Place, data: bytes, options: ReadOptions, tally: ReadTally) -> str:
-    """Decode UTF-8 by the policy of `options`, counting what is replaced.
-
-    Raises:
-      BadRecord: the bytes are invalid and the policy is "error".
-    """
+    """Decode UTF-8; what is invalid is a `BadRecord`, or replaced and counted."""
     try:
         return data.decode("utf-8")
     except UnicodeDecodeError as error:

@@ -44,9 +44,7 @@ _JSON = json.JSONDecoder(parse_int=float)
 class FileUnit:
     """Read some parts of files, one after the other; the end of a file ends a document.
 
-    Attributes:
-      parts: the parts; small files are grouped so that their text shares rows.
-      versions: what changes with the content of each file, by its path.
+    Small files are grouped so that their text shares rows.
     """
 
     parts: tuple[FilePart, ...]
@@ -87,9 +85,6 @@ def find_file_units(
       min_bytes: consecutive files are grouped up to at least this size.
       max_bytes: txt and jsonl that are not compressed are cut into parts of this size.
       options: has the format.
-
-    Raises:
-      UserError: a file is empty or its format cannot be told.
     """
     group: list[FilePart] = []
     versions: dict[str, str] = {}
@@ -109,11 +104,7 @@ def find_file_units(
 
 
 def file_format(path: str, options: ReadOptions) -> str:
-    """Return "txt", "jsonl" or "parquet" for a file, by its name or as the options say.
-
-    Raises:
-      UserError: the name does not tell, or the option is not legal.
-    """
+    """Return "txt", "jsonl" or "parquet" for a file, by its name or as the options say."""
     if options.file_format not in FILE_FORMATS:
         raise UserError(f"file_format={options.file_format!r} is not one of {', '.join(FILE_FORMATS)}.")
     if options.file_format != "auto":
@@ -148,11 +139,7 @@ def _read_jsonl(part: FilePart, options: ReadOptions, tally: ReadTally) -> Itera
 
 
 def _json_text(line: Line, field: str, options: ReadOptions, tally: ReadTally) -> str:
-    """Return the text of one record.
-
-    Raises:
-      BadRecord: the line is no JSON object or has no such text.
-    """
+    """Return the text of one record; a line that is no JSON object or has no such text is a `BadRecord`."""
     try:
         record = _JSON.decode(line.text)
     except (ValueError, RecursionError) as error:
@@ -178,11 +165,7 @@ def _json_text(line: Line, field: str, options: ReadOptions, tally: ReadTally) -
 
 
 def _read_parquet(part: FilePart, options: ReadOptions, tally: ReadTally) -> Iterator[Chunk]:
-    """Yield the documents of a parquet file: the values of one column.
-
-    Raises:
-      UserError: the file is corrupt, or has no such column of text, or a row is refused.
-    """
+    """Yield the documents of a parquet file: the values of one column."""
     import pyarrow as pa  # only here: the import takes longer than many a small job
     import pyarrow.parquet as pq
 

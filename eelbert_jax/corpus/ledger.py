@@ -2,7 +2,7 @@
 
 The plan says what the bytes of the shards depend on, so that no folder mixes two preparations. A record is
 written after the shards of its unit and vouches for them, so that to go on is to skip the units with one. A
-failure tells the process that began the work what another met in a unit.
+failure tells the process that began the work what another met in a unit. What cannot be read raises OSError.
 """
 
 import json
@@ -26,11 +26,7 @@ def write_json(path: str, value: dict[str, Any]) -> None:
 
 
 def is_begun(directory: str) -> bool:
-    """Return whether there is a plan, which vouches for the vocabulary beside it.
-
-    Raises:
-      UserError: the folder cannot be read.
-    """
+    """Return whether there is a plan, which vouches for the vocabulary beside it."""
     try:
         return PLAN_NAME in storage.names_in(directory)
     except OSError as error:
@@ -40,15 +36,11 @@ def is_begun(directory: str) -> bool:
 def check_plan(directory: str, plan: dict[str, Any], is_done: bool) -> None:
     """Write the plan, or compare it with the one that is there.
 
-    Args:
-      directory: of the preparation.
-      plan: flat.
-      is_done: all units are recorded; then what only one of the plans has does not matter, since versions
-        of the program differ in it.
+    Where all units are done, what only one of the plans has does not matter: versions of the program differ
+    in it.
 
     Raises:
       UserError: the folder was begun with another plan; the message has the differences.
-      OSError: the folder cannot be read or written.
     """
     path = f"{directory}/{PLAN_NAME}"
     if not is_begun(directory):
@@ -68,11 +60,7 @@ def check_plan(directory: str, plan: dict[str, Any], is_done: bool) -> None:
 
 
 def missing_units(directory: str, num_units: int) -> list[int]:
-    """Return the numbers of the units without a record.
-
-    Raises:
-      OSError: the folder cannot be read.
-    """
+    """Return the numbers of the units without a record."""
     names = storage.names_in(f"{directory}/{UNIT_FOLDER}")
     return [number for number in range(num_units) if f"{number:06d}{RECORD_SUFFIX}" not in names]
 
@@ -83,11 +71,7 @@ def write_record(directory: str, number: int, record: dict[str, Any]) -> None:
 
 
 def read_records(directory: str, numbers: Iterable[int]) -> dict[int, dict[str, Any]]:
-    """Return the records of some units, by number in their order.
-
-    Raises:
-      OSError: one cannot be read.
-    """
+    """Return the records of some units, by number in their order."""
     paths = {number: _path(directory, number, RECORD_SUFFIX) for number in numbers}
     with ThreadPoolExecutor(READERS) as pool:
         contents = pool.map(storage.read_bytes, paths.values())
@@ -95,11 +79,7 @@ def read_records(directory: str, numbers: Iterable[int]) -> dict[int, dict[str, 
 
 
 def forget_unit(directory: str, number: int, record: dict[str, Any]) -> None:
-    """Remove the record of a unit, then the shards that it vouched for.
-
-    Raises:
-      OSError: one cannot be removed.
-    """
+    """Remove the record of a unit, then the shards that it vouched for."""
     storage.remove(_path(directory, number, RECORD_SUFFIX))
     for split in record["splits"].values():
         if split["shard"]:
@@ -113,11 +93,7 @@ def write_failure(directory: str, number: int, message: str) -> None:
 
 
 def read_failures(directory: str, numbers: Sequence[int]) -> dict[int, str]:
-    """Return the failures among some units.
-
-    Raises:
-      OSError: one cannot be read.
-    """
+    """Return the failures among some units."""
     contents = {
         n: storage.read_bytes(_path(directory, n, FAILURE_SUFFIX)) for n in _failed(directory, numbers)
     }
@@ -125,11 +101,7 @@ def read_failures(directory: str, numbers: Sequence[int]) -> dict[int, str]:
 
 
 def forget_failures(directory: str, numbers: Sequence[int]) -> None:
-    """Remove the failures of units that are to be tried again.
-
-    Raises:
-      OSError: one cannot be removed.
-    """
+    """Remove the failures of units that are to be tried again."""
     for number in _failed(directory, numbers):
         storage.remove(_path(directory, number, FAILURE_SUFFIX))
 

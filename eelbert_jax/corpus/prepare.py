@@ -6,8 +6,11 @@ units, and parallel work is units over processes (`run_here`) or over machines (
 
 import contextlib
 import dataclasses
+import functools
 import importlib.metadata
+import importlib.util
 import itertools
+import shlex
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,7 +22,7 @@ from eelbert_jax.corpus import ledger, storage
 from eelbert_jax.corpus.documents import ReadTally, Unit
 from eelbert_jax.corpus.rows import FORMAT_VERSION, SPLITS, id_dtype
 from eelbert_jax.corpus.units import Settings, UnitTask, text_sha256, write_error
-from eelbert_jax.corpus.workers import run_tasks
+from eelbert_jax.corpus.workers import run_tasks, usable_cores
 from eelbert_jax.errors import UserError
 from eelbert_jax.vocabulary import (
     Vocabulary,
@@ -34,8 +37,8 @@ SAMPLE_UNITS, SAMPLE_CHARACTERS = 16, 1 << 16
 """What is looked at before the work begins: so much of the beginnings of so many units."""
 COUNTS = ("num_documents", "num_tokens", "num_unknown", "num_dropped")
 
-Report = Callable[[int, int], None]
-"""Takes the input bytes finished by earlier runs, and those consumed by this one."""
+Report = Callable[[int, int, int], None]
+"""Takes the bytes of the input, those finished by earlier runs, and those consumed by this one."""
 Engine = Callable[[UnitTask, Sequence[int]], None]
 """Does a task for some units, in any order and anywhere, and returns when all are done."""
 Say = Callable[[str], None]
@@ -59,9 +62,6 @@ def choose_vocabulary(
       directory: path or URL of the prepared rows.
       max_training_bytes: text to train on, from the beginning of the source.
       say: told before long work.
-
-    Raises:
-      UserError: it cannot be read, is no vocabulary, or the source has no text for one.
     """
     if path:
         return _read_vocabulary(storage.canonical(path))
@@ -143,21 +143,41 @@ def prepare(
         raise write_error(directory, error) from error
 
 
-def run_here(task: UnitTask, numbers: Sequence[int], workers: int, report: Report) -> None:
-    """Do the task for some units on this machine: the local engine.
+def choose_engine(name: str, workers: int, beam_args: str, report: Report) -> Engine:
+    """Return what works on the units.
 
     Args:
-      task: what to do.
-      numbers: the units.
-      workers: processes; 1 works in this process.
-      report: called now and then.
+      name: "local" or "beam".
+      workers: processes of the local engine; 0: one a core.
+      beam_args: pipeline options of Beam, as in a shell.
+      report: of the local engine.
 
     Raises:
-      UserError: see `prepare_unit`, or a worker was killed.
+      UserError: there is no such engine, it is not installed, or the number of workers is not legal.
     """
-    before = sum(unit.num_bytes for unit in task.units) - sum(task.units[n].num_bytes for n in numbers)
-    report(before, 0)
-    run_tasks(task, numbers, min(workers, len(numbers)), lambda done: report(before, done))
+    if workers < 0:
+        raise UserError(f"workers must be 0 (one a core) or more, got {workers}.")
+    if name == "local":
+        return functools.partial(run_here, workers=workers or usable_cores(), report=report)
+    if name != "beam":
+        raise UserError(f"engine={name!r} is not one of local, beam.")
+    if importlib.util.find_spec("apache_beam") is None:
+        raise UserError(
+            "engine=beam needs Apache Beam, which is not installed. Install the extra in an environment of "
+            "its own, `pip install 'eelbert_jax[beam]'`: Beam wants older versions of protobuf and pyarrow "
+            "than the rest. Or leave --config.engine=local."
+        )
+    from eelbert_jax.corpus import beam
+
+    return functools.partial(beam.run_pipeline, args=shlex.split(beam_args))
+
+
+def run_here(task: UnitTask, numbers: Sequence[int], workers: int, report: Report) -> None:
+    """Do the task for some units on this machine: the local engine; 1 worker is this process."""
+    total = sum(unit.num_bytes for unit in task.units)
+    before = total - sum(task.units[n].num_bytes for n in numbers)
+    report(total, before, 0)
+    run_tasks(task, numbers, min(workers, len(numbers)), lambda done: report(total, before, done))
 
 
 @contextlib.contextmanager
@@ -195,12 +215,7 @@ def _plan(units: Sequence[Unit], settings: Settings, vocabulary: Vocabulary, sou
 
 
 def _forget_changed_units(directory: str, units: Sequence[Unit], settings: Settings, say: Say) -> None:
-    """Let units be prepared again whose text was edited since, told by files with another time or checksum.
-
-    Raises:
-      UserError: the text cannot be read.
-      OSError: the folder cannot be read or written.
-    """
+    """Let units be prepared again whose text was edited: known by another time or checksum of a file."""
     missing = set(ledger.missing_units(directory, len(units)))
     records = ledger.read_records(directory, (n for n in range(len(units)) if n not in missing))
     changed: dict[int, str] = {}
@@ -225,11 +240,7 @@ def _forget_changed_units(directory: str, units: Sequence[Unit], settings: Setti
 
 
 def _check_sample(task: UnitTask, numbers: Sequence[int], max_unknown_percent: float, say: Say) -> None:
-    """Look at some text of units before hours of work, and say the share of [UNK].
-
-    Raises:
-      UserError: most records are bad, or the vocabulary does not fit.
-    """
+    """Look at some text before hours of work: say the share of [UNK], and refuse what does not fit."""
     total, num_tokens, num_unknown = ReadTally(), 0, 0
     for number in numbers[:: -(-len(numbers) // SAMPLE_UNITS)]:
         unit, tally, num_characters = task.units[number], ReadTally(), 0
@@ -251,11 +262,7 @@ def _check_sample(task: UnitTask, numbers: Sequence[int], max_unknown_percent: f
 
 
 def _check_bad(counts: Mapping[str, Any]) -> None:
-    """Refuse input that is not what it is read as.
-
-    Raises:
-      UserError: more than half of the records are bad.
-    """
+    """Refuse input that is not what it is read as: more than half of its records are bad."""
     if 2 * counts["num_bad"] > counts["num_records"]:
         raise UserError(
             f"{counts['num_bad']} of {counts['num_records']} records are bad, the first: "
@@ -264,11 +271,7 @@ def _check_bad(counts: Mapping[str, Any]) -> None:
 
 
 def _check_whole(manifest: Mapping[str, Any], settings: Settings, max_unknown_percent: float) -> None:
-    """Refuse rows that are none or that nothing can be learned from.
-
-    Raises:
-      UserError: so it is; the finished units stay.
-    """
+    """Refuse rows that are none or that nothing can be learned from; the finished units stay."""
     _check_bad(manifest)
     if manifest["num_bad"] and settings.read.on_bad_record == "refuse":
         raise UserError(f"{manifest['num_bad']} bad records were skipped, the first: {manifest['first_bad']}")

@@ -2,7 +2,8 @@
 
 A name with "://" belongs to fsspec, which finds the library of the store by the scheme: gcsfs for gs://, s3fs
 for s3://, and so on; any other name, and one with file://, is a file here. A store is used for no more than
-all stores have: read a range, list, and put an object whole. Whatever its library raises becomes an OSError.
+all stores have: read a range, list, and put an object whole. What cannot be read or written is an OSError,
+whatever the library of a store raises.
 """
 
 import contextlib
@@ -50,9 +51,6 @@ def find_files(pattern: str) -> list[FoundFile]:
     """Return the files that match a glob (`**` crosses folders), by name.
 
     A bracket opens a set of characters, or stands for itself where nothing matches so.
-
-    Raises:
-      OSError: the store or a file cannot be asked.
     """
     if os.path.isfile(pattern):
         return [_local_file(pattern)]
@@ -89,11 +87,7 @@ def is_folder(path: str) -> bool:
 
 
 def names_in(folder: str) -> set[str]:
-    """Return the names in a folder, none where there is no such folder.
-
-    Raises:
-      OSError: the folder cannot be listed.
-    """
+    """Return the names in a folder, none where there is no such folder."""
     try:
         if not is_url(folder):
             return set(os.listdir(folder))
@@ -104,11 +98,7 @@ def names_in(folder: str) -> set[str]:
 
 
 def open_file(path: str) -> BinaryIO:
-    """Open a file for reading bytes from any place.
-
-    Raises:
-      OSError: now or at any later use, the file cannot be read.
-    """
+    """Open a file for reading bytes from any place."""
     if not is_url(path):
         return open(path, "rb")
     with _store(path) as (system, name):
@@ -116,11 +106,7 @@ def open_file(path: str) -> BinaryIO:
 
 
 def read_bytes(path: str) -> bytes:
-    """Return the content of a small file.
-
-    Raises:
-      OSError: it cannot be read; FileNotFoundError: there is none.
-    """
+    """Return the content of a small file."""
     with open_file(path) as file:
         return file.read()
 
@@ -151,11 +137,7 @@ def temporary_for(path: str) -> Path:
 
 
 def put(temporary: Path, path: str) -> None:
-    """Move a file from `temporary_for` to its place, whole and durably; what was there is replaced.
-
-    Raises:
-      OSError: it cannot be put there.
-    """
+    """Move a file from `temporary_for` to its place, whole and durably; what was there is replaced."""
     if is_url(path):
         with _store(path) as (system, name):
             system.put_file(os.fspath(temporary), name)
@@ -167,11 +149,7 @@ def put(temporary: Path, path: str) -> None:
 
 
 def remove(path: str) -> None:
-    """Remove a file, if it is there.
-
-    Raises:
-      OSError: it cannot be removed.
-    """
+    """Remove a file, if it is there."""
     with contextlib.suppress(FileNotFoundError):
         if not is_url(path):
             os.remove(path)

@@ -41,12 +41,7 @@ class FilePart(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Origin:
-    """Name lines to a user.
-
-    Attributes:
-      path: the file, or its URL.
-      begin: bytes of the file before line 1; their lines are counted only when a name is asked for.
-    """
+    """Name lines to a user; those before byte `begin` of the file are counted when a name is asked for."""
 
     path: str
     begin: int
@@ -87,11 +82,10 @@ def read_lines(
       by_document: whether a blank line is the boundary of documents; else every line is one.
       longest: a longer line is cut, in bytes: after a space where there is one.
       options: has the policies for invalid UTF-8 and for bad records.
-      tally: advanced by the bytes of the part and the lines consumed.
+      tally: advanced by what is consumed.
 
     Raises:
-      UserError: the file is corrupt or truncated, or a line is refused; the message names file and line.
-      OSError: the file cannot be read.
+      UserError: the file is corrupt or truncated, or a line is refused.
     """
     consumed_before = tally.num_bytes
     with storage.open_file(part.path) as raw:
@@ -154,11 +148,7 @@ def _stored_blocks(raw: BinaryIO, begin: int, end: int) -> Iterator[bytes]:
 
 
 def _decompress(raw: BinaryIO, path: str) -> Iterator[bytes]:
-    """Yield blocks of a compressed file's content.
-
-    Raises:
-      UserError: the data are corrupt or end too early.
-    """
+    """Yield blocks of a compressed file's content."""
     try:
         if path.lower().endswith(".zst"):
             yield from _decompress_zstd(raw)

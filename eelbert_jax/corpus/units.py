@@ -117,14 +117,11 @@ def prepare_unit(
 
     Args:
       unit: the input.
-      number: its place in the list of units; names the shards.
+      number: names the shards.
       settings: what rows to make.
       encoder: of the vocabulary and the case that `settings` says.
       directory: path or URL where the shards go, in a folder a split.
       advance: called with the input bytes consumed since the last call.
-
-    Returns:
-      For each split the shard (None where it has no row) and the counts; what was bad; what the input was.
 
     Raises:
       UserError: the input is bad or a shard cannot be written; then no shard of the unit is left.
@@ -191,14 +188,7 @@ def write_error(directory: str, error: OSError) -> UserError:
 
 @dataclasses.dataclass(frozen=True)
 class UnitTask:
-    """Prepare a unit by number and record it: what an engine does for every missing unit; picklable.
-
-    Attributes:
-      units: all units of the input.
-      settings: what rows to make.
-      vocabulary: of the ids.
-      directory: path or URL of the prepared rows.
-    """
+    """Prepare a unit by number and record it: what an engine does for every missing unit; picklable."""
 
     units: Sequence[Unit]
     settings: Settings
@@ -211,10 +201,6 @@ class UnitTask:
         return WordEncoder(self.vocabulary, self.settings.lowercase)
 
     def __call__(self, item: int, advance: Callable[[int], None]) -> None:
-        """Write the shards, then the record that vouches for them.
-
-        Raises:
-          UserError: see `prepare_unit`.
-        """
+        """Write the shards, then the record that vouches for them."""
         record = prepare_unit(self.units[item], item, self.settings, self.encoder, self.directory, advance)
         ledger.write_record(self.directory, item, record)

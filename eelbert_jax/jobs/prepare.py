@@ -3,10 +3,7 @@
 eelbert prepare --config=configs/prepare.py --config.source=SOURCE --config.vocabulary=FILE --workdir=DIR
 """
 
-import functools
-import importlib.util
 import json
-import shlex
 import sys
 import time
 from pathlib import Path
@@ -18,16 +15,13 @@ import numpy as np
 from eelbert_jax import cli
 from eelbert_jax.corpus import storage
 from eelbert_jax.corpus.documents import ReadOptions
-from eelbert_jax.corpus.prepare import Engine, choose_vocabulary, prepare, run_here
+from eelbert_jax.corpus.prepare import choose_engine, choose_vocabulary, prepare
 from eelbert_jax.corpus.rows import SPLITS, Rows, read_manifest
 from eelbert_jax.corpus.sources import SourceOptions, find_units
 from eelbert_jax.corpus.units import Settings
-from eelbert_jax.corpus.workers import usable_cores
-from eelbert_jax.errors import UserError
 from eelbert_jax.workdir import CONFIG_NAME
 
 MIB = 1 << 20
-ENGINES = ("local", "beam")
 TERMINAL_SECONDS, LOG_SECONDS = 0.5, 15.0
 
 
@@ -37,23 +31,24 @@ class ProgressLine:
     What earlier runs finished counts as done, not as speed.
     """
 
-    def __init__(self, total_bytes: int, stream: TextIO):
-        """Start the clock; one line is rewritten on a terminal, else lines are added now and then."""
-        self._total = total_bytes
+    def __init__(self, stream: TextIO):
+        """Let one line be rewritten on a terminal, else add lines now and then."""
         self._stream = stream
         self._began = self._shown = time.monotonic()
         self._interval = TERMINAL_SECONDS if stream.isatty() else LOG_SECONDS
 
-    def __call__(self, before: int, now: int) -> None:
-        """Take the bytes finished by earlier runs and those consumed by this one."""
+    def __call__(self, total: int, before: int, now: int) -> None:
+        """Take the bytes of the input, those finished by earlier runs and those consumed by this one."""
         moment = time.monotonic()
+        if not now:
+            self._began = self._shown = moment
         if moment - self._shown < self._interval or not now:
             return
         self._shown = moment
         speed = now / (moment - self._began)
-        left = max(self._total - before - now, 0) / speed
+        left = max(total - before - now, 0) / speed
         text = (
-            f"{(before + now) / self._total:6.1%} of {self._total / MIB:.0f} MiB of input, "
+            f"{(before + now) / total:6.1%} of {total / MIB:.0f} MiB of input, "
             f"{speed / MIB:.2f} MiB/s, {left / 60:.1f} min left"
         )
         self._stream.write(f"\r{text}\033[K" if self._stream.isatty() else f"{text}\n")
@@ -77,7 +72,8 @@ def prepare_rows(config: ml_collections.ConfigDict, workdir: str | Path, stream:
         docs_bytes=round(config.docs.max_mib * MIB),
     )
     directory = storage.canonical(workdir).rstrip("/")
-    _check_engine(config)
+    progress = ProgressLine(stream)
+    engine = choose_engine(config.engine, config.workers, config.beam.args, progress)
     units = find_units(config.source, options, read)
     settings = Settings(
         row_length=config.row_length,
@@ -93,35 +89,11 @@ def prepare_rows(config: ml_collections.ConfigDict, workdir: str | Path, stream:
 
     training_bytes = round(config.train_vocabulary.max_mib * MIB)
     vocabulary = choose_vocabulary(config.vocabulary, units, settings, directory, training_bytes, say)
-    progress = ProgressLine(sum(unit.num_bytes for unit in units), stream)
-    engine, limit = _engine(config, progress), config.max_unknown_percent
+    limit = config.max_unknown_percent
     try:
         return prepare(units, settings, vocabulary, config.source, directory, engine, limit, say)
     finally:
         progress.close()
-
-
-def _check_engine(config: ml_collections.ConfigDict) -> None:
-    """Refuse an engine that is not there, before any work."""
-    if config.workers < 0:
-        raise UserError(f"workers must be 0 (one a core) or more, got {config.workers}.")
-    if config.engine not in ENGINES:
-        raise UserError(f"engine={config.engine!r} is not one of {', '.join(ENGINES)}.")
-    if config.engine == "beam" and importlib.util.find_spec("apache_beam") is None:
-        raise UserError(
-            "engine=beam needs Apache Beam, which is not installed. Install the extra in an environment of "
-            "its own, `pip install 'eelbert_jax[beam]'`: Beam wants older versions of protobuf and pyarrow "
-            "than the rest. Or leave --config.engine=local."
-        )
-
-
-def _engine(config: ml_collections.ConfigDict, progress: ProgressLine) -> Engine:
-    """Return what works on the units."""
-    if config.engine == "beam":
-        from eelbert_jax.corpus import beam
-
-        return functools.partial(beam.run_pipeline, args=shlex.split(config.beam.args))
-    return functools.partial(run_here, workers=config.workers or usable_cores(), report=progress)
 
 
 def summary(manifest: dict[str, Any]) -> str:

@@ -480,8 +480,8 @@ def test_time_left_counts_the_work_of_this_run(monkeypatch):
     clock = iter([0.0, 20.0])
     monkeypatch.setattr(time, "monotonic", lambda: next(clock))
     stream = io.StringIO()
-    line = prepare.ProgressLine(total_bytes=100 << 20, stream=stream)
-    line(50 << 20, 10 << 20)  # 10 MiB in 20 s, 40 MiB are left
+    line = prepare.ProgressLine(stream)
+    line(100 << 20, 50 << 20, 10 << 20)  # 10 MiB in 20 s, 40 MiB are left
     assert stream.getvalue() == " 60.0% of 100 MiB of input, 0.50 MiB/s, 1.3 min left\n"
 
 
