@@ -79,11 +79,21 @@ def _glue(scores: Scores, own: Scores, folder: Path) -> list[str]:
     parts = ["## Fine-tuning on GLUE", ""]
     if not scores.everyone:
         return [] if own.everyone else [*parts, "No finished fine-tuning run.", ""]
-    write_whole(folder / "averages.csv", csv_text(tables.average_records(scores)))
     if plots.plot_scores(scores, folder / "finetuning.png"):
         parts += ["![Scores](finetuning.png)", ""]
-    if not scores.models:
-        parts.append(markdown(tables.comparison("Baselines", (), (), scores)))
+    if any(experiment.official for model in scores.everyone for experiment in model.chosen.values()):
+        write_whole(folder / "averages.csv", csv_text(tables.average_records(scores)))
+        parts += _markdown(_comparisons(scores))
+    unofficial = tables.unofficial(scores)
+    ratios, shares = claims.ratios(scores)
+    if shares:
+        write_whole(folder / "ratios.csv", csv_text(claims.ratio_records(shares)))
+    return parts + _markdown([*([unofficial] if unofficial.rows else []), ratios, *_how(scores)])
+
+
+def _comparisons(scores: Scores) -> list[Table]:
+    """Return the paper's tables 1 and 2, of what was measured on official splits."""
+    found = [] if scores.models else [tables.comparison("Baselines", (), (), scores)]
     shown = [model for model in scores.models if not claims.is_variant(model)]
     for title, reported, is_base in (
         ("Table 1: base models", published.TABLE_1_MODELS, True),
@@ -91,14 +101,10 @@ def _glue(scores: Scores, own: Scores, folder: Path) -> list[str]:
     ):
         models = [model for model in shown if (model.size == "base") == is_base]
         if models:
-            parts.append(markdown(tables.comparison(title, reported, models, scores)))
+            found.append(tables.comparison(title, reported, models, scores))
         else:
-            parts.append(markdown(Table(title, (), (), (f"**No run here of {', '.join(reported)}.**",))))
-    unofficial = tables.unofficial(scores)
-    ratios, shares = claims.ratios(scores)
-    if shares:
-        write_whole(folder / "ratios.csv", csv_text(claims.ratio_records(shares)))
-    return parts + _markdown([*([unofficial] if unofficial.rows else []), ratios, *_how(scores)])
+            found.append(Table(title, (), (), (f"**No run here of {', '.join(reported)}.**",)))
+    return found
 
 
 def _own(scores: Scores, folder: Path) -> list[str]:

@@ -152,10 +152,12 @@ def test_own_tasks_stand_apart_from_glues(tmp_path):
     assert "SST-2" not in own.partition("## Ablations")[0]
 
 
-def test_a_split_that_is_not_official_is_drawn_too(tmp_path):
+def test_a_split_that_is_not_official_is_drawn_too_and_fills_no_table_of_glue(tmp_path):
     write_results(tmp_path / "runs", result(task="qqp_sample", metrics=0.6))
-    report(str(tmp_path / "runs"), tmp_path / "out")
+    text = report(str(tmp_path / "runs"), tmp_path / "out").read_text()
     assert coloured(tmp_path / "out" / "finetuning.png") > 20
+    assert "qqp_sample, accuracy" in text
+    assert "missing" not in text.partition("## Ablations")[0]
 
 
 # Bad input
