@@ -94,10 +94,9 @@ def our_epoch(case: str, options: argparse.Namespace) -> Turn:
     from eelbert_jax.jobs.finetune import make_fit_config, set_up
     from eelbert_jax.training import loop
     from eelbert_jax.training.fit import Start, fresh_state
-    from eelbert_jax.training.goodput import Goodput
     from eelbert_jax.training.optimizer import make_optimizer
     from eelbert_jax.training.step import make_train_step
-    from eelbert_jax.training.supervision import supervise
+    from eelbert_jax.training.supervision import Goodput, supervise
     from eelbert_jax.training.writer import Writer
 
     config = our_config(case, options)

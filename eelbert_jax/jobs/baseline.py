@@ -18,7 +18,7 @@ from eelbert_jax.datasets.splits import read_splits
 from eelbert_jax.datasets.tasks import TAG, Task
 from eelbert_jax.errors import UserError
 from eelbert_jax.record import ModelRecord, Result, own_data
-from eelbert_jax.training.environment import environment
+from eelbert_jax.training.fit import environment
 from eelbert_jax.workdir import DETAILS_NAME, write_whole
 
 NAMES = {"bag_of_words": "bag of words", "tfidf": "TF-IDF", TAG_LOOKUP: "tag lookup"}

@@ -22,8 +22,7 @@ from eelbert_jax.objectives.tag import Tag
 from eelbert_jax.record import ModelRecord, Result, own_data
 from eelbert_jax.reporting.pretraining import read_checkpoint
 from eelbert_jax.training import distributed, sharding
-from eelbert_jax.training.environment import environment
-from eelbert_jax.training.fit import FitConfig, Outcome, Start, fit, run_in
+from eelbert_jax.training.fit import FitConfig, Outcome, Start, environment, fit, run_in
 from eelbert_jax.training.loop import LoopConfig
 from eelbert_jax.training.optimizer import OptimizerConfig
 from eelbert_jax.training.sharding import Layout

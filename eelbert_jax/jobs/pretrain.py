@@ -14,8 +14,7 @@ from eelbert_jax.model.config import bert_config, identity
 from eelbert_jax.objectives.masked_lm import MaskedLM, default_rows_a_pass
 from eelbert_jax.training import distributed, sharding
 from eelbert_jax.training.checkpoint import Checkpoints
-from eelbert_jax.training.environment import environment
-from eelbert_jax.training.fit import FitConfig, Start, fit, run_in
+from eelbert_jax.training.fit import FitConfig, Start, environment, fit, run_in
 from eelbert_jax.training.loop import DURATIONS, LoopConfig
 from eelbert_jax.training.optimizer import OptimizerConfig
 from eelbert_jax.training.sharding import Layout

@@ -20,7 +20,7 @@ from eelbert_jax.model.config import BertConfig
 from eelbert_jax.training import sharding
 from eelbert_jax.training.losses import classification_loss, regression_loss
 from eelbert_jax.training.sharding import Layout
-from eelbert_jax.training.state import TrainState
+from eelbert_jax.training.step import TrainState
 from eelbert_jax.vocabulary import Vocabulary
 
 

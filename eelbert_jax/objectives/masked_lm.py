@@ -17,7 +17,7 @@ from eelbert_jax.model.config import BertConfig
 from eelbert_jax.training import sharding
 from eelbert_jax.training.losses import MaskedLMSums, masked_lm_loss, masked_lm_sums
 from eelbert_jax.training.sharding import Layout
-from eelbert_jax.training.state import TrainState, named_key
+from eelbert_jax.training.step import TrainState, named_key
 from eelbert_jax.vocabulary import Vocabulary
 
 CPU_VOCAB_CHUNK = 4096

@@ -21,7 +21,7 @@ from jax.experimental import multihost_utils
 
 from eelbert_jax.errors import UserError
 from eelbert_jax.training import digests
-from eelbert_jax.training.state import TrainState
+from eelbert_jax.training.step import TrainState
 
 ITEMS = ("state", "identity")
 """The folders of a checkpoint."""

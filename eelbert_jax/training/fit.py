@@ -6,22 +6,24 @@ Order of a start: own workdir > what the caller names (a checkpoint, an imported
 import contextlib
 import dataclasses
 import functools
+import platform
+import shutil
+import subprocess
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 
+import eelbert_jax
 from eelbert_jax.errors import Preempted, UserError
 from eelbert_jax.training import loop
 from eelbert_jax.training.checkpoint import Checkpoints, check_identity
-from eelbert_jax.training.goodput import Goodput
 from eelbert_jax.training.loop import LoopConfig
 from eelbert_jax.training.optimizer import OptimizerConfig, learning_rate_schedule, make_optimizer, trained
 from eelbert_jax.training.sharding import Layout, placed
-from eelbert_jax.training.state import TrainState, initializer
-from eelbert_jax.training.step import Objective, make_train_step
-from eelbert_jax.training.supervision import Supervision, supervise
+from eelbert_jax.training.step import Objective, TrainState, initializer, make_train_step
+from eelbert_jax.training.supervision import Goodput, Supervision, supervise
 from eelbert_jax.training.writer import Writer, read_metrics
 from eelbert_jax.vocabulary import Vocabulary, save_vocabulary
 from eelbert_jax.workdir import (
@@ -322,3 +324,27 @@ def _say(text: str) -> None:
     """Print once a run, whatever the number of its processes."""
     if jax.process_index() == 0:
         print(text, flush=True)
+
+
+def environment() -> dict[str, Any]:
+    """Return versions, devices, processes and, of a checkout, the commit."""
+    return {
+        "eelbert_jax": eelbert_jax.__version__,
+        "commit": _commit(Path(eelbert_jax.__file__).parents[1]),
+        "jax": jax.__version__,
+        "python": platform.python_version(),
+        "devices": [device.device_kind for device in jax.devices()],
+        "processes": jax.process_count(),
+    }
+
+
+def _commit(checkout: Path) -> str | None:
+    """Return the commit of the project's own checkout, with "+" if files differ from it; None elsewhere."""
+    if not (checkout / ".git").exists() or shutil.which("git") is None:
+        return None
+    git = ["git", "-C", str(checkout)]
+    head = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=False)
+    changes = subprocess.run(
+        [*git, "status", "--porcelain", "--untracked-files=no"], capture_output=True, text=True, check=False
+    )
+    return head.stdout.strip() + ("+" if changes.stdout.strip() else "") or None

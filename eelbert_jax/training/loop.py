@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from eelbert_jax.errors import Preempted, UserError
-from eelbert_jax.training.state import TrainState
+from eelbert_jax.training.step import TrainState
 from eelbert_jax.training.supervision import Supervision
 from eelbert_jax.training.writer import Writer
 

@@ -15,7 +15,6 @@ import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from eelbert_jax.errors import UserError
-from eelbert_jax.training.state import TrainState
 
 DATA, FSDP = "data", "fsdp"
 ROW_AXES = (DATA, FSDP)
@@ -83,17 +82,14 @@ class Layout:
         """Return the shardings of gradients, or of slots in the parameters' shapes."""
         return self._by_leaf(tree, self._slot_spec)
 
-    def state(self, state: TrainState) -> Any:
-        """Return the shardings of a state (arrays or shape structs).
+    def state(self, state: Any) -> Any:
+        """Return the shardings of a `TrainState` (arrays or shape structs).
 
         A slot is found by its path, which ends in its parameter's; other leaves (counts) are scalars.
         """
-        fields: dict[str, Any] = {
-            "step": self.replicated,
-            "params": self.params(state.params),
-            "opt_state": self.slots(state.opt_state),
-        }
-        return TrainState(**fields)
+        return state.replace(
+            step=self.replicated, params=self.params(state.params), opt_state=self.slots(state.opt_state)
+        )
 
     def _by_leaf(self, tree: Any, spec: Callable[[str, tuple[int, ...]], PartitionSpec]) -> Any:
         def sharding(path: Any, leaf: Any) -> NamedSharding:

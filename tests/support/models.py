@@ -12,7 +12,7 @@ from eelbert_jax.inference.predict import model_class
 from eelbert_jax.model import bert
 from eelbert_jax.model.config import identity, sized
 from eelbert_jax.training.checkpoint import Checkpoints
-from eelbert_jax.training.state import TrainState
+from eelbert_jax.training.step import TrainState
 from eelbert_jax.vocabulary import SPECIAL_TOKENS, Vocabulary, save_vocabulary
 
 WORDS = ("the", "a", "running", "runner", "run", "table", "file", "opens", "##ing", "##s", ".")

@@ -15,7 +15,7 @@ from eelbert_jax.training import sharding
 from eelbert_jax.training.checkpoint import Checkpoints
 from eelbert_jax.training.fit import state_like
 from eelbert_jax.training.optimizer import make_optimizer
-from eelbert_jax.training.state import TrainState
+from eelbert_jax.training.step import TrainState
 from eelbert_jax.training.writer import read_metrics
 from eelbert_jax.workdir import METRICS_NAME
 from support.processes import pretrain_words

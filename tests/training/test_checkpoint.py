@@ -20,7 +20,7 @@ from eelbert_jax.errors import UserError
 from eelbert_jax.training import digests
 from eelbert_jax.training.checkpoint import Checkpoints
 from eelbert_jax.training.digests import MANIFEST_NAME
-from eelbert_jax.training.state import TrainState
+from eelbert_jax.training.step import TrainState
 
 IDENTITY = {"size": "micro", "vocabulary": {"words": 7}}
 ROOT = Path(__file__).resolve().parents[2]

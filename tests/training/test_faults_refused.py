@@ -19,7 +19,7 @@ from eelbert_jax.inference.load import load
 from eelbert_jax.interchange.folder import write_folder
 from eelbert_jax.training.checkpoint import Checkpoints
 from eelbert_jax.training.digests import MANIFEST_NAME
-from eelbert_jax.training.state import TrainState
+from eelbert_jax.training.step import TrainState
 from support.processes import finish, held_at, pretrain_words, run, start, wait_until_held
 from support.workdirs import (
     assert_same_run,

@@ -14,8 +14,7 @@ from eelbert_jax.model import bert
 from eelbert_jax.model.config import sized
 from eelbert_jax.training.optimizer import OptimizerConfig, make_optimizer
 from eelbert_jax.training.sharding import ROW_AXES, Layout, make_mesh
-from eelbert_jax.training.state import initializer
-from eelbert_jax.training.step import apply_gradients
+from eelbert_jax.training.step import apply_gradients, initializer
 
 PROGRAM = """
 import numpy as np, jax

@@ -9,8 +9,7 @@ import optax
 import pytest
 
 from eelbert_jax.training import step as training_step
-from eelbert_jax.training.state import TrainState
-from eelbert_jax.training.step import apply_gradients
+from eelbert_jax.training.step import TrainState, apply_gradients
 
 WAYS = (training_step._update_by_branch, training_step._update_by_selection)
 OPTIMIZER = optax.with_extra_args_support(optax.chain(optax.clip_by_global_norm(1.0), optax.adamw(1e-2)))

@@ -10,8 +10,7 @@ import pytest
 
 from eelbert_jax.errors import UserError
 from eelbert_jax.training import supervision
-from eelbert_jax.training.goodput import PHASES, Goodput
-from eelbert_jax.training.supervision import Preemption, Watchdog, supervise
+from eelbert_jax.training.supervision import PHASES, Goodput, Preemption, Watchdog, supervise
 
 
 @pytest.fixture
