@@ -62,7 +62,7 @@ OUTSIDERS = {
     "fsspec": ("corpus.storage",),
     "sklearn": ("datasets.baselines",),
     "tokenizers": ("vocabulary",),
-    "ml_collections": ("jobs.*", "cli", "config_files", "objectives.*"),
+    "ml_collections": ("jobs.*", "cli", "config_files"),
     "jax.experimental.topologies": ("planning.devices",),
     "torch": (),
     "transformers": (),

@@ -1,9 +1,4 @@
-"""Save and restore a `TrainState`; the only importer of Orbax.
-
-Beside the state lies its identity (sizes, vocabulary, hash), so that a checkpoint of something else is
-refused with the difference instead of restored into nonsense; and a manifest (`digests.py`), so that a
-damaged one is noticed and the newest good one taken instead.
-"""
+"""Save and restore a `TrainState` with its identity (sizes, vocabulary, hash); the only importer of Orbax."""
 
 import contextlib
 import errno
@@ -59,25 +54,20 @@ def check_identity(saved: Mapping[str, Any], wanted: Mapping[str, Any], director
 
 
 class Checkpoints:
-    """The checkpoints of one run: `directory/STEP/`. Use it as a context manager.
+    """The checkpoints of one run, `directory/STEP/`, as a context manager; `gs://` directories will do.
 
-    Opening reads the newest checkpoint whole and holds it against its manifest. One that is damaged is named
-    on stderr and passed over for the newest good one; a process that may write renames it to `STEP.corrupt`
-    and removes what killed saves have left. With several processes, process 0 does this and tells the others.
+    Opening holds the newest checkpoint against its manifest. A damaged one is named on stderr and passed
+    over; with `create` it is renamed to `STEP.corrupt`, and what killed saves have left is removed. Of
+    several processes, process 0 does this and tells the others. A `UserError` where none is good.
 
-    Saving returns once the state is copied off the devices and writes in the background: the manifest, then
-    the commit (a rename), then the deletion of what `keep` lets go. So a kill at any moment leaves the newest
+    Saving returns once the state is copied off the devices and writes in the background: the manifest, the
+    commit (a rename), then the deletion of what `keep` lets go. A kill at any moment leaves the newest
     committed checkpoint with its manifest. A save that failed is raised by the next call here.
 
     Args:
-      directory: where the checkpoints lie; a path of an object store such as `gs://` will do.
-      create: make the directory where it is missing, to save into it; False only reads.
-      keep: newest checkpoints that stay.
-      keep_every_steps: also keep every checkpoint whose step is a multiple of it; None keeps no others.
-
-    Raises:
-      UserError: the directory cannot be made, or is missing though only to be read, or holds checkpoints of
-        which none is good.
+        create: make the directory, to save into it; False only reads.
+        keep: newest checkpoints that stay.
+        keep_every_steps: also keep every checkpoint whose step is a multiple of it.
     """
 
     def __init__(
@@ -129,14 +119,9 @@ class Checkpoints:
         return self._newest
 
     def save(self, state: TrainState, identity: Mapping[str, Any]) -> None:
-        """Copy the state and its identity off the devices and begin to write them as one checkpoint.
+        """Copy the state off the devices and begin to write it with its identity; it may be donated at once.
 
-        The state may be donated at once (on a CPU, where nothing is copied, XLA then leaves the buffers to
-        the writer). Checkpoints of this step and later ones are of a course that the run has left, since it
-        resumed before them: they are deleted.
-
-        Raises:
-          UserError: the save before this one failed, or this one cannot begin.
+        Checkpoints of this step and later ones are of a course that the run has left: they are deleted.
         """
         if self._manager is None:
             raise RuntimeError(f"{self.directory} was opened to read: open it with create=True to save.")
@@ -153,11 +138,7 @@ class Checkpoints:
             self._manager.save(step, args=items, force=True)
 
     def wait(self) -> None:
-        """Wait until the last save is committed.
-
-        Raises:
-          UserError: it failed; what was committed before stands.
-        """
+        """Wait until the last save is committed; what was committed before a failed one stands."""
         if self._manager is None or self._saving is None:
             return
         with self._explained(self._manager):
@@ -166,10 +147,7 @@ class Checkpoints:
 
     @contextlib.contextmanager
     def _explained(self, manager: ocp.CheckpointManager) -> Iterator[None]:
-        """Turn the storage's refusals into a `UserError` that names the newest good step.
-
-        Other errors (a lost peer, a share that does not answer) may pass: crashes, to be tried again.
-        """
+        """Turn the storage's refusals into a `UserError`; others (a lost peer) may pass on a new try."""
         try:
             yield
         except (OSError, ValueError) as error:
@@ -194,11 +172,6 @@ class Checkpoints:
         return step
 
     def _read(self, item: str, handler: ocp.CheckpointHandler, arguments: Any) -> Any:
-        """Return an item of the newest good checkpoint.
-
-        Raises:
-          UserError: there is none, or it has no manifest and Orbax cannot read it.
-        """
         folder = self.directory / str(self._step_or_error())
         with ocp.Checkpointer(handler) as reader:
             try:
@@ -217,25 +190,12 @@ class Checkpoints:
         return self._read("identity", ocp.JsonCheckpointHandler(), ocp.args.JsonRestore())
 
     def restore(self, like: TrainState, identity: Mapping[str, Any]) -> TrainState:
-        """Return the newest good state.
-
-        Args:
-          like: a state of the wanted shapes, types and shardings (arrays or shape structs).
-          identity: what the checkpoint has to be of.
-
-        Raises:
-          UserError: there is no checkpoint, or it is of another model.
-        """
+        """Return the newest good state as `like` (arrays or shape structs) lies; refuse another model's."""
         check_identity(self.identity(), identity, self.directory)
         return self._read("state", ocp.StandardCheckpointHandler(), ocp.args.StandardRestore(like))
 
     def restore_params(self, like: Any, identity: Mapping[str, Any] | None = None) -> Any:
-        """Return the newest good parameters alone, without the optimizer's slots.
-
-        Args:
-          like: parameters of the wanted shapes and shardings (arrays or shape structs).
-          identity: what the checkpoint has to be of; None takes it as it is.
-        """
+        """Return the newest good parameters alone; without `identity` those of any model."""
         if identity is not None:
             check_identity(self.identity(), identity, self.directory)
         wanted = {"params": like}
@@ -267,7 +227,7 @@ class Checkpoints:
 
 
 def _is_refusal(error: Exception) -> bool:
-    """Whether the storage said that it will not take more; TensorStore says so in a ValueError's text."""
+    """Whether the storage will not take more; TensorStore tells so in a ValueError's text."""
     return any(os.strerror(number) in str(error) for number in REFUSALS)
 
 
@@ -276,13 +236,7 @@ def _first_line(error: BaseException) -> str:
 
 
 def _agree_on_newest_good(directory: epath.Path, may_rename: bool) -> int | None:
-    """Return the step of the newest good checkpoint, or None; the same on all processes.
-
-    Process 0 alone reads and renames; the others wait for what it found.
-
-    Raises:
-      UserError: there are checkpoints, but none is good.
-    """
+    """Return the step of the newest good checkpoint, or None, as process 0 finds it."""
     code, message = _NONE, "process 0 says what is wrong with them"
     if jax.process_index() == 0:
         choice = digests.newest_good(directory, ITEMS)
@@ -302,7 +256,7 @@ def _agree_on_newest_good(directory: epath.Path, may_rename: bool) -> int | None
 
 
 def _pass_over(directory: epath.Path, choice: digests.Choice, may_rename: bool) -> None:
-    """Say on stderr which checkpoints are damaged, and set them aside where that is this process's to do."""
+    """Name damaged checkpoints on stderr, and set them aside where that is this process's to do."""
     for step, damage in choice.bad.items():
         line = f"Checkpoint {step} in {directory} is damaged: {damage}."
         if may_rename:

@@ -17,12 +17,12 @@ _BLOCK_BYTES = 1 << 20
 
 @dataclasses.dataclass(frozen=True)
 class Choice:
-    """Say which checkpoint of a folder to trust.
+    """Which checkpoint of a folder to trust.
 
     Attributes:
-      step: the newest good one; None: there is none.
-      is_verified: its files are those of its manifest; False: it has none, as older versions wrote them.
-      bad: step -> what is wrong, of those that were looked at and cannot be trusted, newest first.
+        step: the newest good one, or None.
+        is_verified: False: it has no manifest, as older versions wrote them.
+        bad: step -> what is wrong, of those that were looked at and cannot be trusted, newest first.
     """
 
     step: int | None
@@ -31,15 +31,9 @@ class Choice:
 
 
 def write_manifest(folder: epath.Path, items: Sequence[str]) -> None:
-    """Flush every file of the items to the disk and record their sizes and digests in `folder`.
+    """Flush every file of the items (folders) to the disk and record their sizes and digests.
 
-    To be called before `folder` is committed by its rename (on an object store: by its commit file), so that
-    no committed checkpoint is without one. What lies beside the items is not needed to restore them and not
-    recorded. Source: ours.
-
-    Args:
-      folder: of one checkpoint, not committed yet.
-      items: names of the folders in it.
+    To be called before `folder` is committed, so that no committed checkpoint is without one.
     """
     files = {}
     for item in items:
@@ -53,10 +47,7 @@ def write_manifest(folder: epath.Path, items: Sequence[str]) -> None:
 
 
 def find_damage(folder: epath.Path) -> str | None:
-    """Return what is wrong with a checkpoint that has a manifest, naming the first such file, or None.
-
-    Every file is read. A file that cannot be read counts as damaged.
-    """
+    """Return what is wrong with a checkpoint that has a manifest, naming the first such file, or None."""
     try:
         files = json.loads((folder / MANIFEST_NAME).read_bytes())["files"]
         recorded = [(name, entry["bytes"], entry["sha256"]) for name, entry in files.items()]
@@ -88,12 +79,8 @@ def newest_good(directory: epath.Path, items: Sequence[str]) -> Choice:
     """Choose the newest checkpoint whose files are those of its manifest.
 
     Where there is none, the newest without a manifest that holds all items: an older version wrote it. Beside
-    a good checkpoint that is older, one without a manifest is not trusted: its manifest got lost. A process
-    that saves meanwhile deletes checkpoints; then the folder is looked at again.
-
-    Args:
-      directory: has a folder a step.
-      items: names of the folders that a checkpoint consists of.
+    a good older checkpoint it is not trusted: its manifest got lost. Where another process saves (and
+    deletes) meanwhile, the folder is looked at again.
     """
     while True:
         present = steps(directory)
@@ -133,7 +120,6 @@ def set_aside(folder: epath.Path) -> epath.Path:
 
 
 def _files(folder: epath.Path) -> Iterator[epath.Path]:
-    """Yield the files below a folder, sorted by name."""
     for path in sorted(folder.iterdir()):
         if path.is_dir():
             yield from _files(path)
@@ -142,7 +128,6 @@ def _files(folder: epath.Path) -> Iterator[epath.Path]:
 
 
 def _digest(path: epath.Path) -> tuple[int, str]:
-    """Return the size in bytes and the sha256 of a file."""
     size, digest = 0, hashlib.sha256()
     with path.open("rb") as file:
         while block := file.read(_BLOCK_BYTES):

@@ -1,7 +1,6 @@
 """How the processes of one job find each other: explicit flags, the environment, Slurm or a TPU pod.
 
-`joined` is entered once, before anything asks JAX for its devices. A process started alone joins nothing and
-behaves as if this module did not exist. Between CPUs the collectives are gloo's, JAX's default.
+`joined` is entered once, before anything asks JAX for its devices. A process started alone joins nothing.
 """
 
 import atexit
@@ -28,19 +27,16 @@ TPU_HOSTS = ("TPU_PROCESS_ADDRESSES", "TPU_WORKER_HOSTNAMES")
 """Either lists the hosts of a slice on GKE, separated by commas. Source: JAX, `GkeTpuCluster`."""
 
 EXIT_MARGIN_SECONDS = 60
-"""How much later than we JAX gives up joining: it aborts the process, we say what to do."""
+"""JAX gives up joining so much later than `_connect`: it aborts the process without saying what to do."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Membership:
-    """Say which process of which job this one is.
+    """Which process of which job this one is; JAX detects what is None.
 
     Attributes:
-      coordinator: HOST:PORT where process 0 listens; None: JAX detects it and the two that follow.
-      num_processes: processes of the job.
-      process_id: this process, from 0.
-      local_device_ids: the GPUs of this host that are this process's; None: all, or those of
-        JAX_LOCAL_DEVICE_IDS.
+        coordinator: HOST:PORT where process 0 listens.
+        local_device_ids: the GPUs of this host that are this process's; None: all, or JAX_LOCAL_DEVICE_IDS.
     """
 
     coordinator: str | None = None
@@ -60,18 +56,9 @@ def find_membership(
     """Return this process's place in its job, or None where it was started alone.
 
     The first source that speaks is taken: arguments and JAX_* variables (an argument wins over its variable),
-    Slurm with more than one task, a TPU pod on GKE, and what JAX detects where `distributed` asks for it.
-
-    Args:
-      coordinator: HOST:PORT of process 0; "": not given.
-      num_processes: processes of the job; 0: not given.
-      process_id: this process, from 0; -1: not given.
-      distributed: detect, where no other source speaks; needed on several Cloud TPU VMs, which say what they
-        are in their metadata alone.
-      environ: `os.environ`.
-
-    Raises:
-      UserError: an incomplete, malformed or contradicting setting.
+    Slurm with more than one task, a TPU pod on GKE, and what JAX detects where `distributed` asks for it
+    (several Cloud TPU VMs say what they are in their metadata alone). Contradicting settings are a
+    `UserError`.
     """
     given = {
         COORDINATOR: coordinator or environ.get(COORDINATOR, ""),
@@ -100,19 +87,12 @@ def joined(
     """Join the other processes of the job, if there are any, for the block that trains.
 
     A process that fails leaves at once: JAX's farewell waits for the others, who wait in a collective for
-    this one, and then aborts, which hides the exit status. Source: ours.
-
-    Args:
-      coordinator: of `find_membership`, like the next three.
-      num_processes: 0: not given.
-      process_id: -1: not given.
-      distributed: detect.
-      connect_seconds: how long to wait for all processes to come, at least 1.
-      heartbeat_seconds: a process not heard of for so long is taken for dead and ends the job, at least 1.
+    this one, and then aborts, which hides the exit status. The first four arguments are `find_membership`'s;
+    a process not heard of for `heartbeat_seconds` is taken for dead and ends the job.
 
     Raises:
-      UserError: the settings do not make sense, or JAX detected no job of several processes.
-      NotMet: the processes did not find each other in time.
+        UserError: the settings do not make sense, or JAX detected no job of several processes.
+        NotMet: the processes did not find each other within `connect_seconds`.
     """
     for name, value in (("connect_seconds", connect_seconds), ("heartbeat_seconds", heartbeat_seconds)):
         if value < 1:
@@ -172,7 +152,6 @@ def _explicit(given: Mapping[str, str]) -> Membership | None:
 
 
 def _named(variable: str) -> str:
-    """Return the flag and the variable of a setting, as an error names them."""
     flag = {COORDINATOR: "--coordinator", NUM_PROCESSES: "--num_processes", PROCESS_ID: "--process_id"}[
         variable
     ]
@@ -180,16 +159,14 @@ def _named(variable: str) -> str:
 
 
 def _slurm_tasks(environ: Mapping[str, str]) -> int:
-    """Return the number of tasks of this job step."""
     return int(environ.get("SLURM_STEP_NUM_TASKS", environ.get("SLURM_NTASKS", "1")))
 
 
 def _slurm(environ: Mapping[str, str]) -> Membership:
     """Return the membership of a task that `srun` started, the coordinator on the step's first host.
 
-    The port follows the job, so that jobs that share a host keep apart. Of several tasks on a host, each
-    takes the GPU of its number, unless Slurm shows it one GPU alone. Source: JAX's `SlurmCluster`, which
-    gives a task that is alone on its host one GPU too.
+    The port follows the job, so that jobs on one host keep apart. Of several tasks on a host, each takes the
+    GPU of its number, unless Slurm shows it one GPU alone (JAX's `SlurmCluster` gives a lone task one too).
     """
     nodes = environ["SLURM_STEP_NODELIST"]
     first = re.match(r"([^,\[]+)(?:\[([^,\-\]]+))?", nodes)  # host3,host7 or host[003-010,012]
@@ -213,7 +190,6 @@ def _is_tpu_pod(environ: Mapping[str, str]) -> bool:
 
 
 def _instead() -> str:
-    """Return how to say by hand what was not found."""
     return (
         "give --coordinator=HOST:PORT, --num_processes=N and --process_id=I (or "
         f"{COORDINATOR}, {NUM_PROCESSES} and {PROCESS_ID})."
@@ -221,11 +197,7 @@ def _instead() -> str:
 
 
 def _connect(membership: Membership, connect_seconds: int, heartbeat_seconds: int) -> None:
-    """Call `jax.distributed.initialize` and turn its failures into errors that say what to do.
-
-    In a thread of its own: where the processes do not find each other in time it aborts the whole process,
-    and cannot be interrupted before. Source: ours.
-    """
+    """Call `jax.distributed.initialize` in a thread of its own: too late, it aborts the process."""
     failures: list[Exception] = []
 
     def initialize() -> None:
@@ -257,11 +229,7 @@ def _connect(membership: Membership, connect_seconds: int, heartbeat_seconds: in
 
 
 def _check_port(address: str) -> None:
-    """Raise a `UserError` where the coordinator cannot listen; JAX's own attempt can end in a crash.
-
-    Args:
-      address: HOST:PORT, of which the port counts: the coordinator listens on all interfaces.
-    """
+    """Refuse a HOST:PORT where the coordinator cannot listen; JAX's own attempt can end in a crash."""
     port, dual = int(address.rpartition(":")[2]), socket.has_dualstack_ipv6()
     family = socket.AF_INET6 if dual else socket.AF_INET
     try:
@@ -274,7 +242,6 @@ def _check_port(address: str) -> None:
 
 
 def _not_met(membership: Membership, seconds: int) -> str:
-    """Return what to say of processes that did not come together in time."""
     if membership.coordinator is None:
         return f"The hosts of this job did not find each other within {seconds} s; {_instead()}"
     place = f"the coordinator {membership.coordinator} within {seconds} s"
@@ -292,14 +259,13 @@ def _not_met(membership: Membership, seconds: int) -> str:
 
 
 def _exit_status(error: BaseException) -> int:
-    """Return the status of a process that ends by `error`, the same as of a process alone."""
     if isinstance(error, UserError) or absent_platform(error):
         return 2
     return 130 if isinstance(error, KeyboardInterrupt) else 1
 
 
 def _leave(status: int) -> None:
-    """End the process with `status`, without JAX's farewell, which would wait for the others."""
+    """End the process without JAX's farewell, which would wait for the others."""
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(status)

@@ -39,12 +39,9 @@ from eelbert_jax.workdir import (
 
 
 class Start(NamedTuple):
-    """Where a run without a checkpoint of its own starts.
+    """Where a run without a checkpoint of its own starts, and what the log says of it.
 
-    Attributes:
-      text: what the log says of it.
-      params: (parameters as shape structs) -> the part of them that does not start at random, on the host or
-        placed.
+    `params` gives, for parameters as shape structs, the part of them that does not start at random.
     """
 
     text: str
@@ -56,16 +53,13 @@ class FitConfig:
     """What a run is besides its objective.
 
     Attributes:
-      durations: when to do what.
-      optimizer: AdamW and its schedule.
-      seed: of the first parameters and the dropout.
-      passes: parts that a batch is taken in.
-      keep_checkpoints: newest that stay.
-      keep_every_steps: also keep multiples of this; None: none.
-      tensorboard: also write TensorBoard events.
-      patience: end after so many evaluations without a better one; None: never.
-      free_settings: what may differ between the starts of a run; see `workdir.changed_settings`.
-      refuses_changes: refuse other settings; otherwise only where nothing is left to train with them.
+        seed: of the first parameters and the dropout.
+        passes: parts that a batch is taken in.
+        keep_checkpoints: newest that stay.
+        keep_every_steps: also keep multiples of this.
+        patience: end after so many evaluations without a better one; None: never.
+        free_settings: what may differ between the starts of a run; see `workdir.changed_settings`.
+        refuses_changes: refuse other settings; otherwise only where nothing is left to train with them.
     """
 
     durations: LoopConfig
@@ -81,13 +75,7 @@ class FitConfig:
 
 
 class Outcome(NamedTuple):
-    """What a run has come to.
-
-    Attributes:
-      figures: of the last step.
-      best: those of the best step, with "step"; None where the objective keeps none.
-      seconds: of all starts of the run.
-    """
+    """Figures of the last step, those of the best one (None where none is kept), seconds of all starts."""
 
     figures: dict[str, float]
     best: dict[str, float] | None
@@ -117,21 +105,16 @@ def fit(
     """Train to the end, resuming what the workdir holds; a finished run is left as it is.
 
     Args:
-      objective: what to learn.
-      config: the rest.
-      layout: where arrays lie.
-      workdir: receives `config.json`, `metrics.jsonl`, `vocab.txt`, `checkpoints/` and, where the objective
+        workdir: receives `config.json`, `metrics.jsonl`, `vocab.txt`, `checkpoints/` and, where the objective
         keeps the best step, `best/`.
-      start: for a workdir without a checkpoint.
-      identity: what the checkpoints are of.
-      record: becomes `config.json`.
-      vocabulary: becomes `vocab.txt`.
-      supervision: of `run_in`.
+        start: for a workdir without a checkpoint.
+        identity: what the checkpoints are of.
+        record: becomes `config.json`.
 
     Raises:
-      UserError: the checkpoint is of another model, or settings have changed that may not.
-      NonFiniteLoss: too many losses or gradients in a row, or a parameter, are NaN or infinite.
-      Preempted: the machine asked for the end; the step reached is saved.
+        UserError: the checkpoint is of another model, or settings have changed that may not.
+        NonFiniteLoss: too many losses or gradients in a row, or a parameter, are NaN or infinite.
+        Preempted: the machine asked for the end; the step reached is saved.
     """
     total_steps = config.durations.total_steps
     optimizer = make_optimizer(config.optimizer, total_steps)
@@ -206,7 +189,6 @@ def fit(
 def _checkpoints(
     objective: Objective, config: FitConfig, workdir: Path
 ) -> Iterator[tuple[Checkpoints, Checkpoints | None]]:
-    """Open the checkpoints to resume from and, where the objective keeps it, the best step's."""
     with contextlib.ExitStack() as stack:
         to_resume = Checkpoints(
             workdir / CHECKPOINTS_NAME, keep=config.keep_checkpoints, keep_every_steps=config.keep_every_steps
@@ -217,7 +199,7 @@ def _checkpoints(
 
 
 class _Figures:
-    """Evaluate, and remember the best step: from the records of a resumed run on, so that it keeps it."""
+    """Evaluate, and remember the best step, from the records of a resumed run on."""
 
     def __init__(
         self,
@@ -247,7 +229,6 @@ class _Figures:
         return self._evaluations_since_best >= self._patience
 
     def evaluate(self, state: TrainState) -> dict[str, float]:
-        """Return the objective's figures of a state."""
         figures = self._objective.evaluate(state, self._beat)
         self._remember({"step": int(state.step), **figures})
         return figures
@@ -270,7 +251,6 @@ def _start_state(
     start: Start,
     identity: Mapping[str, Any],
 ) -> TrainState:
-    """Return the state to start from, and say which it is."""
     if checkpoints.latest_step() is None:
         _say(start.text)
         return fresh_state(objective, optimizer, layout, start, config.seed)
@@ -303,7 +283,7 @@ def _overlaid(params: Any, part: Any) -> Any:
 
 
 def _check_settings(config: FitConfig, workdir: Path, record: Mapping[str, Any], saved_step: int) -> None:
-    """Say what is set otherwise than when the run was begun; refuse where that may not be."""
+    """Print what is set otherwise than when the run was begun; refuse where that may not be."""
     changed = "; ".join(changed_settings(record, workdir, config.free_settings))
     if not changed:
         return

@@ -28,17 +28,12 @@ DURATIONS = ("total_steps", "log_every_steps", "eval_every_steps", "checkpoint_e
 
 @dataclasses.dataclass(frozen=True)
 class LoopConfig:
-    """When the loop does what; all durations in completed optimizer steps.
+    """When the loop does what, in completed steps; the first and the last are evaluated, the last is saved.
 
     Attributes:
-      total_steps: the run ends here.
-      steps_per_call: optimizer steps in one call of the training step.
-      log_every_steps: report the mean training loss.
-      eval_every_steps: evaluate; the first and the last step always are.
-      checkpoint_every_steps: save; the last step always is.
-      tokens_per_step: tokens that a step reads, for the throughput.
-      max_skipped_steps: so many steps in a row with a loss or gradient that is not finite end the run; fewer
-        are skipped and counted.
+        steps_per_call: optimizer steps in one call of the training step.
+        tokens_per_step: tokens that a step reads, for the throughput.
+        max_skipped_steps: so many steps in a row with a loss or gradient that is not finite end the run.
     """
 
     total_steps: int
@@ -72,16 +67,11 @@ class _Meter:
         self._in_a_row = 0
 
     def restart(self, started: float) -> None:
-        """Begin a new report at the time `started`."""
         self.metrics = []
         self.started = started
 
     def report(self, step: int, ended: float) -> dict[str, float]:
-        """Return the means over the sound steps up to `step`, which took until `ended`.
-
-        Raises:
-          NonFiniteLoss: too many steps in a row were skipped.
-        """
+        """Return the means over the sound steps up to `step`, which took until `ended`."""
         host = jax.device_get(self.metrics)
         losses, norms, skipped = (
             np.concatenate([metrics[name] for metrics in host]) for name in ("loss", "grad_norm", "skipped")
@@ -119,30 +109,22 @@ def run(
     writer: Writer,
     supervision: Supervision,
 ) -> tuple[TrainState, dict[str, float]]:
-    """Train from `state.step` to `config.total_steps`.
+    """Train from `state.step` to `config.total_steps`; return the last state and its held-out figures.
 
     On the CPU backend every call is waited for: dispatching ahead deadlocks virtual devices. Elsewhere one
     call is in flight while the rows of the next are read and sent.
 
     Args:
-      state: donated.
-      config: when to do what.
-      train_step: (state, batches of K steps) -> (state, metrics, each [K]).
-      next_batch: step -> the device batches of the K steps after it; a pure function.
-      evaluate: state -> held-out figures.
-      save: begins to write a checkpoint.
-      stop: asked after every evaluation whether to end early.
-      saved_step: step of the newest checkpoint, None if there is none.
-      learning_rate: of the update after so many sound ones.
-      writer: where figures go.
-      supervision: who may end the run early, and the account of its time.
-
-    Returns:
-      The last state and the last held-out figures.
+        state: donated.
+        train_step: (state, batches of K steps) -> (state, metrics, each [K]).
+        next_batch: step -> the device batches of the K steps after it; a pure function.
+        save: begins to write a checkpoint.
+        stop: asked after every evaluation whether to end early.
+        saved_step: step of the newest checkpoint, if there is one.
 
     Raises:
-      NonFiniteLoss: at the report, or before a save, that follows the step.
-      Preempted: the machine asked for the end; the state is handed to `save`.
+        NonFiniteLoss: at the report, or before a save, that follows the step.
+        Preempted: the machine asked for the end; the state is handed to `save`.
     """
     step = int(state.step)
     _check_start(step, config)

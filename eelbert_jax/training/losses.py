@@ -1,7 +1,7 @@
 """Losses as (sum, weight) pairs, divided once by whoever reports them.
 
-The masked-LM loss is where a small BERT spends its time: V = 30,522 logits a target. It is computed here
-together with its gradient, a slice of the vocabulary at a time, so that the [M, V] logits never exist.
+The masked-LM loss is where a small BERT spends its time: V = 30,522 logits a target. It is computed together
+with its gradient, a slice of the vocabulary at a time, so that the [M, V] logits never exist.
 """
 
 import functools
@@ -68,7 +68,6 @@ def _label_logits(features, decoder, bias, labels):
 
 
 def _loss_and_gradients(features, decoder, bias, labels, weights, vocab_chunk):
-    """Return the weighted loss sum and its gradients for features, decoder and bias."""
     width, starts = _slices(decoder.shape[0], vocab_chunk)
     normalizer, _ = _log_normalizer(features, decoder, bias, vocab_chunk)
     _, label_logits = _label_logits(features, decoder, bias, labels)
@@ -107,19 +106,15 @@ def masked_lm_loss(
     """Return the weighted sum of the cross entropies of the decoder's softmax, without [M, V] logits.
 
     The gradient is computed in the forward pass, slice by slice of the vocabulary: a second matrix product
-    for the logits costs less than writing and reading them. Differentiable in features, decoder and bias.
-    Source: the loss of Devlin et al.; online softmax of Milakov & Gimelshein (2018); the fusion is ours.
+    for the logits costs less than writing and reading them. Online softmax: Milakov & Gimelshein (2018).
 
     Args:
-      features: [M, D] outputs of the MLM transform, float32 or bfloat16.
-      decoder: [V, D] output embedding matrix.
-      bias: [V].
-      labels: int32 [M], each in 0..V-1.
-      weights: float32 [M]; 0 leaves a target out.
-      vocab_chunk: columns of the vocabulary at a time; V or more means all at once.
-
-    Returns:
-      float32 scalar; divide by the sum of the weights for the mean in nats.
+        features: [M, D], float32 or bfloat16.
+        decoder: [V, D].
+        bias: [V].
+        labels: int32 [M], each in 0..V-1.
+        weights: float32 [M]; divide by their sum for the mean in nats, float32.
+        vocab_chunk: columns of the vocabulary at a time; V or more means all at once.
     """
     chex.assert_rank([features, decoder, bias, labels, weights], [2, 2, 1, 1, 1])
     normalizer, _ = _log_normalizer(features, decoder, bias, vocab_chunk)
@@ -148,10 +143,9 @@ def masked_lm_sums(
     weights: jax.Array,
     vocab_chunk: int,
 ) -> MaskedLMSums:
-    """Sum loss, correct predictions and weights over the targets, for evaluation.
+    """Sum loss, correct predictions and weights over the targets; args as `masked_lm_loss`.
 
-    A prediction is correct when the label has the largest logit; of equal ones a single one counts. Source:
-    ours. Args as `masked_lm_loss`.
+    A prediction is correct when the label has the largest logit; of equal ones a single one counts.
     """
     chex.assert_rank([features, decoder, bias, labels, weights], [2, 2, 1, 1, 1])
     normalizer, _ = _log_normalizer(features, decoder, bias, vocab_chunk)
@@ -175,12 +169,9 @@ def masked_lm_sums(
 
 
 def classification_loss(logits: jax.Array, labels: jax.Array, weights: jax.Array) -> jax.Array:
-    """Return the weighted sum of the cross entropies, float32 scalar in nats.
+    """Return the weighted sum of the cross entropies of float32 logits [..., C], float32 scalar in nats.
 
-    Args:
-      logits: float32 [..., C].
-      labels: int32 [...], each in 0..C-1 where the weight is not 0.
-      weights: float32 [...]; 0 leaves an example (a padded row, a word piece without a label) out.
+    Labels are int32 [...], in 0..C-1 where their weight (float32 [...]) is not 0.
     """
     chex.assert_equal_shape([labels, weights])
     log_probs = jax.nn.log_softmax(logits)
@@ -189,12 +180,6 @@ def classification_loss(logits: jax.Array, labels: jax.Array, weights: jax.Array
 
 
 def regression_loss(predictions: jax.Array, targets: jax.Array, weights: jax.Array) -> jax.Array:
-    """Return the weighted sum of squared errors, float32 scalar.
-
-    Args:
-      predictions: float32 [B].
-      targets: float32 [B].
-      weights: float32 [B]; 0 leaves an example out.
-    """
+    """Return the weighted sum of squared errors, float32 scalar; all arguments are float32 [B]."""
     chex.assert_equal_shape([predictions, targets, weights])
     return jnp.sum(weights * jnp.square(predictions - targets))

@@ -16,21 +16,16 @@ NOT_DECAYED = ("bias", "LayerNorm")
 
 @dataclasses.dataclass(frozen=True)
 class OptimizerConfig:
-    """AdamW with linear warm-up and linear decay.
-
-    Source: EELBERT section 4 and Devlin et al. A.2.
+    """AdamW with linear warm-up and linear decay. Source: EELBERT section 4 and Devlin et al. A.2.
 
     Attributes:
-      learning_rate: the peak, reached after the warm-up.
-      warmup_steps: updates of linear warm-up from 0.
-      weight_decay: decoupled decay, a share of the learning rate a step; none on biases and LayerNorm.
-      beta1: decay of the first moment.
-      beta2: decay of the second moment.
-      epsilon: added to the root of the second moment.
-      max_grad_norm: clip the global gradient norm here; 0 turns clipping off.
-      layer_decay: the rate of a layer is that of the one above times this, in (0, 1]; heads have the full
+        learning_rate: the peak, reached after the warm-up.
+        warmup_steps: updates of linear warm-up from 0.
+        weight_decay: decoupled, a share of the learning rate a step; none on biases and LayerNorm.
+        max_grad_norm: clip the global gradient norm here; 0 turns clipping off.
+        layer_decay: the rate of a layer is that of the one above times this, in (0, 1]; heads have the full
         rate, embeddings the lowest. Source: Howard & Ruder 2018; ELECTRA for the factor.
-      trainable: a pattern over parameter paths ("classifier|layer_1/"): others stay as they are and have no
+        trainable: a pattern over parameter paths ("classifier|layer_1/"): others stay as they are and have no
         slots; empty: all are trained.
     """
 
@@ -63,11 +58,7 @@ class OptimizerConfig:
 
 
 def learning_rate_schedule(config: OptimizerConfig, total_steps: int) -> optax.Schedule:
-    """Return step -> learning rate: linear from 0 to the peak, then linear to 0 at `total_steps`.
-
-    Raises:
-      UserError: the warm-up is longer than the run.
-    """
+    """Return step -> learning rate: linear from 0 to the peak, then linear to 0 at `total_steps`."""
     if config.warmup_steps > total_steps:
         raise UserError(
             f"opt.warmup_steps={config.warmup_steps} exceeds total_steps={total_steps}; lower the warm-up."
@@ -93,8 +84,8 @@ def decay_mask(params) -> object:
 def clip_by_given_norm(max_norm: float) -> optax.GradientTransformationExtraArgs:
     """Scale gradients down to the global norm `max_norm` where `grad_norm`, handed to `update`, is larger.
 
-    As `optax.clip_by_global_norm`, which computes the norm again and writes all gradients divided by it: on a
-    CPU that is a third of the time of AdamW over a large table.
+    `optax.clip_by_global_norm` computes the norm again and writes all gradients divided by it: on a CPU that
+    is a third of the time of AdamW over a large table.
     """
 
     def update(updates, state, params=None, *, grad_norm: jax.Array, **_):
@@ -105,10 +96,7 @@ def clip_by_given_norm(max_norm: float) -> optax.GradientTransformationExtraArgs
 
 
 def make_optimizer(config: OptimizerConfig, total_steps: int) -> optax.GradientTransformationExtraArgs:
-    """Return clipping (if any) and AdamW with the schedule of `learning_rate_schedule`.
-
-    Its `update` takes the global norm of the gradients as `grad_norm`.
-    """
+    """Return clipping (if any) and AdamW; its `update` takes the gradients' global norm as `grad_norm`."""
     adamw = optax.adamw(
         learning_rate_schedule(config, total_steps),
         b1=config.beta1,
@@ -132,11 +120,7 @@ def make_optimizer(config: OptimizerConfig, total_steps: int) -> optax.GradientT
 
 
 def trained(config: OptimizerConfig, params: Any) -> Any:
-    """Return the tree of bools saying which parameters are trained.
-
-    Raises:
-      UserError: none is.
-    """
+    """Return the tree of bools saying which parameters are trained; none is a `UserError`."""
     mask = jax.tree_util.tree_map_with_path(
         lambda path, _: re.search(config.trainable, _path(path)) is not None, params
     )

@@ -1,8 +1,7 @@
 """Where every array lies: the device mesh, rules for parameters and slots, host rows as global arrays.
 
-One code path for one CPU, eight GPUs and a pod: `jit` over arrays with a `NamedSharding`. The mesh has two
-axes. Rows are split over both. Over "fsdp" the parameters are split too; over "data" they are copied, and
-with ZeRO-1 the optimizer's slots are split.
+One code path for one CPU, eight GPUs and a pod. Rows are split over both axes of the mesh. Over "fsdp" the
+parameters are split too; over "data" they are copied, and with ZeRO-1 the optimizer's slots are split.
 """
 
 import dataclasses
@@ -33,15 +32,7 @@ MIN_SPLIT_SIZE = 1 << 14
 
 
 def make_mesh(fsdp: int = 1, devices: Sequence[jax.Device] | None = None) -> Mesh:
-    """Return the mesh ("data", "fsdp") of all devices.
-
-    Args:
-      fsdp: devices that share one copy of the parameters.
-      devices: those of another machine's topology; None takes those of this run.
-
-    Raises:
-      UserError: the devices do not split into groups of `fsdp`.
-    """
+    """Return the mesh ("data", "fsdp") of all devices; `fsdp` of them share one copy of the parameters."""
     count = jax.device_count() if devices is None else len(devices)
     if fsdp < 1 or count % fsdp:
         raise UserError(f"mesh.fsdp={fsdp} does not divide the {count} devices; choose a divisor of {count}.")
@@ -52,10 +43,8 @@ def make_mesh(fsdp: int = 1, devices: Sequence[jax.Device] | None = None) -> Mes
 class Layout:
     """Say where the arrays of a training step lie.
 
-    Attributes:
-      mesh: of `make_mesh`.
-      zero1: split the optimizer's slots over "data" too, and with them the update's work (Rajbhandari et al.
-        2020, stage 1).
+    With `zero1` the optimizer's slots, and the update's work, are split over "data" too (Rajbhandari et al.
+    2020).
     """
 
     mesh: Mesh
@@ -71,11 +60,7 @@ class Layout:
         return NamedSharding(self.mesh, PartitionSpec(*[None] * row_axis, ROW_AXES))
 
     def params(self, params: Any) -> Any:
-        """Return the tree of shardings of parameters (arrays or shape structs), by `RULES`.
-
-        Raises:
-          UserError: an axis to be split is no multiple of the devices on "fsdp".
-        """
+        """Return the tree of shardings of parameters (arrays or shape structs), by `RULES`."""
         return self._by_leaf(params, self._param_spec)
 
     def slots(self, tree: Any) -> Any:
@@ -83,10 +68,7 @@ class Layout:
         return self._by_leaf(tree, self._slot_spec)
 
     def state(self, state: Any) -> Any:
-        """Return the shardings of a `TrainState` (arrays or shape structs).
-
-        A slot is found by its path, which ends in its parameter's; other leaves (counts) are scalars.
-        """
+        """Return the shardings of a `TrainState`; the path of a slot ends in its parameter's."""
         return state.replace(
             step=self.replicated, params=self.params(state.params), opt_state=self.slots(state.opt_state)
         )
@@ -145,14 +127,7 @@ def placed(shapes: Any, shardings: Any) -> Any:
 def global_array(
     read: Callable[[Any], np.ndarray], shape: tuple[int, ...], sharding: NamedSharding
 ) -> jax.Array:
-    """Build a global array of which each host reads only what its own devices hold.
-
-    Args:
-      read: slices of the global array -> their values. Called for addressable devices only, so hosts read
-        disjoint rows.
-      shape: global shape.
-      sharding: where the parts lie.
-    """
+    """Build a global array; each host calls `read` (slices -> values) for its own devices' parts alone."""
     return jax.make_array_from_callback(shape, sharding, read)
 
 
@@ -171,11 +146,7 @@ def check_divisible(name: str, rows: int, mesh: Mesh) -> None:
 
 
 def num_passes(batch_size: int, rows_per_device: int | None, layout: Layout) -> int:
-    """Return the passes that a batch takes; None: one.
-
-    Raises:
-      UserError: a batch is no multiple of what the devices take in a pass.
-    """
+    """Return the passes that a batch takes, 1 where `rows_per_device` is None."""
     if rows_per_device is None:
         return 1
     devices = layout.mesh.devices.size

@@ -16,14 +16,9 @@ from eelbert_jax.training.sharding import Layout, constrain
 
 @flax.struct.dataclass
 class TrainState:
-    """Hold the completed updates, the parameters and the optimizer slots.
+    """Hold everything that a checkpoint holds: completed updates (int32 scalar), float32 parameters, slots.
 
     No random key and no data position: both are functions of (seed, step). No hashed table: it is a constant.
-
-    Attributes:
-      step: int32 scalar, completed updates.
-      params: nested dict of float32 arrays.
-      opt_state: the optimizer's slots.
     """
 
     step: jax.Array
@@ -32,22 +27,14 @@ class TrainState:
 
 
 def named_key(seed: int, name: str) -> jax.Array:
-    """Return the root key of a purpose ("mask", "drop"), to be folded with the step.
-
-    Purposes are told apart by the first four bytes of their names, so that no two draw the same numbers.
-    """
+    """Return the root key of a purpose, to be folded with the step; its first four letters tell it apart."""
     return jax.random.fold_in(jax.random.key(seed), int.from_bytes(name.encode()[:4], "big"))
 
 
 def initializer(
     init_params: Callable[[jax.Array], Any], optimizer: optax.GradientTransformationExtraArgs
 ) -> Callable[[jax.Array], TrainState]:
-    """Return key -> the state at step 0.
-
-    Args:
-      init_params: key -> parameters.
-      optimizer: makes the slots.
-    """
+    """Return key -> the state at step 0."""
 
     def init(key: jax.Array) -> TrainState:
         params = init_params(key)
@@ -64,9 +51,9 @@ class Objective(Protocol):
     """What a run learns.
 
     Attributes:
-      constants: what the model reads beside its parameters; no gradient, in no checkpoint.
-      main_figure: the figure of `evaluate` that a run is judged by.
-      keeps_best: the step with the largest main figure is the result; otherwise the last one is.
+        constants: what the model reads beside its parameters; no gradient, in no checkpoint.
+        main_figure: the figure of `evaluate` that a run is judged by.
+        keeps_best: the step with the largest main figure is the result; otherwise the last one is.
     """
 
     keeps_best: ClassVar[bool]
@@ -88,10 +75,7 @@ class Objective(Protocol):
     def loss(
         self, params: Any, constants: Any, examples: Any, total_weight: jax.Array, key: jax.Array
     ) -> jax.Array:
-        """Return these examples' share of the mean loss over `total_weight`, float32 scalar. Traced.
-
-        The shares of a batch's passes add up to its loss.
-        """
+        """Return these examples' share of the mean loss over `total_weight`, float32 scalar. Traced."""
 
     def evaluate(self, state: TrainState, beat: Callable[[], None]) -> dict[str, float]:
         """Return held-out figures; calls `beat` with every batch."""
@@ -112,13 +96,11 @@ def make_train_step(
     dropout of a step is a function of (seed, step), so that a resumed run repeats it.
 
     Args:
-      objective: what to learn.
-      optimizer: takes the global norm of the gradients as `grad_norm`.
-      layout: split parameters are gathered once, before the passes; gradients are reduced once, after them,
+        optimizer: takes the global norm of the gradients as `grad_norm`.
+        layout: split parameters are gathered once, before the passes; gradients are reduced once, after them,
         to where the optimizer's slots lie.
-      seed: root of the dropout.
-      passes: parts that a batch is taken in; their gradients are added up.
-      trained: parameters -> tree of bools; the gradients of the others are not computed. None: all are.
+        passes: parts that a batch is taken in; their gradients are added up.
+        trained: parameters -> tree of bools; the gradients of the others are not computed. None: all are.
     """
     dropout_key = named_key(seed, "drop")
 
@@ -180,19 +162,9 @@ def apply_gradients(
     """Take one optimizer step, unless the loss or the gradient is not finite.
 
     Then the step is counted and nothing else changes: neither parameters nor slots nor the schedule see it.
-    Whoever reads `skipped` decides when enough is enough; `optax.apply_if_finite` applies the bad update in
-    the end.
+    (`optax.apply_if_finite` applies the bad update in the end.) `pin` puts the new state where it belongs.
 
-    Args:
-      state: before.
-      loss: float32 scalar.
-      grads: in the shape of the parameters.
-      optimizer: its `update` is given the global norm of the gradients as `grad_norm`.
-      pin: puts the leaves of the new state where they belong.
-
-    Returns:
-      The new state, and the metrics `loss`, `grad_norm` (before clipping), `skipped` (0 or 1) and `update`
-      (sound updates before this one: where the schedule stands).
+    Metrics are `loss`, `grad_norm` (before clipping), `skipped` (0 or 1) and `update` (sound updates before).
     """
 
     def update(state: TrainState) -> TrainState:
@@ -212,13 +184,10 @@ def apply_gradients(
 
 
 def _update_by_branch(finite: jax.Array, update: Update, state: TrainState) -> TrainState:
-    """Return the updated state where `finite` (bool scalar), else the state.
-
-    A CPU would spend a quarter of a small step on the memory traffic of a selection.
-    """
+    """Update where `finite`; a CPU would spend a quarter of a small step on a selection's memory traffic."""
     return jax.lax.cond(finite, update, lambda state: state, state)
 
 
 def _update_by_selection(finite: jax.Array, update: Update, state: TrainState) -> TrainState:
-    """Return the same; accelerators fuse the selection into the update, where a branch copies the state."""
+    """Do the same; accelerators fuse the selection into the update, where a branch copies the state."""
     return jax.tree.map(lambda new, old: jnp.where(finite, new, old), update(state), state)

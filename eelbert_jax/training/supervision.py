@@ -27,11 +27,9 @@ STDERR = 2
 class Preemption:
     """Tell whether the machine asked this run to end (SIGTERM), at a step on which all processes agree.
 
-    With one process the first SIGTERM is remembered and the second kills as ever. With several,
-    `jax.distributed` has a handler of its own: whichever process got the signal, its coordination service
-    names a question that none has asked yet. Questions are numbered from the start of the process, and not by
-    the step: of a signal before the first question the service names number 1, which a resumed run would
-    have passed long ago.
+    With one process the first SIGTERM is remembered and the second kills. With several, `jax.distributed`
+    names a question that none has asked yet. Questions are numbered from the start of the process, not by the
+    step: a signal before the first is about number 1, which a resumed run's steps have passed long ago.
     """
 
     def __init__(self) -> None:
@@ -60,14 +58,10 @@ class Preemption:
 
 
 class Watchdog:
-    """End the process with the stacks of all threads on standard error when it makes no progress.
+    """End the process, with the stacks of all threads on stderr, after `seconds` without a `beat`; 0: never.
 
-    A process that waits for a stuck peer waits for ever otherwise. The standard library's timer runs outside
-    of the interpreter, so that neither a held lock nor a call into XLA holds it up; the exit status is 1.
-
-    Args:
-      seconds: longest time between two calls of `beat`, the first of which begins the watch; 0 never ends
-        anything.
+    The first `beat` begins the watch. The standard library's timer runs outside of the interpreter, so that
+    neither a held lock nor a call into XLA holds it up; the exit status is 1.
     """
 
     def __init__(self, seconds: float) -> None:
@@ -95,13 +89,7 @@ class Goodput:
         self._since = time.monotonic()
 
     def resume(self, records: Sequence[Mapping[str, Any]], saved_step: int | None) -> None:
-        """Add what earlier starts of the run took.
-
-        Args:
-          records: of `metrics.jsonl`, by those starts.
-          saved_step: step of the checkpoint that this start resumes; what was recorded after it is lost.
-            None: all of it is.
-        """
+        """Add what earlier starts recorded in `metrics.jsonl`; after `saved_step` (None: all) it is lost."""
         timed = [record for record in records if PREFIX + PHASES[0] in record]
         if not timed:
             return
@@ -146,13 +134,7 @@ class Goodput:
 
 
 class Supervision:
-    """The three watchers of a run.
-
-    Attributes:
-      preemption: asked before every call of the training step.
-      watchdog: told of every call that ended.
-      goodput: told what the run is doing.
-    """
+    """The three watchers of a run."""
 
     def __init__(self, goodput: Goodput, watchdog_seconds: float) -> None:
         self.goodput = goodput

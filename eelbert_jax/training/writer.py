@@ -30,10 +30,7 @@ def duration(seconds: float) -> str:
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """Return the records of a `metrics.jsonl`, none where there is no file.
-
-    A torn last line, left by a kill, is passed over.
-    """
+    """Return the records of a `metrics.jsonl`, if any; a last line torn by a kill is passed over."""
     if not path.exists():
         return []
     records = []
@@ -60,15 +57,9 @@ def _explained(path: Path) -> Iterator[None]:
 class Writer:
     """Write scalars of a step to `metrics.jsonl` and TensorBoard, and progress to the console.
 
-    A resumed run continues the file: records after the step it resumes from are dropped, so that the file
-    is the same as an uninterrupted run's, and TensorBoard is made to show what the file has. Only one process
-    of a run writes.
-
-    Args:
-      workdir: the run's folder; None writes nothing (processes other than the first).
-      total_steps: for progress and the estimate of the time left.
-      start_step: completed updates of the checkpoint that the run resumes; None: it starts anew.
-      tensorboard: also write TensorBoard events.
+    A resumed run continues the file: records after `start_step` (None: a new run) are dropped, so that it
+    ends as an uninterrupted run's, and TensorBoard shows what the file has. Only one process of a run writes:
+    the others give no workdir.
     """
 
     def __init__(
@@ -94,11 +85,7 @@ class Writer:
                 )
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
-        """Record `values` of `step`, so that a kill right after loses nothing.
-
-        Raises:
-          UserError: the disk is full, or the file may not be written any longer.
-        """
+        """Record `values` of `step`, so that a kill right after loses nothing."""
         if self._file is None:
             return
         with _explained(self._path):
@@ -143,7 +130,7 @@ class Writer:
         if self._progress_shown:
             print()
         if self._file is not None:
-            with contextlib.suppress(OSError):  # what could not be written was said when it was to be
+            with contextlib.suppress(OSError):  # its error was raised when it was to be written
                 self._file.close()
         if self._events is not None:
             with contextlib.suppress(OSError):
