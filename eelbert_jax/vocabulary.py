@@ -29,12 +29,11 @@ _REPEATS_AT_ONCE = 10_000
 
 @dataclasses.dataclass(frozen=True)
 class Vocabulary:
-    """Hold the tokens in the order of their ids: V distinct ones, BERT's five special tokens among them."""
+    """Hold the tokens in the order of their ids: distinct strings, BERT's five special tokens among them."""
 
     tokens: tuple[str, ...]
 
     def __post_init__(self) -> None:
-        """Check the tokens."""
         missing = [token for token in SPECIAL_TOKENS if token not in self._ids]
         if missing:
             raise UserError(
@@ -68,13 +67,12 @@ class Vocabulary:
         return "".join(f"{token}\n" for token in self.tokens)
 
     def id_of(self, token: str) -> int:
-        """Return the id of a token; one that is not there is a `UserError`."""
+        """Return the id of a token, which must be there."""
         if token not in self._ids:
             raise UserError(f"The token {token!r} is not among the {self.size} tokens of the vocabulary.")
         return self._ids[token]
 
     def __contains__(self, token: str) -> bool:
-        """Return whether there is such a token."""
         return token in self._ids
 
     @property
@@ -109,11 +107,7 @@ class Vocabulary:
 
 
 def load_vocabulary(path: str | Path) -> Vocabulary:
-    """Read a `vocab.txt`.
-
-    Raises:
-      UserError: the file cannot be read or is no vocabulary.
-    """
+    """Read a `vocab.txt`."""
     try:
         data = Path(path).expanduser().read_bytes()
     except OSError as error:
@@ -124,17 +118,10 @@ def load_vocabulary(path: str | Path) -> Vocabulary:
 
 
 def parse_vocabulary(data: bytes, name: str) -> Vocabulary:
-    """Return the vocabulary in the content of a `vocab.txt`.
+    """Return the vocabulary in the content of a `vocab.txt`; `name` is for errors.
 
     Lines may end as on any system and a byte-order mark may stand before the first; other separators of
     Unicode are legal inside a token.
-
-    Args:
-      data: the content.
-      name: of the file, for errors.
-
-    Raises:
-      UserError: the file is empty, is no UTF-8 or holds no legal vocabulary.
     """
     try:
         text = data.decode("utf-8-sig")
@@ -152,26 +139,12 @@ def parse_vocabulary(data: bytes, name: str) -> Vocabulary:
 
 
 def save_vocabulary(vocabulary: Vocabulary, path: str | Path) -> None:
-    """Write a `vocab.txt` that Hugging Face's tokenizers read too, whole or not at all.
-
-    Raises:
-      UserError: the file cannot be written.
-    """
+    """Write a `vocab.txt` that Hugging Face's tokenizers read too, whole or not at all."""
     write_whole(Path(path), vocabulary.text)
 
 
 def check_unknown(num_unknown: int, num_tokens: int, max_percent: float, lowercase: bool) -> None:
-    """Refuse a vocabulary that does not fit a text.
-
-    Args:
-      num_unknown: tokens of the text that are [UNK].
-      num_tokens: tokens of the text.
-      max_percent: largest legal share of [UNK], in percent.
-      lowercase: whether the text was lower-cased.
-
-    Raises:
-      UserError: the share is larger.
-    """
+    """Refuse a vocabulary that does not fit a text, of whose tokens more than `max_percent` are [UNK]."""
     percent = 100 * num_unknown / max(num_tokens, 1)
     if percent <= max_percent:
         return
@@ -184,18 +157,12 @@ def check_unknown(num_unknown: int, num_tokens: int, max_percent: float, lowerca
 
 
 def train_vocabulary(texts: Iterable[str], size: int, lowercase: bool = True) -> Vocabulary:
-    """Train a WordPiece vocabulary; the special tokens take the first ids, as BERT's do.
+    """Train a WordPiece vocabulary of at most `size` tokens; the special ones come first, as BERT's.
 
     The same texts give the same vocabulary, in any order: words are counted here and handed to the library
-    with all numbers fixed by which it breaks ties, since its own follow a randomly seeded hash map.
-
-    Args:
-      texts: read once and not held; the distinct words are.
-      size: the most tokens that the vocabulary may have; a small corpus gives fewer.
-      lowercase: lowercase the text and strip accents, as bert-base-uncased does.
-
-    Raises:
-      UserError: the texts hold no word, or `size` has no room for their characters.
+    with all numbers fixed by which it breaks ties, since its own follow a randomly seeded hash map. The texts
+    are read once and not held; the distinct words are. `lowercase` strips accents too, as bert-base-uncased
+    does.
     """
     words = _count_words(texts, lowercase)
     if not words:
@@ -226,8 +193,8 @@ def train_vocabulary(texts: Iterable[str], size: int, lowercase: bool = True) ->
 def _count_words(texts: Iterable[str], lowercase: bool) -> collections.Counter[str]:
     """Count the words of the texts that are spelled with the `_ALPHABET` most frequent characters.
 
-    Words never reach across a space, so what stands between spaces is counted first and each is split into
-    words once: several times as fast as splitting the texts.
+    Words never reach across a space, so what stands between spaces is counted first and split into words
+    once: several times as fast as splitting the texts.
     """
     pieces: collections.Counter[str] = collections.Counter()
     for text in texts:
@@ -247,7 +214,7 @@ def _count_words(texts: Iterable[str], lowercase: bool) -> collections.Counter[s
 
 
 def _repeated(words: collections.Counter[str]) -> Iterator[str]:
-    """Write a text that has every word as often as it was counted: the trainer takes no counts."""
+    """Yield a text that has every word as often as it was counted: the trainer takes no counts."""
     for word, count in words.items():
         for done in range(0, count, _REPEATS_AT_ONCE):
             yield f"{word} " * min(_REPEATS_AT_ONCE, count - done)
@@ -256,13 +223,9 @@ def _repeated(words: collections.Counter[str]) -> Iterator[str]:
 def make_tokenizer(vocabulary: Vocabulary, lowercase: bool = True, special_tokens: bool = False) -> Tokenizer:
     """Return BERT's tokenizer: normalizer, split at spaces and punctuation, WordPiece.
 
-    It adds no [CLS] and no [SEP]: rows and pairs are built from ids, where their lengths are known.
-
-    Args:
-      vocabulary: of the ids.
-      lowercase: lowercase the text and strip accents, as bert-base-uncased does.
-      special_tokens: read "[MASK]" and its like in a text as the special token, as a prompt wants. Off for a
-        corpus, where they are four characters and two brackets that someone wrote.
+    It adds no [CLS] and no [SEP]: rows and pairs are built from ids, where their lengths are known. With
+    `special_tokens` it reads "[MASK]" and its like in a text as the special token, as a prompt wants; in a
+    corpus they are four characters and two brackets that someone wrote.
     """
     model = models.WordPiece(
         {token: i for i, token in enumerate(vocabulary.tokens)},

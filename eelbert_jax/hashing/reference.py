@@ -1,7 +1,6 @@
 """The paper's steps 1-6 in NumPy: exact for every B, and what the cached table is made with.
 
-Products are taken in uint64, so that no modulus needs a trick; all tokens at once, one gram position at a
-time. Free of JAX; tests hold it and `steps` to the same bits.
+Products are taken in uint64, so that no modulus needs a trick. Free of JAX.
 """
 
 from collections.abc import Sequence
@@ -21,14 +20,9 @@ def hash_table(spec: HashSpec, tokens: Sequence[str], d: int) -> np.ndarray:
 
 
 def code_points(strings: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
-    """Spell strings as Unicode code points, so that one character is one step of a gram in every script.
+    """Return strings as code points, uint32 [V, C], zero-padded, C >= 1, and their lengths, int32 [V].
 
-    Args:
-      strings: V strings, of any length including 0; a lone surrogate is a code point like any other.
-
-    Returns:
-      uint32 [V, C], zero-padded on the right, C the longest length (at least 1, so that the array is never
-      empty), and the lengths, int32 [V].
+    One character is one step of a gram in every script; a lone surrogate is a code point like any other.
     """
     lengths = np.fromiter(map(len, strings), np.int32, len(strings))
     padded = np.zeros((len(strings), max(1, lengths.max(initial=0))), np.uint32)
@@ -40,12 +34,7 @@ def code_points(strings: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
 def reference_signatures(
     spec: HashSpec, characters: np.ndarray, lengths: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Hash the grams of all tokens (step 2); `steps.token_signatures` says how.
-
-    Args:
-      spec: the hash function.
-      characters: as `code_points` gives them, uint32 [V, C].
-      lengths: int32 [V].
+    """Hash the grams of all tokens (step 2), given as by `code_points`; `steps.token_signatures` says how.
 
     Returns:
       Signatures uint32 [V, N', C], zero-padded, and gram counts int32 [V, N'], N' = `spec.num_parts`.
@@ -79,17 +68,7 @@ def reference_signatures(
 
 
 def reference_embedding(spec: HashSpec, signatures: np.ndarray, counts: np.ndarray, d: int) -> np.ndarray:
-    """Project, centre, pool and concatenate (steps 3-6); `steps.embed_signatures` says how.
-
-    Args:
-      spec: the hash function.
-      signatures: uint32 [V, N', K], zero-padded.
-      counts: int32 [V, N'].
-      d: width of the embedding.
-
-    Returns:
-      float32 [V, d].
-    """
+    """Project, centre, pool and concatenate (steps 3-6) to float32 [V, d], as `steps.embed_signatures`."""
     seeds = hash_seeds(spec, d)
     table = np.zeros((len(signatures), d), np.float32)
     for start in range(0, len(signatures), _ROWS_AT_ONCE):

@@ -38,8 +38,9 @@ _RANDOM_SIGNATURES_START = 2**32
 
 
 def chosen_fields(record: Any, first_fields: Collection[str]) -> dict[str, Any]:
-    """Return the fields of a dataclass by name, those added since the first version where they differ from
-    their default: so a new field changes neither identity nor fingerprint of what was made before it.
+    """Return a dataclass's fields by name, those added since the first version unless at their default.
+
+    So a new field changes neither identity nor fingerprint of what was made before it.
     """
     return {
         field.name: getattr(record, field.name)
@@ -60,10 +61,9 @@ def _is_number(value: object) -> bool:
 class HashSpec:
     """Describe one hash function completely: equal specs give equal bits.
 
-    The paper leaves N, B, base, the split of d and the treatment of short tokens, `##` and code points open;
-    each is a field here, so that a checkpoint can name what it was trained with. Special tokens are hashed
-    like any other, and a token is its Unicode code points as the vocabulary spells them.
-    `scale` and `whole_token_width` are additions. Source: EELBERT section 3.
+    The paper (EELBERT section 3) leaves N, B, base, the split of d and the treatment of short tokens, `##`
+    and code points open; each is a field here. Special tokens are hashed like any other, as the vocabulary
+    spells them. `scale` and `whole_token_width` are additions.
 
     Attributes:
       max_gram: N, longest gram in code points, in [1, 64].
@@ -73,13 +73,10 @@ class HashSpec:
       split: "proportional" (d_i proportional to i, by largest remainder) or a tuple of N widths.
       continuation: "keep" hashes `##ing` with its marks, "strip" without.
       short_tokens: the i-grams of a token of fewer than i code points: "whole" (one, itself) or "zero" (none,
-        which leaves that part of its vector zero).
-      scale: multiplies the vectors, greater than 0; None is the paper's formula (values in [-1, 1]).
+        that part of its vector is zero).
+      scale: multiplies the vectors; None is the paper's formula (values in [-1, 1]).
       whole_token_width: so many last dimensions hash the whole token as one gram, which tells tokens such as
         `000` and `0000` apart; 0 is the paper's formula.
-
-    Raises:
-      UserError: a value is out of range.
     """
 
     max_gram: int = 3
@@ -93,7 +90,6 @@ class HashSpec:
     whole_token_width: int = 0
 
     def __post_init__(self) -> None:
-        """Check every field."""
         for name, low, high in (
             ("max_gram", 1, 64),
             ("base", 1, 2**32 - 1),
@@ -146,9 +142,6 @@ class HashSpec:
         """Split d dimensions into the `num_parts` parts: d_1 .. d_N, then the whole token's.
 
         Between equal remainders the longer gram wins, since it is to have the larger part.
-
-        Raises:
-          UserError: d is too small, or is not what `split` and `whole_token_width` add up to.
         """
         whole = (self.whole_token_width,) if self.whole_token_width else ()
         if isinstance(self.split, tuple):
@@ -180,11 +173,7 @@ class HashSpec:
 
     @classmethod
     def from_dict(cls, fields: Mapping[str, Any]) -> "HashSpec":
-        """Build a spec from what `to_dict` gave; a field left out has its default, a list is read as a tuple.
-
-        Raises:
-          UserError: an unknown field, or a value that is out of range.
-        """
+        """Build a spec from what `to_dict` gave; a field left out has its default."""
         known = [field.name for field in dataclasses.fields(cls)]
         unknown = sorted(set(fields) - set(known))
         if unknown:
@@ -203,11 +192,12 @@ PRESETS = {
 
 
 def hash_seeds(spec: HashSpec, d: int) -> np.ndarray:
-    """Return the hash seeds h (the paper's step 1).
+    """Return the hash seeds h (the paper's step 1), uint32 [d], in [1, B - 1].
 
-    Output number j of SplitMix64 started at `spec.seed` is a function of j alone. Its upper 32 bits u become
-    (u mod B) | 1 where B is a power of two, since an odd seed projects no signature but 0 to 0, and
-    1 + u mod (B - 1) otherwise. The same in JavaScript, with BigInt arguments (a test runs it):
+    Output number j of SplitMix64 (Steele, Lea and Flood 2014) started at `spec.seed` is a function of j
+    alone. Its upper 32 bits u become (u mod B) | 1 where B is a power of two, since an odd seed projects no
+    signature but 0 to 0, and 1 + u mod (B - 1) otherwise. The same in JavaScript, with BigInt arguments (a
+    test runs it):
 
         function hashSeeds(seed, d, B) {
           const mask = (1n << 64n) - 1n, seeds = [];
@@ -220,11 +210,6 @@ def hash_seeds(spec: HashSpec, d: int) -> np.ndarray:
           }
           return seeds;
         }
-
-    Source: EELBERT section 3 (d seeds from one random state); Steele, Lea and Flood 2014 (SplitMix64).
-
-    Returns:
-      uint32 [d], in [1, B - 1].
     """
     upper = _upper_halves(spec.seed, 1, d)
     if spec.is_power_of_two:
@@ -238,30 +223,19 @@ def random_hash_spec(spec: HashSpec) -> HashSpec:
 
 
 def random_signatures(spec: HashSpec, vocab_size: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return one pseudo-random signature a token, keyed by its id, in place of those of its grams.
+    """Return one pseudo-random signature a token, uint32 [V, 1, 1], and counts int32 [V, 1]: by its id alone.
 
-    The ablation: same projection, same values, same cost in memory, but nothing of a token's spelling.
-    Source: EELBERT table 3 (a hash without morphology).
-
-    Returns:
-      Signatures uint32 [V, 1, 1] and counts int32 [V, 1], to be embedded under `random_hash_spec(spec)`.
+    The ablation without morphology of EELBERT table 3, to be embedded under `random_hash_spec(spec)`.
     """
     signatures = _upper_halves(spec.seed, _RANDOM_SIGNATURES_START, vocab_size)
     return signatures.reshape(vocab_size, 1, 1), np.ones((vocab_size, 1), np.int32)
 
 
 def mean_weights(spec: HashSpec, most_grams: int) -> np.ndarray:
-    """Return what a sum of centred integers is multiplied by to be a mean in [-scale, scale], by gram count.
+    """Return by count what makes a sum of centred integers a mean in [-scale, scale]: float32 [K + 1].
 
-    A reciprocal rounded here, once, and not a division in the model: accelerators divide float32 only
-    approximately, and the bits of a hash must not depend on the device.
-
-    Args:
-      spec: gives B and scale.
-      most_grams: K, the largest count.
-
-    Returns:
-      float32 [K + 1]: scale * 2 / (B * count), computed in float64 and then rounded; 0 for a count of 0.
+    scale * 2 / (B * count), rounded here, once, and not a division in the model: accelerators divide float32
+    only approximately, and the bits of a hash must not depend on the device. 0 for a count of 0.
     """
     means = [value_limit(spec) * 2 / (spec.bucket_size * count) for count in range(1, most_grams + 1)]
     return np.array([0.0, *means], np.float32)

@@ -25,9 +25,8 @@ class Likeness(NamedTuple):
 def collision_groups(spec: HashSpec, tokens: Sequence[str]) -> list[tuple[str, ...]]:
     """Return the groups of tokens that have one vector, whatever the seed: the largest first.
 
-    Decided on integers. A mean over grams does not see how often all of them repeat, so tokens collide where
-    every part has the same signatures in the same proportions, as in `000` and `0000`. Rounding may leave
-    such vectors a last bit apart.
+    Decided on integers: a mean over grams does not see how often all of them repeat, so tokens collide where
+    every part has the same signatures in the same proportions, as in `000` and `0000`.
     """
     signatures, counts = reference_signatures(spec, *code_points(tokens))
     has_width = [True] * spec.max_gram if isinstance(spec.split, str) else [width > 0 for width in spec.split]
@@ -39,7 +38,7 @@ def collision_groups(spec: HashSpec, tokens: Sequence[str]) -> list[tuple[str, .
 
 
 def inflected_pairs(tokens: Sequence[str]) -> list[tuple[str, str]]:
-    """Return the pairs (word, word + suffix) that are both tokens: letters only, three or more in the word.
+    """Return the pairs (word, word + suffix) that are both tokens, of three letters or more in the word.
 
     A rule and no dictionary: it takes `corn` and `corner` for a pair, and misses `run` and `running`.
     """
@@ -49,10 +48,9 @@ def inflected_pairs(tokens: Sequence[str]) -> list[tuple[str, str]]:
 
 
 def likeness(spec: HashSpec, tokens: Sequence[str], d: int, seed: int = 0) -> Likeness:
-    """Measure what the hash knows of morphology: the cosine of inflected words beside that of random ones.
+    """Return the mean cosine of inflected words beside that of random ones; NaN for fewer than two pairs.
 
-    The random pairs are made of the same words, each stem with the inflection of another pair, so that length
-    and letters are distributed alike. NaN where there are fewer than two pairs.
+    The random pairs are made of the same words, so that length and letters are distributed alike.
     """
     pairs = inflected_pairs(tokens)
     if len(pairs) < 2:

@@ -1,4 +1,4 @@
-"""The n-gram pooling hash of EELBERT: the paper's steps 1-6 as pure JAX functions.
+"""The n-gram pooling hash of EELBERT section 3: the paper's steps 1-6 as pure JAX functions.
 
     1 seeds       h = `hash_seeds(spec, d)`                     d integers out of one
     2 signatures  s_i = rolling hash of the token's i-grams     `token_signatures`
@@ -8,10 +8,9 @@
     6 vector      e = concat(e_1 .. e_N)                        `embed_signatures`
 
 Signatures depend on the token's string alone: a vocabulary computes them once and a model starts at step 3.
-All integers are uint32; the modulus is a constant of the spec, and for B = 2^32 it is uint32 wrap-around.
-The floating-point part is written so that no compiler can change its bits: additions in the order of the
-grams, one multiplication, and a clamp between it and whatever the caller adds. Every product of two residues
-has to fit 32 bits; `reference` has the same steps in NumPy, for every B. Source: EELBERT section 3.
+All integers are uint32, and every product of two residues has to fit 32 bits; `reference` takes every B. The
+floating-point part is written so that no compiler can change its bits: additions in the order of the grams,
+one multiplication, and a clamp between it and whatever the caller adds.
 """
 
 import functools
@@ -29,16 +28,9 @@ from eelbert_jax.hashing.spec import HashSpec, hash_seeds, mean_weights, value_l
 
 @functools.partial(jax.jit, static_argnames=("spec", "d"))
 def embed_strings(characters: jax.Array, lengths: jax.Array, spec: HashSpec, d: int) -> jax.Array:
-    """Embed any strings, in a vocabulary or not, from their characters.
+    """Embed any strings, in a vocabulary or not, as `reference.code_points` gives them, to float32 [..., d].
 
-    Args:
-      characters: code points, uint32 [..., C], zero-padded; `reference.code_points` makes them.
-      lengths: int32 [...], at most C.
-      spec: the hash function.
-      d: width of the embedding.
-
-    Returns:
-      float32 [..., d], the bits that `reference.hash_table` has for the same strings.
+    The bits are those of `reference.hash_table`.
     """
     chex.assert_equal_shape_prefix([characters, lengths], lengths.ndim)
     seeds = jnp.asarray(hash_seeds(spec, d))
@@ -59,12 +51,10 @@ def token_signatures(characters: jax.Array, length: jax.Array, spec: HashSpec) -
     Args:
       characters: code points, uint32 [C], zero-padded.
       length: int32 [], at most C; the empty token has one gram of each length, with signature 0.
-      spec: the hash function.
 
     Returns:
-      Signatures uint32 [N', C], N' = `spec.num_parts`: row i - 1 holds those of the i-grams by position, then
-      zeros, which add nothing when pooled; the row of the whole token, where there is one, is the last. Gram
-      counts int32 [N'].
+      Signatures uint32 [N', C]: row i - 1 holds those of the i-grams by position, then zeros, which add
+        nothing when pooled; the last row is the whole token's, where it has one. Gram counts int32 [N'].
     """
     chex.assert_rank([characters, length], [1, 0])
     chex.assert_type([characters, length], [jnp.uint32, jnp.int32])
@@ -92,7 +82,7 @@ def token_signatures(characters: jax.Array, length: jax.Array, spec: HashSpec) -
 
 
 def embed_signatures(grams: jax.Array, counts: jax.Array, seeds: jax.Array, spec: HashSpec) -> jax.Array:
-    """Project, centre, pool and concatenate (steps 3-6).
+    """Project, centre, pool and concatenate (steps 3-6) to float32 [..., d].
 
     Unrolled over the grams, so that [..., K, d] never exists: a compiler makes one pass of it that holds one
     sum an entry. Measured on a CPU: 3 times as fast as the outer product and its reduction.
@@ -101,10 +91,6 @@ def embed_signatures(grams: jax.Array, counts: jax.Array, seeds: jax.Array, spec
       grams: signatures, uint32 [..., N', K], zero-padded.
       counts: number of grams, int32 [..., N'], in [0, K]; the vector of one that is not is NaN.
       seeds: uint32 [d].
-      spec: the hash function.
-
-    Returns:
-      float32 [..., d], in [-1, 1] or what `spec.scale` makes of it.
     """
     chex.assert_type([grams, counts, seeds], [jnp.uint32, jnp.int32, jnp.uint32])
     chex.assert_shape(grams, (*counts.shape[:-1], spec.num_parts, None))
@@ -123,16 +109,7 @@ def embed_signatures(grams: jax.Array, counts: jax.Array, seeds: jax.Array, spec
 
 
 def project(gram: jax.Array, seeds: jax.Array, spec: HashSpec) -> jax.Array:
-    """Return one row of each token's P_i: gram * seeds mod B (step 4).
-
-    Args:
-      gram: signatures of one gram of each token, uint32 [...], less than B.
-      seeds: h_i, uint32 [d_i], less than B.
-      spec: the hash function.
-
-    Returns:
-      uint32 [..., d_i], less than B.
-    """
+    """Return one row of each token's P_i, gram [...] * seeds [d_i] mod B, uint32 [..., d_i] (step 4)."""
     shape = (*gram.shape, seeds.shape[0])
     along = lax.broadcast_in_dim(seeds, shape, (gram.ndim,))
     return _mod(lax.broadcast_in_dim(gram, shape, range(gram.ndim)) * along, spec)
@@ -149,20 +126,15 @@ def centre(projection: jax.Array, spec: HashSpec) -> jax.Array:
 
 
 def pool(projections: Iterable[jax.Array], weights: jax.Array, spec: HashSpec) -> jax.Array:
-    """Return the mean over the grams, e_i (steps 4 and 5).
+    """Return the mean over the grams, e_i, float32 [..., d_i] (steps 4 and 5).
 
-    The sum is float32, in the order of the grams. The weight is a rounded reciprocal from a table, as float32
-    division is approximate on accelerators. The clamp takes back what rounding may add to a mean of equal
-    values, and it keeps compilers from fusing the multiplication with an addition of the caller's, which
-    would round once and not twice.
+    The sum is float32, in the order of the grams. The weight is a rounded reciprocal, as float32 division is
+    approximate on accelerators. The clamp takes back what rounding may add to a mean of equal values, and it
+    keeps compilers from fusing the multiplication with an addition of the caller's, which would round once.
 
     Args:
-      projections: centred projections by gram, int32 [..., d_i] each, zero where a token has no such gram.
+      projections: by gram, centred, int32 [..., d_i] each, zero where a token has no such gram.
       weights: what `mean_weights` has for the number of grams, float32 [...].
-      spec: the hash function.
-
-    Returns:
-      float32 [..., d_i].
     """
     total = functools.reduce(jnp.add, (projection.astype(jnp.float32) for projection in projections))
     limit = jnp.float32(value_limit(spec))

@@ -65,9 +65,9 @@ class Checkpoints:
     committed checkpoint with its manifest. A save that failed is raised by the next call here.
 
     Args:
-        create: make the directory, to save into it; False only reads.
-        keep: newest checkpoints that stay.
-        keep_every_steps: also keep every checkpoint whose step is a multiple of it.
+      create: make the directory, to save into it; False only reads.
+      keep: newest checkpoints that stay.
+      keep_every_steps: also keep every checkpoint whose step is a multiple of it.
     """
 
     def __init__(

@@ -20,9 +20,9 @@ class Choice:
     """Which checkpoint of a folder to trust.
 
     Attributes:
-        step: the newest good one, or None.
-        is_verified: False: it has no manifest, as older versions wrote them.
-        bad: step -> what is wrong, of those that were looked at and cannot be trusted, newest first.
+      step: the newest good one, or None.
+      is_verified: False: it has no manifest, as older versions wrote them.
+      bad: step -> what is wrong, of those that were looked at and cannot be trusted, newest first.
     """
 
     step: int | None

@@ -35,8 +35,8 @@ class Membership:
     """Which process of which job this one is; JAX detects what is None.
 
     Attributes:
-        coordinator: HOST:PORT where process 0 listens.
-        local_device_ids: the GPUs of this host that are this process's; None: all, or JAX_LOCAL_DEVICE_IDS.
+      coordinator: HOST:PORT where process 0 listens.
+      local_device_ids: the GPUs of this host that are this process's; None: all, or JAX_LOCAL_DEVICE_IDS.
     """
 
     coordinator: str | None = None
@@ -91,8 +91,8 @@ def joined(
     a process not heard of for `heartbeat_seconds` is taken for dead and ends the job.
 
     Raises:
-        UserError: the settings do not make sense, or JAX detected no job of several processes.
-        NotMet: the processes did not find each other within `connect_seconds`.
+      UserError: the settings do not make sense, or JAX detected no job of several processes.
+      NotMet: the processes did not find each other within `connect_seconds`.
     """
     for name, value in (("connect_seconds", connect_seconds), ("heartbeat_seconds", heartbeat_seconds)):
         if value < 1:

@@ -53,13 +53,13 @@ class FitConfig:
     """What a run is besides its objective.
 
     Attributes:
-        seed: of the first parameters and the dropout.
-        passes: parts that a batch is taken in.
-        keep_checkpoints: newest that stay.
-        keep_every_steps: also keep multiples of this.
-        patience: end after so many evaluations without a better one; None: never.
-        free_settings: what may differ between the starts of a run; see `workdir.changed_settings`.
-        refuses_changes: refuse other settings; otherwise only where nothing is left to train with them.
+      seed: of the first parameters and the dropout.
+      passes: parts that a batch is taken in.
+      keep_checkpoints: newest that stay.
+      keep_every_steps: also keep multiples of this.
+      patience: end after so many evaluations without a better one; None: never.
+      free_settings: what may differ between the starts of a run; see `workdir.changed_settings`.
+      refuses_changes: refuse other settings; otherwise only where nothing is left to train with them.
     """
 
     durations: LoopConfig
@@ -105,16 +105,16 @@ def fit(
     """Train to the end, resuming what the workdir holds; a finished run is left as it is.
 
     Args:
-        workdir: receives `config.json`, `metrics.jsonl`, `vocab.txt`, `checkpoints/` and, where the objective
+      workdir: receives `config.json`, `metrics.jsonl`, `vocab.txt`, `checkpoints/` and, where the objective
         keeps the best step, `best/`.
-        start: for a workdir without a checkpoint.
-        identity: what the checkpoints are of.
-        record: becomes `config.json`.
+      start: for a workdir without a checkpoint.
+      identity: what the checkpoints are of.
+      record: becomes `config.json`.
 
     Raises:
-        UserError: the checkpoint is of another model, or settings have changed that may not.
-        NonFiniteLoss: too many losses or gradients in a row, or a parameter, are NaN or infinite.
-        Preempted: the machine asked for the end; the step reached is saved.
+      UserError: the checkpoint is of another model, or settings have changed that may not.
+      NonFiniteLoss: too many losses or gradients in a row, or a parameter, are NaN or infinite.
+      Preempted: the machine asked for the end; the step reached is saved.
     """
     total_steps = config.durations.total_steps
     optimizer = make_optimizer(config.optimizer, total_steps)

@@ -31,9 +31,9 @@ class LoopConfig:
     """When the loop does what, in completed steps; the first and the last are evaluated, the last is saved.
 
     Attributes:
-        steps_per_call: optimizer steps in one call of the training step.
-        tokens_per_step: tokens that a step reads, for the throughput.
-        max_skipped_steps: so many steps in a row with a loss or gradient that is not finite end the run.
+      steps_per_call: optimizer steps in one call of the training step.
+      tokens_per_step: tokens that a step reads, for the throughput.
+      max_skipped_steps: so many steps in a row with a loss or gradient that is not finite end the run.
     """
 
     total_steps: int
@@ -115,16 +115,16 @@ def run(
     call is in flight while the rows of the next are read and sent.
 
     Args:
-        state: donated.
-        train_step: (state, batches of K steps) -> (state, metrics, each [K]).
-        next_batch: step -> the device batches of the K steps after it; a pure function.
-        save: begins to write a checkpoint.
-        stop: asked after every evaluation whether to end early.
-        saved_step: step of the newest checkpoint, if there is one.
+      state: donated.
+      train_step: (state, batches of K steps) -> (state, metrics, each [K]).
+      next_batch: step -> the device batches of the K steps after it; a pure function.
+      save: begins to write a checkpoint.
+      stop: asked after every evaluation whether to end early.
+      saved_step: step of the newest checkpoint, if there is one.
 
     Raises:
-        NonFiniteLoss: at the report, or before a save, that follows the step.
-        Preempted: the machine asked for the end; the state is handed to `save`.
+      NonFiniteLoss: at the report, or before a save, that follows the step.
+      Preempted: the machine asked for the end; the state is handed to `save`.
     """
     step = int(state.step)
     _check_start(step, config)

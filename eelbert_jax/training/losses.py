@@ -109,12 +109,12 @@ def masked_lm_loss(
     for the logits costs less than writing and reading them. Online softmax: Milakov & Gimelshein (2018).
 
     Args:
-        features: [M, D], float32 or bfloat16.
-        decoder: [V, D].
-        bias: [V].
-        labels: int32 [M], each in 0..V-1.
-        weights: float32 [M]; divide by their sum for the mean in nats, float32.
-        vocab_chunk: columns of the vocabulary at a time; V or more means all at once.
+      features: [M, D], float32 or bfloat16.
+      decoder: [V, D].
+      bias: [V].
+      labels: int32 [M], each in 0..V-1.
+      weights: float32 [M]; divide by their sum for the mean in nats, float32.
+      vocab_chunk: columns of the vocabulary at a time; V or more means all at once.
     """
     chex.assert_rank([features, decoder, bias, labels, weights], [2, 2, 1, 1, 1])
     normalizer, _ = _log_normalizer(features, decoder, bias, vocab_chunk)

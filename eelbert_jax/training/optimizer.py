@@ -19,13 +19,13 @@ class OptimizerConfig:
     """AdamW with linear warm-up and linear decay. Source: EELBERT section 4 and Devlin et al. A.2.
 
     Attributes:
-        learning_rate: the peak, reached after the warm-up.
-        warmup_steps: updates of linear warm-up from 0.
-        weight_decay: decoupled, a share of the learning rate a step; none on biases and LayerNorm.
-        max_grad_norm: clip the global gradient norm here; 0 turns clipping off.
-        layer_decay: the rate of a layer is that of the one above times this, in (0, 1]; heads have the full
+      learning_rate: the peak, reached after the warm-up.
+      warmup_steps: updates of linear warm-up from 0.
+      weight_decay: decoupled, a share of the learning rate a step; none on biases and LayerNorm.
+      max_grad_norm: clip the global gradient norm here; 0 turns clipping off.
+      layer_decay: the rate of a layer is that of the one above times this, in (0, 1]; heads have the full
         rate, embeddings the lowest. Source: Howard & Ruder 2018; ELECTRA for the factor.
-        trainable: a pattern over parameter paths ("classifier|layer_1/"): others stay as they are and have no
+      trainable: a pattern over parameter paths ("classifier|layer_1/"): others stay as they are and have no
         slots; empty: all are trained.
     """
 

@@ -51,9 +51,9 @@ class Objective(Protocol):
     """What a run learns.
 
     Attributes:
-        constants: what the model reads beside its parameters; no gradient, in no checkpoint.
-        main_figure: the figure of `evaluate` that a run is judged by.
-        keeps_best: the step with the largest main figure is the result; otherwise the last one is.
+      constants: what the model reads beside its parameters; no gradient, in no checkpoint.
+      main_figure: the figure of `evaluate` that a run is judged by.
+      keeps_best: the step with the largest main figure is the result; otherwise the last one is.
     """
 
     keeps_best: ClassVar[bool]
@@ -96,11 +96,11 @@ def make_train_step(
     dropout of a step is a function of (seed, step), so that a resumed run repeats it.
 
     Args:
-        optimizer: takes the global norm of the gradients as `grad_norm`.
-        layout: split parameters are gathered once, before the passes; gradients are reduced once, after them,
+      optimizer: takes the global norm of the gradients as `grad_norm`.
+      layout: split parameters are gathered once, before the passes; gradients are reduced once, after them,
         to where the optimizer's slots lie.
-        passes: parts that a batch is taken in; their gradients are added up.
-        trained: parameters -> tree of bools; the gradients of the others are not computed. None: all are.
+      passes: parts that a batch is taken in; their gradients are added up.
+      trained: parameters -> tree of bools; the gradients of the others are not computed. None: all are.
     """
     dropout_key = named_key(seed, "drop")
 
