@@ -17,7 +17,8 @@ FORBIDDEN = [
     ("record", "*", ("errors", "workdir")),
     ("corpus.masking", "*", ("errors",)),
     ("training.losses", "*", ("errors",)),
-    ("datasets.metrics", "*", ("errors",)),
+    ("datasets.entities", "*", ("errors",)),
+    ("datasets.metrics", "*", ("errors", "datasets.entities")),
     ("training.writer", "*", ("errors", "workdir")),
     # The model knows the hash and the vocabulary.
     ("model*", "*", ("errors", "model*", "hashing*", "vocabulary")),

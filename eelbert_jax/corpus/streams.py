@@ -91,7 +91,7 @@ def read_lines(
     with storage.open_file(part.path) as raw:
         if is_compressed(part.path):
             begin, end = 0, part.stop
-            stream = _decompress(raw, part.path)
+            stream = decompress(raw, part.path)
         else:
             begin, end = (_boundary(raw, place, by_document) for place in (part.start, part.stop))
             stream = _stored_blocks(raw, begin, end)
@@ -147,7 +147,7 @@ def _stored_blocks(raw: BinaryIO, begin: int, end: int) -> Iterator[bytes]:
         yield block
 
 
-def _decompress(raw: BinaryIO, path: str) -> Iterator[bytes]:
+def decompress(raw: BinaryIO, path: str) -> Iterator[bytes]:
     """Yield blocks of a compressed file's content."""
     try:
         if path.lower().endswith(".zst"):

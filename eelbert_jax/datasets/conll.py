@@ -7,12 +7,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from eelbert_jax.datasets.metrics import OUTSIDE, are_entity_tags
+from eelbert_jax.datasets.entities import OUTSIDE, are_entity_tags
 from eelbert_jax.datasets.tables import Tally, is_text, read_text, text_lines
 from eelbert_jax.datasets.tasks import TAG
 from eelbert_jax.errors import UserError
-
-__all__ = ["OUTSIDE", "TOKENS", "TokenExamples", "TokenTask", "load_conll", "token_task"]
 
 TOKENS = "tokens"
 """Name of the task of a user's own files of words and tags."""

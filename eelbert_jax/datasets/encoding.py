@@ -1,9 +1,7 @@
 """Examples to token ids, and token ids to batches of few static shapes.
 
-An accelerator wants arrays of a shape that it has seen before and no needless padding: so every example goes
-into the shortest of a few lengths, a batch holds one length, and the last batch of a length is filled up with
-rows of weight zero. Batches are pure functions of (seed, epoch). Leaves texts to `glue` and `conll`, and
-devices to the jobs.
+Every example goes into the shortest of a few lengths, a batch holds one length, and the last of a length is
+filled up with rows of weight zero. Batches are pure functions of (seed, epoch).
 """
 
 import dataclasses
@@ -179,12 +177,6 @@ def encode_words(
     A word stands for its first piece; one of nothing but characters that BERT removes is [UNK], so that every
     word has a place. Source: Devlin et al. 2019, section 5.3.
 
-    Args:
-      sentences: n of them, the words of each.
-      vocabulary: the model's.
-      max_length: most tokens of a sentence, [CLS] and [SEP] among them.
-      lowercase: as the vocabulary was made.
-
     Raises:
       UserError: `max_length` has no room for a word.
     """
@@ -222,12 +214,7 @@ def bucket_lengths(lengths: np.ndarray, max_length: int, batch_size: int) -> tup
     """Return the lengths that batches may have: few to compile, near the examples' own.
 
     Powers of two from 16 and `max_length` last; between them (8, 12, 24, 48, ...) where `WORTH_COMPILING`
-    batches would use it: a shape costs seconds to compile and spares a batch milliseconds. Source: ours.
-
-    Args:
-      lengths: tokens of each example, integers [n].
-      max_length: of all.
-      batch_size: examples a batch.
+    batches would use it: a shape costs seconds to compile and spares a batch milliseconds.
     """
     powers = [SHORTEST_BUCKET]
     while powers[-1] < max_length:
@@ -246,13 +233,7 @@ def bucket_lengths(lengths: np.ndarray, max_length: int, batch_size: int) -> tup
 def train_batches(encoded: Encoded, batch_size: int, seed: int, epoch: int) -> list[BatchIndices]:
     """Return the batches of an epoch: every example once, in an order of the epoch's own.
 
-    A pure function, so that a run resumes from its step alone. Source: ours; the order is `rows.row_indices`.
-
-    Args:
-      encoded: n examples.
-      batch_size: B, over all devices.
-      seed: any integer.
-      epoch: counted from 0.
+    A pure function, so that a run resumes from its step alone.
 
     Raises:
       UserError: there is no example or `batch_size` is not positive.

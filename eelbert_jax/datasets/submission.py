@@ -1,7 +1,6 @@
 """Files for the GLUE test server: one for each test split, `index` and `prediction`.
 
-The server takes a zip of all eleven files of `SUBMISSION_ROWS` and refuses one that lacks a row. Leaves how
-the predictions came about to the jobs.
+The server takes a zip of all eleven files of `SUBMISSION_ROWS` and refuses one that lacks a row.
 """
 
 from collections.abc import Mapping

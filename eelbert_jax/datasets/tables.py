@@ -143,8 +143,7 @@ def table_format(path: str) -> str:
 
 
 def _uncompressed_name(path: str) -> str:
-    name = path.lower()
-    return PurePath(name).stem if name.endswith(streams.COMPRESSION_SUFFIXES) else name
+    return PurePath(path.lower()).stem if streams.is_compressed(path) else path.lower()
 
 
 def read_text(path: str, tally: Tally) -> str:
@@ -157,8 +156,7 @@ def read_text(path: str, tally: Tally) -> str:
     """
     try:
         with storage.open_file(storage.canonical(path)) as file:
-            compressed = path.lower().endswith(streams.COMPRESSION_SUFFIXES)
-            data = b"".join(streams._decompress(file, path.lower())) if compressed else file.read()
+            data = b"".join(streams.decompress(file, path)) if streams.is_compressed(path) else file.read()
     except OSError as error:
         raise UserError(f"Cannot read {path}: {error.strerror or error}; give the path of a file.") from error
     mark = next((mark for mark in ENCODINGS if data.startswith(mark)), b"")

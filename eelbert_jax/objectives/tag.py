@@ -1,7 +1,7 @@
 """Fine-tuning on words: a tag for each, read at its first piece."""
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
 import flax.linen as nn
@@ -37,14 +37,7 @@ class Tag(Classify):
     def scores(self, predictions: Tags, split: Split) -> Mapping[str, float]:
         """Return the task's metrics: of entities over sentences, of tags over words."""
         assert isinstance(split.labels, tuple)
-        figures = {}
-        for name in self.data.task.metrics:
-            if name == "entity_f1":
-                figures[name] = metrics.entity_f1(self._names(predictions), self._names(split.labels))
-            else:
-                words = np.concatenate(predictions), np.concatenate(split.labels)
-                figures |= metrics.scores((name,), *words)
-        return figures
+        return metrics.tag_scores(self.data.task.metrics, self.record.labels, predictions, split.labels)
 
     def is_degenerate(self, predictions: Tags) -> bool:
         """Whether every word gets the same tag."""
@@ -56,11 +49,3 @@ class Tag(Classify):
         assert split.encoded.num_words is not None
         tags = np.concatenate(self.data.train.labels)
         return [majority(tags, num_words) for num_words in split.encoded.num_words]
-
-    def _names(self, tags: Sequence[np.ndarray]) -> list[list[str]]:
-        """Return tags by name; a word without one is in no entity."""
-        names = self.record.labels
-        return [
-            [metrics.OUTSIDE if tag == encoding.IGNORED else names[tag] for tag in sentence]
-            for sentence in tags
-        ]

@@ -29,6 +29,15 @@ def test_compressed_tables(suffix, tmp_path):
         rows_of(path)
 
 
+def test_zstandard_with_a_long_window(tmp_path):
+    """Of a size that the header does not tell, so that the window counts; the library's limit is 2^27."""
+    long = zstandard.ZstdCompressor(
+        compression_params=zstandard.ZstdCompressionParameters(window_log=28)
+    ).compressobj()
+    (tmp_path / "train.tsv.zst").write_bytes(long.compress(TABLE.encode()) + long.flush())
+    assert rows_of(tmp_path / "train.tsv.zst") == ROWS
+
+
 def test_parquet(tmp_path):
     path = tmp_path / "train.parquet"
     columns = {"text": ["naïve", None, "c", "d"], "kind": [1.5, 2.0, float("nan"), None], "other": [[1]] * 4}
