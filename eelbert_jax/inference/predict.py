@@ -2,18 +2,17 @@
 
 import dataclasses
 import functools
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import flax.linen as nn
-import jax
-import jax.numpy as jnp
 import numpy as np
 
-from eelbert_jax.datasets.encoding import Encoded, encode_texts, encode_words, eval_batches, gather
+from eelbert_jax.datasets.encoding import Encoded, encode_texts, encode_words
 from eelbert_jax.datasets.tasks import TaskRecord
 from eelbert_jax.errors import UserError
+from eelbert_jax.inference.compiled import best_tokens, classifier_logits, outputs, vectors
 from eelbert_jax.inference.windows import (
     WordWindow,
     encoded_rows,
@@ -25,7 +24,6 @@ from eelbert_jax.model import bert
 from eelbert_jax.model.config import BertConfig
 from eelbert_jax.vocabulary import Vocabulary, make_tokenizer
 
-BATCH_SIZE = 32
 MASKED_BATCH_SIZE = 8
 """Rows a batch of masked texts: each mask has a probability for every token of the vocabulary."""
 POOLINGS = ("mean", "cls")
@@ -140,10 +138,10 @@ class Model:
         encoded, text_ids = self._encode(texts, None, stride)
         model = bert.BertModel(self.config, with_pooler=False)
         variables = {"params": self.params["bert"], "constants": self.constants.get("bert", {})}
-        vectors = np.zeros((len(encoded), self.config.hidden_size), np.float32)
-        for rows, output in _outputs(functools.partial(_vectors, model, pooling, variables), encoded):
-            vectors[rows] = output
-        return mean_of_windows(vectors, text_ids, len(texts))
+        found = np.zeros((len(encoded), self.config.hidden_size), np.float32)
+        for rows, output in outputs(functools.partial(vectors, model, pooling, variables), encoded):
+            found[rows] = output
+        return mean_of_windows(found, text_ids, len(texts))
 
     def classify(
         self, texts: Iterable[str], second_texts: Iterable[str] | None = None, *, stride: int = 0
@@ -233,9 +231,9 @@ class Model:
         texts = _texts(texts, "fill_mask")
         ids = [self.masked_ids(text) for text in texts]
         encoded = encoded_rows(ids, self.max_length, self.vocabulary.pad_id)
-        step = functools.partial(_best_tokens, bert.BertForMaskedLM(self.config), top, self._variables)
+        step = functools.partial(best_tokens, bert.BertForMaskedLM(self.config), top, self._variables)
         found: list[list[Guesses]] = [[] for _ in texts]
-        for rows, (shares, tokens) in _outputs(
+        for rows, (shares, tokens) in outputs(
             lambda ids, mask, _: step(ids, mask, self._mask_positions(ids)), encoded, MASKED_BATCH_SIZE
         ):
             for i, *guesses in zip(rows, tokens, shares, strict=True):
@@ -281,7 +279,7 @@ class Model:
     def _logits(self, encoded: Encoded) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         assert self.task is not None
         model = model_class(self.task)(self.config)
-        return _outputs(functools.partial(_classifier_logits, model, self._variables), encoded)
+        return outputs(functools.partial(classifier_logits, model, self._variables), encoded)
 
     def _mask_positions(self, input_ids: np.ndarray) -> np.ndarray:
         """Return where the masks of rows stand, int32 [B, P], some again to fill up.
@@ -332,64 +330,3 @@ def _tag(word: str, shares: np.ndarray, labels: Sequence[str]) -> Tag:
     row = (shares / total).tolist()
     best = int(np.argmax(shares))
     return Tag(word, labels[best], row[best], dict(zip(labels, row, strict=True)))
-
-
-def _outputs(
-    step: Callable[..., Any], encoded: Encoded, batch_size: int = BATCH_SIZE
-) -> Iterator[tuple[np.ndarray, Any]]:
-    """Yield some rows, int64 [n], and the outputs of `step` for them, until every row had its turn."""
-    if not len(encoded):
-        return
-    for batch in eval_batches(encoded, 1 if len(encoded) == 1 else batch_size):
-        outputs = jax.device_get(step(*gather(encoded, batch.indices, batch.length)))
-        num_real = np.count_nonzero(batch.weights)  # the rest fills up
-        yield batch.indices[:num_real], jax.tree.map(lambda leaf, n=num_real: leaf[:n], outputs)
-
-
-@functools.partial(jax.jit, static_argnums=0)
-def _classifier_logits(
-    model: nn.Module,
-    variables: Any,
-    input_ids: jax.Array,
-    attention_mask: jax.Array,
-    token_type_ids: jax.Array,
-) -> jax.Array:
-    """Return float32 [B, C], or [B, L, C] of a tagger."""
-    return model.apply(variables, input_ids, attention_mask, token_type_ids)  # type: ignore[return-value]
-
-
-@functools.partial(jax.jit, static_argnums=(0, 1))
-def _vectors(
-    model: bert.BertModel,
-    pooling: str,
-    variables: Any,
-    input_ids: jax.Array,
-    attention_mask: jax.Array,
-    token_type_ids: jax.Array,
-) -> jax.Array:
-    """Return float32 [B, D]."""
-    hidden: Any = model.apply(variables, input_ids, attention_mask, token_type_ids, deterministic=True)
-    hidden = hidden.astype(jnp.float32)
-    if pooling == "cls":
-        return hidden[:, 0]
-    kept = attention_mask[:, :, None].astype(jnp.float32)
-    return jnp.sum(hidden * kept, axis=1) / jnp.sum(kept, axis=1)
-
-
-@functools.partial(jax.jit, static_argnums=(0, 1))
-def _best_tokens(
-    model: bert.BertForMaskedLM,
-    count: int,
-    variables: Any,
-    input_ids: jax.Array,
-    attention_mask: jax.Array,
-    positions: jax.Array,
-) -> tuple[jax.Array, jax.Array]:
-    """Return probabilities float32 and ids int32 of the best tokens at some positions, both [B, P, count]."""
-    inputs: Any = model.apply(variables, input_ids, positions, attention_mask, method=model.decoder_inputs)
-    features, decoder, bias = inputs
-    logits = jnp.einsum(
-        "bpd,vd->bpv", features, decoder.astype(features.dtype), preferred_element_type=jnp.float32
-    )
-    shares, tokens = jax.lax.top_k(jax.nn.softmax(logits + bias[None, None, :]), count)
-    return shares, tokens

@@ -10,6 +10,7 @@ import ml_collections
 import numpy as np
 
 from eelbert_jax import cli
+from eelbert_jax.datasets.encoding import check_max_length
 from eelbert_jax.datasets.splits import load_data
 from eelbert_jax.errors import UserError
 from eelbert_jax.inference.load import load
@@ -73,6 +74,7 @@ def set_up(config: ml_collections.ConfigDict) -> tuple[Classify, Model | None, b
       UserError: the checkpoint, the data or the config do not fit.
     """
     model_config, vocabulary, pretrained = starting_model(config)
+    check_max_length(config.max_length, model_config.max_position_embeddings)
     lowercase = config.lowercase if pretrained is None else pretrained.lowercase
     layout = Layout(sharding.make_mesh(config.mesh.fsdp), config.mesh.zero1)
     data = load_data(config.to_dict(), vocabulary, lowercase)

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from eelbert_jax.errors import UserError
+from eelbert_jax.inference import compiled
 from eelbert_jax.inference.load import load
 from eelbert_jax.inference.windows import word_windows
 from eelbert_jax.model import bert
@@ -218,10 +219,8 @@ def test_what_cannot_be_answered_is_named(name, ask, said, request):
         ask(request.getfixturevalue(name))
 
 
-def test_a_length_is_compiled_once(sst2, monkeypatch):
-    from eelbert_jax.inference import predict
-
+def test_a_length_is_compiled_once(sst2):
     sst2.classify(TEXTS)
-    before = predict._classifier_logits._cache_size()
+    before = compiled.classifier_logits._cache_size()
     sst2.classify(TEXTS[::-1] * 20)
-    assert predict._classifier_logits._cache_size() == before
+    assert compiled.classifier_logits._cache_size() == before
