@@ -5,6 +5,7 @@ logic. Help is answered without importing a job, and so without JAX.
 """
 
 import importlib
+import io
 import os
 import sys
 from pathlib import Path
@@ -40,6 +41,8 @@ def main(argv: list[str] | None = None) -> int:
         if any(word in HELP_FLAGS for word in rest):
             print(cli.job_help(name))
             return 0
+        if isinstance(sys.stdout, io.TextIOWrapper):  # names of files may be any bytes
+            sys.stdout.reconfigure(errors="backslashreplace")
         os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(COMPILED))
         if argv is None and memory.steps_run_on_cpu():
             memory.keep_freed_memory()

@@ -1,6 +1,7 @@
 """The door and the parser: help without JAX, every bad word one clear line with exit status 2."""
 
 import importlib.util
+import io
 import json
 import os
 import subprocess
@@ -313,3 +314,12 @@ def test_a_platform_that_may_come_back_and_other_errors_stay_crashes(monkeypatch
     stand_in_job(monkeypatch, fail)
     with pytest.raises(RuntimeError, match="tpu"):
         main(["pretrain"])
+
+
+def test_a_name_of_any_bytes_can_be_printed(monkeypatch):
+    output = io.TextIOWrapper(io.BytesIO(), encoding="utf-8")
+    monkeypatch.setattr(sys, "stdout", output)
+    monkeypatch.setattr("eelbert_jax.jobs.sizes.main", lambda argv: print("caf\udce9"))
+    assert main(["sizes"]) == 0
+    output.flush()
+    assert output.buffer.getvalue() == b"caf\\udce9\n"

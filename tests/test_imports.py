@@ -51,6 +51,26 @@ FORBIDDEN = [
         "*",
         ("errors", "cli", "config_files", "record", "reporting*", "sweeping*", "training.writer", "workdir"),
     ),
+    # A model that answers knows no objective; folders of others know no run.
+    (
+        "inference*",
+        "*",
+        (
+            "errors",
+            "datasets*",
+            "inference*",
+            "interchange*",
+            "model*",
+            "training.checkpoint",
+            "vocabulary",
+            "workdir",
+        ),
+    ),
+    (
+        "interchange*",
+        "*",
+        ("errors", "datasets.tasks", "hashing.spec", "interchange*", "model*", "vocabulary", "workdir"),
+    ),
     # A plan is of any jitted step: it knows no model and no trainer.
     ("planning*", "*", ("errors", "planning*")),
 ]
@@ -163,6 +183,8 @@ def test_all_rooms_are_seen():
         ("model.config", "import ml_collections", "ml_collections"),
         ("jobs.prepare", "import tensorflow_datasets as tfds", "tensorflow_datasets"),
         ("interchange.hf", "import torch", "torch"),
+        ("interchange.folder", "from eelbert_jax.inference.load import load", "inference.load"),
+        ("inference.predict", "from eelbert_jax.objectives import classify", "objectives.classify"),
         ("reporting.runs", "from eelbert_jax.jobs import sizes", "jobs.sizes"),
         ("sweeping.results", "from eelbert_jax.training import checkpoint", "training.checkpoint"),
         ("reporting.claims", "from eelbert_jax.model import bert", "model.bert"),

@@ -306,7 +306,7 @@ def probabilities(logits: np.ndarray) -> np.ndarray:
 
 
 def _texts(texts: Iterable[str], method: str) -> list[str]:
-    """Return texts as a list; a string is an iterable of strings too, but never what is meant."""
+    """Return texts as a list; a string is an iterable of strings too, and refused."""
     if isinstance(texts, str):
         raise _no_list(method, texts)
     found = list(texts)
