@@ -62,7 +62,7 @@ test: $(VENV)/.test
 
 test-slow: $(VENV)/.test $(VENV)-beam/.test
 	$(BIN)/python -m pytest -q -n 2 -m slow
-	$(VENV)-beam/bin/python -m pytest -q -m slow tests/corpus/test_beam.py
+	$(VENV)-beam/bin/python -m pytest -q -W default -m slow tests/corpus/test_beam.py  # Beam warns of itself
 	$(MAKE) test-plan
 
 test-plan: $(VENV)-plan/.test
