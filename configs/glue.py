@@ -38,6 +38,9 @@ def get_config(recipe: str = "tiny") -> config_dict.ConfigDict:
     config.pretrained = config_dict.placeholder(str)
     config.vocabulary = config_dict.placeholder(str)  # vocabulary file; for a model from scratch alone
     config.lowercase = True  # of a model from scratch: how its vocabulary was made
+    # Largest share of [UNK] among the tokens of a split, in percent; legal: 0 to 100. More is a vocabulary of
+    # other text, or of the other case.
+    config.max_unknown_percent = 20.0
     # Has to be the checkpoint's; a folder in the Hugging Face layout brings its own sizes.
     config.size = size
     # Of a model from scratch; a checkpoint brings its own, but for the dropout and the computation type.

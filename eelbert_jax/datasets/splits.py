@@ -15,7 +15,7 @@ from eelbert_jax.datasets.glue import Examples, load_examples
 from eelbert_jax.datasets.metrics import LOWER_IS_BETTER, METRICS, Predictions
 from eelbert_jax.datasets.tasks import REGRESS, TAG, Task, TaskRecord
 from eelbert_jax.errors import UserError
-from eelbert_jax.vocabulary import Vocabulary
+from eelbert_jax.vocabulary import Vocabulary, check_unknown
 
 
 class Split(NamedTuple):
@@ -161,11 +161,15 @@ def load_data(settings: Mapping[str, Any], vocabulary: Vocabulary, lowercase: bo
             encoded = encoding.encode(examples, vocabulary, max_length, lowercase)
             labels = examples.labels
         found[split] = Split(encoded, labels)
+        ids = np.concatenate([np.empty(0, np.int32), *encoded.ids])
+        num_tokens = len(ids) - int(np.isin(ids, (vocabulary.cls_id, vocabulary.sep_id)).sum())
+        num_unknown = int(np.count_nonzero(ids == vocabulary.unk_id))
         print(
             f"{task.name} {split}: {examples.tally.describe()}; {encoded.num_truncated} cut to {max_length} "
-            "tokens",
+            f"tokens, {num_unknown / max(num_tokens, 1):.2%} of the tokens are [UNK]",
             flush=True,
         )
+        check_unknown(num_unknown, num_tokens, settings["max_unknown_percent"], lowercase)
     return TaskData(task, found.pop("train"), found)
 
 
