@@ -133,6 +133,12 @@ def test_lower_layers_move_less_with_layer_decay(tables, tmp_path):
     assert max(jax.tree.leaves(distances["classifier"])) > 1e-3
 
 
+def test_a_vocabulary_that_does_not_fit_is_refused(tables, tmp_path):
+    (tmp_path / "vocab.txt").write_text("\n".join([*SPECIAL_TOKENS, "x"]))
+    with pytest.raises(UserError, match=r"100\.0 % of the text's tokens are \[UNK\]"):
+        set_up(small(tables, vocabulary=str(tmp_path / "vocab.txt")))
+
+
 def test_balanced_classes_count_alike(tables):
     objective, *_ = set_up(small(tables, balanced=True, **{"custom.labels": "bad,good"}))
     counts = np.bincount(objective.data.train.labels)
