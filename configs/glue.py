@@ -46,7 +46,7 @@ def get_config(recipe: str = "tiny") -> config_dict.ConfigDict:
     # Of a model from scratch; a checkpoint brings its own, but for the dropout and the computation type.
     config.model = load_config(f"configs/pretrain.py:{size},embedding={options['embedding']}").model
 
-    config.num_epochs = 4
+    config.num_epochs = 4  # 0: only evaluate, the fine-tuned model that `pretrained` names
     config.batch_size = 32  # examples, over all devices
     # Largest number of examples that one device takes in a pass; empty: the whole of its share. Gradients of
     # the passes are added up, so that any machine reaches the batch.
@@ -91,6 +91,7 @@ def get_config(recipe: str = "tiny") -> config_dict.ConfigDict:
     config.custom = config_dict.ConfigDict()
     config.custom.train = config_dict.placeholder(str)  # file
     config.custom.dev = config_dict.placeholder(str)  # file; or set dev_every
+    config.custom.test = config_dict.placeholder(str)  # file with labels, scored once with the best step
     config.custom.dev_every = 0  # hold every so many rows of the training file out; 0: there is a dev file
     config.custom.columns = config_dict.placeholder(str)  # of files without a header line, all, by commas
     config.custom.text_column = "sentence"
@@ -103,6 +104,7 @@ def get_config(recipe: str = "tiny") -> config_dict.ConfigDict:
     config.tokens = config_dict.ConfigDict()
     config.tokens.train = config_dict.placeholder(str)  # file
     config.tokens.dev = config_dict.placeholder(str)  # file
+    config.tokens.test = config_dict.placeholder(str)  # file with tags, scored once with the best step
     config.tokens.word_column = 0  # counted from 0, or from -1 for the last
     config.tokens.tag_column = -1  # likewise
     config.tokens.labels = config_dict.placeholder(str)  # tags in id order, by commas; empty: those of train

@@ -134,6 +134,7 @@ class Result:
       hardware: devices.
       commit: of the program; None where unknown.
       seconds: wall-clock time.
+      test_metrics: of the best step on a labelled test file, scored once at the end; empty without one.
       data: SHA-256 by split of the files of one's own task, to tell tasks apart.
     """
 
@@ -158,6 +159,7 @@ class Result:
     hardware: str
     commit: str | None
     seconds: float
+    test_metrics: dict[str, float] = dataclasses.field(default_factory=dict)
     data: dict[str, str] = dataclasses.field(default_factory=dict)
 
     def write(self, workdir: Path) -> None:

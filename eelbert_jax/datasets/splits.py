@@ -54,16 +54,22 @@ LogitsOf = Callable[[Batch], Any]
 
 @dataclasses.dataclass(frozen=True)
 class TaskData:
-    """A task and its encoded splits; the first development split selects the best step."""
+    """A task and its encoded splits.
+
+    Attributes:
+      dev: by name; the first one selects the best step.
+      test: scored once, with the best step; None where there is no file with labels.
+    """
 
     task: Task | TokenTask
     train: Split
     dev: Mapping[str, Split]
+    test: Split | None = None
 
     @property
-    def splits(self) -> dict[str, Split]:
-        """All of them by name."""
-        return {"train": self.train, **self.dev}
+    def scored(self) -> dict[str, Split]:
+        """The splits that are scored at the end, by name."""
+        return dict(self.dev) if self.test is None else {**self.dev, "test": self.test}
 
     def record(self, max_length: int) -> TaskRecord:
         """Return what a model trained on it has to remember."""
@@ -170,13 +176,13 @@ def load_data(settings: Mapping[str, Any], vocabulary: Vocabulary, lowercase: bo
             flush=True,
         )
         check_unknown(num_unknown, num_tokens, settings["max_unknown_percent"], lowercase)
-    return TaskData(task, found.pop("train"), found)
+    return TaskData(task, found.pop("train"), test=found.pop("test", None), dev=found)
 
 
 def read_splits(
     settings: Mapping[str, Any],
 ) -> tuple[Task | TokenTask, Mapping[str, Examples | TokenExamples]]:
-    """Return the task that settings name, and its training and development splits.
+    """Return the task that settings name, and its splits: train, dev and, where a file is named, test.
 
     Args:
       settings: of `configs/glue.py`: `task`, `metric`, `on_bad_record` and the groups `data`, `custom` and
@@ -196,8 +202,12 @@ def _read_texts(settings: Mapping[str, Any]) -> tuple[Task, dict[str, Examples]]
         "tfds_data_dir": data["tfds_data_dir"],
         "on_bad_record": settings["on_bad_record"],
     }
-    splits = ("train", *task.dev_splits)
-    return task, {split: load_examples(task, split, **options) for split in splits}
+    found = {split: load_examples(task, split, **options) for split in ("train", *task.dev_splits)}
+    test = settings["custom"]["test"]
+    if test is not None and not task.official:  # read as the development file is: it has labels
+        labelled = dataclasses.replace(task, files=(("dev", os.path.abspath(test)),), dev_every=0)
+        found["test"] = load_examples(labelled, "dev", **options)
+    return task, found
 
 
 def _read_words(settings: Mapping[str, Any]) -> tuple[TokenTask, dict[str, TokenExamples]]:
@@ -208,7 +218,7 @@ def _read_words(settings: Mapping[str, Any]) -> tuple[TokenTask, dict[str, Token
     """
     tokens, found = settings["tokens"], {}
     labels = _names(tokens["labels"])
-    for split in ("train", "dev"):
+    for split in ("train", "dev", *(["test"] if tokens["test"] is not None else [])):
         if tokens[split] is None:
             raise UserError(
                 f"task=tokens needs a file of words and tags for {split}: set --config.tokens.{split}=FILE."

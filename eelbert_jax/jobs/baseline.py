@@ -62,7 +62,11 @@ def _run(
     started, dev = time.monotonic(), {split: splits[split] for split in splits if split != "train"}
     model, predictions = _predict(task, splits["train"], dev, name)
     scores: dict[str, float] = {}
+    test_scores: dict[str, float] = {}
     for number, (split, found) in enumerate(predictions.items()):
+        if split == "test":
+            test_scores = dict(_scores(task, found, dev[split]))
+            continue
         suffix = "" if number == 0 else "_" + split.removeprefix("dev_")
         scores |= {f"{metric}{suffix}": value for metric, value in _scores(task, found, dev[split]).items()}
     details = {
@@ -92,6 +96,7 @@ def _run(
         hardware="cpu",
         commit=environment()["commit"],
         seconds=round(time.monotonic() - started, 1),
+        test_metrics=test_scores,
         data=own_data(config.to_dict()),
     )
     return result, details

@@ -1,6 +1,7 @@
 """`eelbert finetune`: a checkpoint and a task in, a fine-tuned model and its scores out."""
 
 import dataclasses
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,22 +13,25 @@ import numpy as np
 from eelbert_jax import cli
 from eelbert_jax.datasets.encoding import check_max_length
 from eelbert_jax.datasets.splits import load_data
+from eelbert_jax.datasets.tasks import check_labels
 from eelbert_jax.errors import UserError
 from eelbert_jax.inference.load import load
 from eelbert_jax.inference.predict import Model
 from eelbert_jax.model.bert import hashed_start
 from eelbert_jax.model.config import SIZES, BertConfig, bert_config, identity, model_name, size_of
 from eelbert_jax.model.count import count_parameters
-from eelbert_jax.objectives.classify import Classify
+from eelbert_jax.objectives.classify import Classify, Scored
 from eelbert_jax.objectives.tag import Tag
 from eelbert_jax.record import ModelRecord, Result, own_data
 from eelbert_jax.reporting.pretraining import read_checkpoint
 from eelbert_jax.training import distributed, sharding
+from eelbert_jax.training.checkpoint import Checkpoints
 from eelbert_jax.training.fit import FitConfig, Outcome, Start, environment, fit, run_in
 from eelbert_jax.training.loop import LoopConfig
 from eelbert_jax.training.optimizer import OptimizerConfig
 from eelbert_jax.training.sharding import Layout
 from eelbert_jax.vocabulary import Vocabulary, load_vocabulary
+from eelbert_jax.workdir import BEST_NAME, DETAILS_NAME, PREDICTIONS_NAME, write_json, write_whole
 
 FREE_SETTINGS = (
     *("data.", "run.", "vocabulary", "log_every_steps", "max_skipped_steps", "on_degenerate", "tensorboard"),
@@ -54,7 +58,6 @@ def starting_model(config: ml_collections.ConfigDict) -> tuple[BertConfig, Vocab
         vocabulary = load_vocabulary(config.vocabulary)
         return bert_config(config.model, vocabulary.size), vocabulary, None
     pretrained = load(config.pretrained, encoder_only=True)
-    pretrained.require_pretrained()
     wanted = SIZES[config.size]
     found = {name: getattr(pretrained.config, name) for name in wanted}
     if found != wanted and not pretrained.is_imported:
@@ -79,12 +82,20 @@ def set_up(config: ml_collections.ConfigDict) -> tuple[Classify, Model | None, b
     layout = Layout(sharding.make_mesh(config.mesh.fsdp), config.mesh.zero1)
     data = load_data(config.to_dict(), vocabulary, lowercase)
     kind = Tag if data.task.kind == "tag" else Classify
+    record = data.record(config.max_length)
+    if pretrained is not None and pretrained.task is not None:
+        check_labels(record.labels, pretrained.task.labels)
+        record = dataclasses.replace(record, mean=pretrained.task.mean, std=pretrained.task.std)
+    elif not config.num_epochs:
+        raise UserError(
+            "num_epochs=0 only evaluates: name a fine-tuned model by --config.pretrained=DIR, or train."
+        )
     objective = kind(
         dataclasses.replace(model_config, num_labels=data.task.num_labels),
         vocabulary,
         layout,
         data,
-        data.record(config.max_length),
+        record,
         batch_size=config.batch_size,
         seed=config.seed,
         on_degenerate=config.on_degenerate,
@@ -123,7 +134,7 @@ def make_fit_config(config: ml_collections.ConfigDict, objective: Classify) -> F
 
 
 def _start(config: ml_collections.ConfigDict, objective: Classify, pretrained: Model | None) -> Start:
-    """Return where a run without a checkpoint of its own starts: a pre-trained encoder, or scratch.
+    """Return where a run without a checkpoint of its own starts: a fine-tuned model, an encoder, or scratch.
 
     A pooler is new where the checkpoint has none, and left out where the model has none.
     """
@@ -132,11 +143,12 @@ def _start(config: ml_collections.ConfigDict, objective: Classify, pretrained: M
         return Start(text, lambda like: hashed_start(objective.config, objective.vocabulary))
 
     def encoder(like: Any) -> Any:
-        return {
-            "bert": {name: part for name, part in pretrained.params["bert"].items() if name in like["bert"]}
-        }
+        parts = pretrained.params["bert"].items()
+        head = {} if pretrained.task is None else {"classifier": pretrained.params["classifier"]}
+        return {"bert": {name: part for name, part in parts if name in like["bert"]}, **head}
 
-    return Start(f"Starting from the encoder of {config.pretrained}.", encoder)
+    what = "encoder" if pretrained.task is None else "model"
+    return Start(f"Starting from the {what} of {config.pretrained}.", encoder)
 
 
 def finetune(config: ml_collections.ConfigDict, workdir: str | Path) -> Result:
@@ -152,24 +164,48 @@ def finetune(config: ml_collections.ConfigDict, workdir: str | Path) -> Result:
     workdir = Path(workdir).expanduser()
     with run_in(workdir, config.watchdog_seconds) as supervision:
         objective, pretrained, lowercase = set_up(config)
+        model_identity = {
+            **identity(objective.config, objective.vocabulary, lowercase),
+            "task": objective.record.to_dict(),
+        }
         outcome = fit(
             objective,
             make_fit_config(config, objective),
             objective.layout,
             workdir,
             start=_start(config, objective, pretrained),
-            identity={
-                **identity(objective.config, objective.vocabulary, lowercase),
-                "task": objective.record.to_dict(),
-            },
+            identity=model_identity,
             record={**config.to_dict(), "run": environment()},
             vocabulary=objective.vocabulary,
             supervision=supervision,
         )
-        result = make_result(config, objective, pretrained, outcome)
+        scored = score_best(objective, workdir, model_identity)
+        result = make_result(config, objective, pretrained, outcome, scored)
         if jax.process_index() == 0:
+            write_predictions(scored, workdir)
             result.write(workdir)
     return result
+
+
+def score_best(objective: Classify, workdir: Path, model_identity: Mapping[str, Any]) -> dict[str, Scored]:
+    """Return by split what the saved best step predicts; a test split is scored here alone."""
+    with Checkpoints(workdir / BEST_NAME, create=False) as checkpoints:
+        shapes = jax.eval_shape(objective.init, jax.eval_shape(lambda: jax.random.key(0)))
+        like = sharding.placed(shapes, objective.layout.params(shapes))
+        params = checkpoints.restore_params(like, model_identity)
+    return {name: objective.score(params, split) for name, split in objective.data.scored.items()}
+
+
+def write_predictions(scored: Mapping[str, Scored], workdir: Path) -> None:
+    """Write `predictions/SPLIT.jsonl`, an object an example in order, and `details.json`."""
+    (workdir / PREDICTIONS_NAME).mkdir(exist_ok=True)
+    for split, found in scored.items():
+        lines = [
+            json.dumps({"label": label, "prediction": prediction}, ensure_ascii=False)
+            for label, prediction in zip(found.labels, found.predictions, strict=True)
+        ]
+        write_whole(workdir / PREDICTIONS_NAME / f"{split}.jsonl", "\n".join([*lines, ""]))
+    write_json(workdir / DETAILS_NAME, {split: found.details for split, found in scored.items()})
 
 
 def model_record(
@@ -192,9 +228,11 @@ def make_result(
     objective: Classify,
     pretrained: Model | None,
     outcome: Outcome,
+    scored: Mapping[str, Scored],
 ) -> Result:
     """Return what `result.json` says of a finished run."""
-    task, splits, run = objective.data.task, objective.data.splits, environment()
+    task, run = objective.data.task, environment()
+    splits = {"train": objective.data.train, **objective.data.scored}
     assert outcome.best is not None
     start = None
     if pretrained is not None:
@@ -221,6 +259,7 @@ def make_result(
         hardware=", ".join(sorted(set(run["devices"]))),
         commit=run["commit"],
         seconds=outcome.seconds,
+        test_metrics=dict(scored["test"].scores) if "test" in scored else {},
         data=own_data(config.to_dict()),
     )
 
@@ -234,6 +273,11 @@ def main(argv: list[str]) -> None:
     invocation = cli.parse("finetune", argv)
     with distributed.joined(**cli.distributed_flags(invocation)):
         result = finetune(invocation.config, invocation.workdir)
-    scores = "  ".join(f"{name} {value:.4f}" for name, value in result.metrics.items())
     if jax.process_index() == 0:
-        print(f"{result.model.name} on {result.task}: {scores} ({result.selection})")
+        print(f"{result.model.name} on {result.task}: {_scores(result.metrics)} ({result.selection})")
+        if result.test_metrics:
+            print(f"test, scored once with that step: {_scores(result.test_metrics)}")
+
+
+def _scores(metrics: Mapping[str, float]) -> str:
+    return "  ".join(f"{name} {value:.4f}" for name, value in metrics.items())

@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 from collections.abc import Callable, Mapping
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -26,6 +26,15 @@ from eelbert_jax.vocabulary import Vocabulary
 
 class Degenerate(UserError):
     """The model predicts one class for every example, and the config says to stop then."""
+
+
+class Scored(NamedTuple):
+    """The predictions for a split and its labels, by name, with their scores and details."""
+
+    predictions: list[Any]
+    labels: list[Any]
+    scores: Mapping[str, float]
+    details: dict[str, Any]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -171,6 +180,20 @@ class Classify:
                 raise Degenerate(text + " Lower the rate, train longer, or set config.on_degenerate=say.")
             print(text, flush=True)
         return figures | {"degenerate": float(degenerate)}
+
+    def score(self, params: Any, split: Split) -> Scored:
+        """Return what a model predicts for a split with labels, how good it is, and where it errs."""
+        predictions = self.predictions(lambda batch: self.logits_of(params, batch), split)
+        details = metrics.details(self.record.kind, self.record.labels, predictions, split.labels)
+        return Scored(
+            self._named(predictions), self._named(split.labels), self.scores(predictions, split), details
+        )
+
+    def _named(self, values: Any) -> list[Any]:
+        """Return classes by name, or numbers, as JSON values."""
+        if self.record.kind == "regress":
+            return [float(value) for value in values]
+        return [self.record.labels[value] for value in values]
 
     def predictions(self, logits_of: Callable[[Batch], Any], split: Split) -> Any:
         """Return a class or a number for every example in their order, [n]."""

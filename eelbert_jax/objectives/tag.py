@@ -1,7 +1,7 @@
 """Fine-tuning on words: a tag for each, read at its first piece."""
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
 
 import flax.linen as nn
@@ -49,3 +49,11 @@ class Tag(Classify):
         assert split.encoded.num_words is not None
         tags = np.concatenate(self.data.train.labels)
         return [majority(tags, num_words) for num_words in split.encoded.num_words]
+
+    def _named(self, tags: Sequence[np.ndarray]) -> list[list[str]]:
+        """Return tags by name; a word without one is in no entity."""
+        names = self.record.labels
+        return [
+            [metrics.OUTSIDE if tag == encoding.IGNORED else names[tag] for tag in sentence]
+            for sentence in tags
+        ]

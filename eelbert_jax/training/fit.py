@@ -127,7 +127,7 @@ def fit(
             _check_settings(config, workdir, record, saved_step)
         records = read_metrics(workdir / METRICS_NAME)
         kept = [line for line in records if saved_step is not None and line["step"] <= saved_step]
-        figures = _Figures(objective, supervision, kept, config.patience)
+        figures = _Figures(objective, supervision, kept, config)
         goodput = supervision.goodput
         goodput.resume(records, saved_step)
         if (
@@ -202,13 +202,11 @@ class _Figures:
     """Evaluate, and remember the best step, from the records of a resumed run on."""
 
     def __init__(
-        self,
-        objective: Objective,
-        supervision: Supervision,
-        records: Sequence[dict],
-        patience: int | None = None,
+        self, objective: Objective, supervision: Supervision, records: Sequence[dict], config: FitConfig
     ) -> None:
-        self._patience = patience
+        self._patience = config.patience
+        # At step 0 nothing is trained: no candidate, unless the run only evaluates.
+        self._first_candidate = min(1, config.durations.total_steps)
         self._evaluations_since_best = 0
         self._objective = objective
         self._beat = supervision.watchdog.beat
@@ -235,7 +233,7 @@ class _Figures:
 
     def _remember(self, record: dict[str, float]) -> None:
         name = self._objective.main_figure
-        is_candidate = self._objective.keeps_best and record["step"] > 0  # at step 0 nothing is trained
+        is_candidate = self._objective.keeps_best and record["step"] >= self._first_candidate
         self._evaluations_since_best += 1
         if is_candidate and (self.best is None or record[name] > self.best[name]):
             self.best, self._evaluations_since_best = record, 0

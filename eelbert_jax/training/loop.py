@@ -31,6 +31,7 @@ class LoopConfig:
     """When the loop does what, in completed steps; the first and the last are evaluated, the last is saved.
 
     Attributes:
+      total_steps: the run ends here; 0 only evaluates.
       steps_per_call: optimizer steps in one call of the training step.
       tokens_per_step: tokens that a step reads, for the throughput.
       max_skipped_steps: so many steps in a row with a loss or gradient that is not finite end the run.
@@ -47,8 +48,9 @@ class LoopConfig:
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
-            if value < 1:
-                raise UserError(f"{field.name} must be at least 1, got {value}.")
+            least = 0 if field.name == "total_steps" else 1
+            if value < least:
+                raise UserError(f"{field.name} must be at least {least}, got {value}.")
             if field.name in DURATIONS and value % self.steps_per_call:
                 raise UserError(
                     f"{field.name}={value} is no multiple of steps_per_call={self.steps_per_call}; "

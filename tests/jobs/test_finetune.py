@@ -2,6 +2,7 @@
 
 import dataclasses
 import itertools
+import json
 from pathlib import Path
 
 import jax
@@ -145,6 +146,42 @@ def test_balanced_classes_count_alike(tables):
     np.testing.assert_allclose(objective.class_weights * counts, counts.sum() / 2)
     with pytest.raises(UserError, match="numbers"):
         set_up(small(tables, "numbers", balanced=True))
+
+
+def test_a_test_file_is_scored_once_with_the_best_step(tables, tmp_path, monkeypatch):
+    lines = Path(tables["classes"]).read_text().splitlines()
+    (tmp_path / "test.tsv").write_text("\n".join([lines[0], *lines[1:51]]) + "\n")
+    config = small(tables, **{"custom.test": str(tmp_path / "test.tsv")})
+    result = finetune(config, tmp_path / "run")
+    predictions = [
+        json.loads(line) for line in (tmp_path / "run/predictions/test.jsonl").read_text().splitlines()
+    ]
+    assert [found["label"] for found in predictions] == [line.split("\t")[1] for line in lines[1:51]]
+    right = [found["label"] == found["prediction"] for found in predictions]
+    assert result.test_metrics["accuracy"] == np.mean(right)
+    assert result.num_examples["test"] == 50
+    details = json.loads((tmp_path / "run/details.json").read_text())
+    assert np.trace(details["test"]["confusion"]) == sum(right)
+    assert not any(
+        "test" in name for record in read_metrics(tmp_path / "run/metrics.jsonl") for name in record
+    )
+
+
+def test_a_fine_tuned_model_is_evaluated_alone_and_trained_on(tables, tmp_path):
+    first = finetune(small(tables, num_epochs=2), tmp_path / "first")
+    alone = finetune(small(tables, num_epochs=0, pretrained=str(tmp_path / "first")), tmp_path / "alone")
+    assert alone.metrics == first.metrics
+    assert (alone.best_step, alone.total_steps) == (0, 0)
+    with pytest.raises(UserError, match=r"num_epochs=0 only evaluates"):
+        finetune(small(tables, num_epochs=0), tmp_path / "nothing")
+    other = {"custom.labels": "good,bad", "pretrained": str(tmp_path / "first")}
+    with pytest.raises(UserError, match="another order"):
+        finetune(small(tables, **other), tmp_path / "other")
+
+
+def test_a_length_beyond_the_positions_is_refused_at_the_start(tables, tmp_path):
+    with pytest.raises(UserError, match="max_length=600"):
+        finetune(small(tables, max_length=600), tmp_path)
 
 
 def test_a_regression_learns_numbers(tables, tmp_path):

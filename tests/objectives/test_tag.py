@@ -217,7 +217,7 @@ def test_tags_in_another_order_are_not_the_checkpoints(files, run, tmp_path):
     usual = load_data(small(files).to_dict(), load_vocabulary(files["vocab"]), lowercase=True)
     assert usual.task.labels == LABELS == other.task.labels[::-1]
     for split in ("train", "dev"):
-        found, reverse = (data.splits[split] for data in (usual, other))
+        found, reverse = ({"train": data.train, **data.dev}[split] for data in (usual, other))
         assert all(np.array_equal(a, 3 - b) for a, b in zip(found.labels, reverse.labels, strict=True))
 
 
