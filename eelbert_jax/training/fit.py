@@ -121,7 +121,6 @@ def fit(
     with _checkpoints(objective, config, workdir) as (checkpoints, best_checkpoints):
         supervision.watchdog.beat()  # not before: all wait while process 0 copies and verifies rows
         saved_step = checkpoints.latest_step()
-        is_writer = jax.process_index() == 0
         if saved_step is not None:
             check_identity(checkpoints.identity(), identity, checkpoints.directory)
             _check_settings(config, workdir, record, saved_step)
@@ -130,25 +129,14 @@ def fit(
         figures = _Figures(objective, supervision, kept, config)
         goodput = supervision.goodput
         goodput.resume(records, saved_step)
-        if (
-            saved_step is not None
-            and figures.of(saved_step)
-            and (saved_step == total_steps or figures.stalled())
-        ):
+        if figures.of(saved_step) and (saved_step == total_steps or figures.stalled()):
             _say(f"The run in {workdir} is finished: nothing to do.")
             return Outcome(figures.of(saved_step), figures.best, goodput.total())
         state = _start_state(objective, config, layout, optimizer, workdir, checkpoints, start, identity)
+        is_writer = jax.process_index() == 0
         if is_writer:  # only now: a refused start leaves what the folder holds as it is
             write_json(workdir / CONFIG_NAME, record)
             save_vocabulary(vocabulary, workdir / VOCABULARY_NAME)
-        train_step = make_train_step(
-            objective,
-            optimizer,
-            layout,
-            seed=config.seed,
-            passes=config.passes,
-            trained=functools.partial(trained, config.optimizer) if config.optimizer.trainable else None,
-        )
 
         def save(state: TrainState) -> None:
             if best_checkpoints is not None and figures.best and figures.best["step"] == int(state.step):
@@ -157,31 +145,23 @@ def fit(
             checkpoints.save(state, identity)
 
         workdir_if_writer = workdir if is_writer else None
-        with Writer(workdir_if_writer, total_steps, saved_step, tensorboard=config.tensorboard) as writer:
-
-            def finish() -> None:
-                with goodput.during("checkpoint"):
-                    checkpoints.wait()
-                writer.note(goodput.summary())
-
-            try:
-                _, last = loop.run(
-                    state,
-                    config=config.durations,
-                    train_step=lambda state, batch: train_step(state, objective.constants, batch),
-                    next_batch=objective.next_batch,
-                    evaluate=figures.evaluate,
-                    save=save,
-                    stop=figures.stalled,
-                    saved_step=saved_step,
-                    learning_rate=learning_rate_schedule(config.optimizer, total_steps),
-                    writer=writer,
-                    supervision=supervision,
-                )
-            except Preempted:
-                finish()
-                raise
-            finish()
+        with (
+            Writer(workdir_if_writer, total_steps, saved_step, tensorboard=config.tensorboard) as writer,
+            _last_save_awaited(checkpoints, goodput, writer),
+        ):
+            _, last = loop.run(
+                state,
+                config=config.durations,
+                train_step=_train_step(objective, config, optimizer, layout),
+                next_batch=objective.next_batch,
+                evaluate=figures.evaluate,
+                save=save,
+                stop=figures.stalled,
+                saved_step=saved_step,
+                learning_rate=learning_rate_schedule(config.optimizer, total_steps),
+                writer=writer,
+                supervision=supervision,
+            )
     return Outcome(last, figures.best, goodput.total())
 
 
@@ -198,6 +178,34 @@ def _checkpoints(
         yield to_resume, best
 
 
+@contextlib.contextmanager
+def _last_save_awaited(checkpoints: Checkpoints, goodput: Goodput, writer: Writer) -> Iterator[None]:
+    """Where the block ends or is preempted, wait for the last save and note where the time went."""
+    preempted = None
+    try:
+        yield
+    except Preempted as error:
+        preempted = error
+    with goodput.during("checkpoint"):
+        checkpoints.wait()
+    writer.note(goodput.summary())
+    if preempted is not None:
+        raise preempted
+
+
+def _train_step(objective: Objective, config: FitConfig, optimizer: Any, layout: Layout) -> Any:
+    """Return the jitted (state, batches of K steps) -> (state, metrics, each [K])."""
+    train_step = make_train_step(
+        objective,
+        optimizer,
+        layout,
+        seed=config.seed,
+        passes=config.passes,
+        trained=functools.partial(trained, config.optimizer) if config.optimizer.trainable else None,
+    )
+    return lambda state, batches: train_step(state, objective.constants, batches)
+
+
 class _Figures:
     """Evaluate, and remember the best step, from the records of a resumed run on."""
 
@@ -207,15 +215,15 @@ class _Figures:
         self._patience = config.patience
         # At step 0 nothing is trained: no candidate, unless the run only evaluates.
         self._first_candidate = min(1, config.durations.total_steps)
-        self._evaluations_since_best = 0
         self._objective = objective
         self._beat = supervision.watchdog.beat
+        self._evaluations_since_best = 0
         self._records = [record for record in records if objective.main_figure in record]
         self.best: dict[str, float] | None = None
         for record in self._records:
             self._remember(record)
 
-    def of(self, step: int) -> dict[str, float]:
+    def of(self, step: int | None) -> dict[str, float]:
         """Return the figures that an earlier start recorded of a step, {} for none."""
         found = [record for record in self._records if record["step"] == step]
         return {name: value for name, value in found[-1].items() if name != "step"} if found else {}

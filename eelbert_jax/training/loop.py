@@ -14,7 +14,7 @@ import numpy as np
 
 from eelbert_jax.errors import Preempted, UserError
 from eelbert_jax.training.step import TrainState
-from eelbert_jax.training.supervision import Supervision
+from eelbert_jax.training.supervision import Goodput, Supervision
 from eelbert_jax.training.writer import Writer
 
 
@@ -59,11 +59,15 @@ class LoopConfig:
 
 
 class _Meter:
-    """Collect the metrics of the steps since the last report, and count skipped steps in a row."""
+    """Collect and report the metrics of steps, and count skipped steps in a row."""
 
-    def __init__(self, config: LoopConfig, learning_rate: Callable[[int], Any]) -> None:
+    def __init__(
+        self, config: LoopConfig, learning_rate: Callable[[int], Any], writer: Writer, clock: Goodput
+    ) -> None:
         self._config = config
         self._learning_rate = learning_rate
+        self._writer = writer
+        self._clock = clock
         self.metrics: list[dict[str, jax.Array]] = []
         self.started = time.monotonic()
         self._in_a_row = 0
@@ -72,8 +76,19 @@ class _Meter:
         self.metrics = []
         self.started = started
 
-    def report(self, step: int, ended: float) -> dict[str, float]:
-        """Return the means over the sound steps up to `step`, which took until `ended`."""
+    def report(self, step: int, ended: float) -> None:
+        """Report the steps since the last report, of which `step` is the last and took until `ended`."""
+        if self.metrics:
+            values = self._means(step, ended)
+            self._writer.scalars(step, values | self._clock.seconds())
+            loss = f"loss {values['train_loss']:.4f}  " if "train_loss" in values else ""
+            self._writer.progress(step, f"{loss}{values['tokens_per_second']:,.0f} tokens/s")
+            if values["skipped_steps"]:
+                self._writer.note(f"step {step}  {values['skipped_steps']:.0f} steps skipped: not finite")
+        self.restart(ended)
+
+    def _means(self, step: int, ended: float) -> dict[str, float]:
+        """Return the means over the sound steps."""
         host = jax.device_get(self.metrics)
         losses, norms, skipped = (
             np.concatenate([metrics[name] for metrics in host]) for name in ("loss", "grad_norm", "skipped")
@@ -131,23 +146,13 @@ def run(
     step = int(state.step)
     _check_start(step, config)
     block = jax.default_backend() == "cpu"
-    meter = _Meter(config, learning_rate)
+    clock = supervision.goodput
+    meter = _Meter(config, learning_rate, writer, clock)
     figures: dict[str, float] = {}
     in_flight: Any = None
-    clock, watchdog = supervision.goodput, supervision.watchdog
-
-    def report(ended: float) -> None:
-        if meter.metrics:
-            values = meter.report(step, ended)
-            writer.scalars(step, values | clock.seconds())
-            loss = f"loss {values['train_loss']:.4f}  " if "train_loss" in values else ""
-            writer.progress(step, f"{loss}{values['tokens_per_second']:,.0f} tokens/s")
-            if values["skipped_steps"]:
-                writer.note(f"step {step}  {values['skipped_steps']:.0f} steps skipped: not finite")
-        meter.restart(ended)
 
     def save_now() -> None:
-        report(time.monotonic())
+        meter.report(step, time.monotonic())
         with clock.during("checkpoint"):
             _check_finite(state, step)
             save(state)
@@ -161,7 +166,7 @@ def run(
         if fresh and preempted:  # at once: the machine may be gone before an evaluation ends
             save_now()
         if last or (fresh and step % config.eval_every_steps == 0):
-            report(time.monotonic())
+            meter.report(step, time.monotonic())
             with clock.during("evaluation"):
                 figures = evaluate(state)
             writer.note(f"step {step}  " + "  ".join(f"{k} {v:.4f}" for k, v in figures.items()))
@@ -183,10 +188,10 @@ def run(
         state, metrics = train_step(state, batch)
         jax.block_until_ready(metrics if block else in_flight)
         clock.enter("step")
-        watchdog.beat()
+        supervision.watchdog.beat()
         in_flight = metrics
         if step % config.log_every_steps == 0:
-            report(called)
+            meter.report(step, called)
         meter.metrics.append(metrics)
         step += config.steps_per_call
 
