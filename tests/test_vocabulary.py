@@ -104,7 +104,7 @@ def test_a_vocabulary_that_does_not_fit_says_what_to_do():
 
 
 @pytest.mark.parametrize(
-    ("content", "said"),
+    ("content", "message"),
     [
         (b"", "empty"),
         (b"[PAD]\n[UNK]\n[CLS]\n[SEP]\nword\n", r"no \[MASK\]"),
@@ -113,10 +113,10 @@ def test_a_vocabulary_that_does_not_fit_says_what_to_do():
         ("\n".join([*SPECIAL_TOKENS, "é"]).encode("latin-1"), "no UTF-8"),
     ],
 )
-def test_bad_files_are_refused_by_name(tmp_path, content, said):
+def test_bad_files_are_refused_by_name(tmp_path, content, message):
     path = tmp_path / "words.txt"
     path.write_bytes(content)
-    with pytest.raises(UserError, match=said) as refused:
+    with pytest.raises(UserError, match=message) as refused:
         load_vocabulary(path)
     assert str(path) in str(refused.value)
 
@@ -162,10 +162,10 @@ def test_training_can_keep_case():
 
 
 @pytest.mark.parametrize(
-    ("texts", "size", "said"), [(TEXTS, 50, "no room"), ([], 100, "no word"), (["  "], 100, "no word")]
+    ("texts", "size", "message"), [(TEXTS, 50, "no room"), ([], 100, "no word"), (["  "], 100, "no word")]
 )
-def test_bad_training_is_refused(texts, size, said):
-    with pytest.raises(UserError, match=said):
+def test_bad_training_is_refused(texts, size, message):
+    with pytest.raises(UserError, match=message):
         train_vocabulary(texts, size)
 
 
@@ -199,12 +199,12 @@ def test_the_tokenizer_is_the_published_one(vocabulary_file, data_dir):
     from transformers import BertTokenizer
 
     vocabulary = load_vocabulary(vocabulary_file)
-    ours, published = make_tokenizer(vocabulary), BertTokenizer(str(vocabulary_file))
+    tokenizer, published = make_tokenizer(vocabulary), BertTokenizer(str(vocabulary_file))
     with lzma.open(data_dir / "corpus" / "enwiki-00.txt.xz", "rt", encoding="utf-8") as lines:
         texts = [line for line, _ in zip(lines, range(2000), strict=False)]
     letters = random.Random(0)
     texts += ["".join(chr(letters.randrange(32, 0x3000)) for _ in range(60)) for _ in range(200)]
     for text in texts:
-        assert ours.encode(text).ids == published.encode(text, add_special_tokens=False), text
+        assert tokenizer.encode(text).ids == published.encode(text, add_special_tokens=False), text
     changed = make_tokenizer(vocabulary, lowercase=False)
-    assert any(changed.encode(text).ids != ours.encode(text).ids for text in texts)
+    assert any(changed.encode(text).ids != tokenizer.encode(text).ids for text in texts)

@@ -1,7 +1,4 @@
-"""The paper's steps 1-6 in NumPy: exact for every B, and what the cached table is made with.
-
-Products are taken in uint64, so that no modulus needs a trick. Free of JAX.
-"""
+"""The paper's steps 1-6 in NumPy, exact for every B, free of JAX: what the cached table is made with."""
 
 from collections.abc import Sequence
 
@@ -20,10 +17,7 @@ def hash_table(spec: HashSpec, tokens: Sequence[str], d: int) -> np.ndarray:
 
 
 def code_points(strings: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
-    """Return strings as code points, uint32 [V, C], zero-padded, C >= 1, and their lengths, int32 [V].
-
-    One character is one step of a gram in every script; a lone surrogate is a code point like any other.
-    """
+    """Return strings as code points, uint32 [V, C], zero-padded, C >= 1, and their lengths, int32 [V]."""
     lengths = np.fromiter(map(len, strings), np.int32, len(strings))
     padded = np.zeros((len(strings), max(1, lengths.max(initial=0))), np.uint32)
     joined = "".join(strings).encode("utf-32-le", "surrogatepass")
@@ -34,11 +28,7 @@ def code_points(strings: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
 def reference_signatures(
     spec: HashSpec, characters: np.ndarray, lengths: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Hash the grams of all tokens (step 2), given as by `code_points`; `steps.token_signatures` says how.
-
-    Returns:
-      Signatures uint32 [V, N', C], zero-padded, and gram counts int32 [V, N'], N' = `spec.num_parts`.
-    """
+    """Hash the grams (step 2): signatures uint32 [V, N', C], counts int32 [V, N'], as `steps` gives them."""
     if spec.continuation == "strip":
         characters, lengths = _without_marks(characters, lengths)
     modulus = np.uint64(spec.bucket_size)

@@ -61,9 +61,7 @@ def _is_number(value: object) -> bool:
 class HashSpec:
     """Describe one hash function completely: equal specs give equal bits.
 
-    The paper (EELBERT section 3) leaves N, B, base, the split of d and the treatment of short tokens, `##`
-    and code points open; each is a field here. Special tokens are hashed like any other, as the vocabulary
-    spells them. `scale` and `whole_token_width` are additions.
+    What the paper (EELBERT section 3) leaves open is a field. Special tokens are hashed like any other.
 
     Attributes:
       max_gram: N, longest gram in code points, in [1, 64].
@@ -72,11 +70,11 @@ class HashSpec:
       seed: the integer that regenerates all hash seeds, in [0, 2^64).
       split: "proportional" (d_i proportional to i, by largest remainder) or a tuple of N widths.
       continuation: "keep" hashes `##ing` with its marks, "strip" without.
-      short_tokens: the i-grams of a token of fewer than i code points: "whole" (one, itself) or "zero" (none,
-        that part of its vector is zero).
+      short_tokens: the i-grams of a token of fewer than i code points: "whole" (one, itself) or "zero"
+        (none).
       scale: multiplies the vectors; None is the paper's formula (values in [-1, 1]).
-      whole_token_width: so many last dimensions hash the whole token as one gram, which tells tokens such as
-        `000` and `0000` apart; 0 is the paper's formula.
+      whole_token_width: so many last dimensions hash the whole token as one gram, which tells `000` and
+        `0000` apart; 0 is the paper's formula.
     """
 
     max_gram: int = 3
@@ -139,10 +137,7 @@ class HashSpec:
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     def widths(self, d: int) -> tuple[int, ...]:
-        """Split d dimensions into the `num_parts` parts: d_1 .. d_N, then the whole token's.
-
-        Between equal remainders the longer gram wins, since it is to have the larger part.
-        """
+        """Split d dimensions into `num_parts` parts, the longer gram's first to be rounded up."""
         whole = (self.whole_token_width,) if self.whole_token_width else ()
         if isinstance(self.split, tuple):
             if sum(self.split + whole) != d:
@@ -195,8 +190,7 @@ def hash_seeds(spec: HashSpec, d: int) -> np.ndarray:
     """Return the hash seeds h (the paper's step 1), uint32 [d], in [1, B - 1].
 
     Output number j of SplitMix64 (Steele, Lea and Flood 2014) started at `spec.seed` is a function of j
-    alone. Its upper 32 bits u become (u mod B) | 1 where B is a power of two, since an odd seed projects no
-    signature but 0 to 0, and 1 + u mod (B - 1) otherwise. The same in JavaScript, with BigInt arguments (a
+    alone. An odd seed projects no signature but 0 to 0 where B is a power of two. The same in JavaScript (a
     test runs it):
 
         function hashSeeds(seed, d, B) {
@@ -234,8 +228,8 @@ def random_signatures(spec: HashSpec, vocab_size: int) -> tuple[np.ndarray, np.n
 def mean_weights(spec: HashSpec, most_grams: int) -> np.ndarray:
     """Return by count what makes a sum of centred integers a mean in [-scale, scale]: float32 [K + 1].
 
-    scale * 2 / (B * count), rounded here, once, and not a division in the model: accelerators divide float32
-    only approximately, and the bits of a hash must not depend on the device. 0 for a count of 0.
+    Rounded here, once, and not a division in the model: accelerators divide float32 only approximately, and
+    the bits of a hash must not depend on the device.
     """
     means = [value_limit(spec) * 2 / (spec.bucket_size * count) for count in range(1, most_grams + 1)]
     return np.array([0.0, *means], np.float32)

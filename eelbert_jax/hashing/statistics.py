@@ -25,8 +25,8 @@ class Likeness(NamedTuple):
 def collision_groups(spec: HashSpec, tokens: Sequence[str]) -> list[tuple[str, ...]]:
     """Return the groups of tokens that have one vector, whatever the seed: the largest first.
 
-    Decided on integers: a mean over grams does not see how often all of them repeat, so tokens collide where
-    every part has the same signatures in the same proportions, as in `000` and `0000`.
+    A mean over grams does not see how often all of them repeat: tokens collide where every part has the same
+    signatures in the same proportions, as in `000` and `0000`.
     """
     signatures, counts = reference_signatures(spec, *code_points(tokens))
     has_width = [True] * spec.max_gram if isinstance(spec.split, str) else [width > 0 for width in spec.split]
@@ -38,20 +38,14 @@ def collision_groups(spec: HashSpec, tokens: Sequence[str]) -> list[tuple[str, .
 
 
 def inflected_pairs(tokens: Sequence[str]) -> list[tuple[str, str]]:
-    """Return the pairs (word, word + suffix) that are both tokens, of three letters or more in the word.
-
-    A rule and no dictionary: it takes `corn` and `corner` for a pair, and misses `run` and `running`.
-    """
+    """Return the pairs (word, word + suffix) that are both tokens; `corn` and `corner` are taken for one."""
     known = set(tokens)
     stems = [token for token in tokens if len(token) >= _SHORTEST_STEM and token.isalpha()]
     return [(stem, stem + suffix) for stem in stems for suffix in SUFFIXES if stem + suffix in known]
 
 
 def likeness(spec: HashSpec, tokens: Sequence[str], d: int, seed: int = 0) -> Likeness:
-    """Return the mean cosine of inflected words beside that of random ones; NaN for fewer than two pairs.
-
-    The random pairs are made of the same words, so that length and letters are distributed alike.
-    """
+    """Return the mean cosine of inflected words beside that of random ones; NaN for fewer than two pairs."""
     pairs = inflected_pairs(tokens)
     if len(pairs) < 2:
         return Likeness(len(pairs), math.nan, math.nan)

@@ -8,9 +8,8 @@
     6 vector      e = concat(e_1 .. e_N)                        `embed_signatures`
 
 Signatures depend on the token's string alone: a vocabulary computes them once and a model starts at step 3.
-All integers are uint32, and every product of two residues has to fit 32 bits; `reference` takes every B. The
-floating-point part is written so that no compiler can change its bits: additions in the order of the grams,
-one multiplication, and a clamp between it and whatever the caller adds.
+Integers are uint32, and every product of two residues has to fit. The floating-point part leaves no compiler
+a choice of bits: additions in the order of the grams, one multiplication, and a clamp after it.
 """
 
 import functools
@@ -28,10 +27,7 @@ from eelbert_jax.hashing.spec import HashSpec, hash_seeds, mean_weights, value_l
 
 @functools.partial(jax.jit, static_argnames=("spec", "d"))
 def embed_strings(characters: jax.Array, lengths: jax.Array, spec: HashSpec, d: int) -> jax.Array:
-    """Embed any strings, in a vocabulary or not, as `reference.code_points` gives them, to float32 [..., d].
-
-    The bits are those of `reference.hash_table`.
-    """
+    """Embed strings, as `reference.code_points` gives them, to float32 [..., d]; the bits of `hash_table`."""
     chex.assert_equal_shape_prefix([characters, lengths], lengths.ndim)
     seeds = jnp.asarray(hash_seeds(spec, d))
 
@@ -43,14 +39,10 @@ def embed_strings(characters: jax.Array, lengths: jax.Array, spec: HashSpec, d: 
 
 
 def token_signatures(characters: jax.Array, length: jax.Array, spec: HashSpec) -> tuple[jax.Array, jax.Array]:
-    """Hash the grams of one token (step 2).
+    """Hash the grams of one token, uint32 [C], zero-padded, of int32 [] length (step 2).
 
-    The rolling hash is a polynomial over code points, h <- (h * base + c) mod B from h = 0. So the i-gram at
-    a position rolls out of the (i-1)-gram there and one more character: one multiplication a gram.
-
-    Args:
-      characters: code points, uint32 [C], zero-padded.
-      length: int32 [], at most C; the empty token has one gram of each length, with signature 0.
+    The i-gram at a position rolls out of the (i-1)-gram there and one more character: h <- (h * base + c) mod
+    B. The empty token has one gram of each length, with signature 0.
 
     Returns:
       Signatures uint32 [N', C]: row i - 1 holds those of the i-grams by position, then zeros, which add
@@ -82,15 +74,14 @@ def token_signatures(characters: jax.Array, length: jax.Array, spec: HashSpec) -
 
 
 def embed_signatures(grams: jax.Array, counts: jax.Array, seeds: jax.Array, spec: HashSpec) -> jax.Array:
-    """Project, centre, pool and concatenate (steps 3-6) to float32 [..., d].
+    """Project, centre, pool and concatenate (steps 3-6) to float32 [..., d]; seeds are uint32 [d].
 
-    Unrolled over the grams, so that [..., K, d] never exists: a compiler makes one pass of it that holds one
-    sum an entry. Measured on a CPU: 3 times as fast as the outer product and its reduction.
+    Unrolled over the grams, so that [..., K, d] never exists. Measured on a CPU: 3 times as fast as the outer
+    product and its reduction.
 
     Args:
       grams: signatures, uint32 [..., N', K], zero-padded.
       counts: number of grams, int32 [..., N'], in [0, K]; the vector of one that is not is NaN.
-      seeds: uint32 [d].
     """
     chex.assert_type([grams, counts, seeds], [jnp.uint32, jnp.int32, jnp.uint32])
     chex.assert_shape(grams, (*counts.shape[:-1], spec.num_parts, None))
@@ -126,15 +117,10 @@ def centre(projection: jax.Array, spec: HashSpec) -> jax.Array:
 
 
 def pool(projections: Iterable[jax.Array], weights: jax.Array, spec: HashSpec) -> jax.Array:
-    """Return the mean over the grams, e_i, float32 [..., d_i] (steps 4 and 5).
+    """Return the mean over the grams, e_i, float32 [..., d_i], of centred int32 projections (steps 4 and 5).
 
-    The sum is float32, in the order of the grams. The weight is a rounded reciprocal, as float32 division is
-    approximate on accelerators. The clamp takes back what rounding may add to a mean of equal values, and it
-    keeps compilers from fusing the multiplication with an addition of the caller's, which would round once.
-
-    Args:
-      projections: by gram, centred, int32 [..., d_i] each, zero where a token has no such gram.
-      weights: what `mean_weights` has for the number of grams, float32 [...].
+    The weight is a rounded reciprocal of `mean_weights`. The clamp takes back what rounding may add to a mean
+    of equal values, and keeps compilers from fusing the multiplication with an addition of the caller's.
     """
     total = functools.reduce(jnp.add, (projection.astype(jnp.float32) for projection in projections))
     limit = jnp.float32(value_limit(spec))

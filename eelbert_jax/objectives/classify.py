@@ -43,9 +43,6 @@ class Classify:
 
     Attributes:
       config: of the model, with the task's number of labels.
-      vocabulary: of the model.
-      layout: where arrays lie.
-      data: the task and its splits.
       record: what the model has to remember of the task; a regression learns standardized numbers.
       batch_size: B, examples an update over all devices.
       seed: of the order of examples.
@@ -152,12 +149,10 @@ class Classify:
         return self.predict_step(params, self.constants, placed)
 
     def evaluate(self, state: TrainState, beat: Callable[[], None] = lambda: None) -> dict[str, float]:
-        """Return dev_METRIC, and of a second split dev_METRIC_mismatched.
+        """Return dev_METRIC, of a second split dev_METRIC_mismatched, and `degenerate`.
 
-        Beside them `degenerate`: 1 where every example of a split gets the same class, else 0.
-
-        Raises:
-          Degenerate: so it is, and `on_degenerate` is "stop".
+        That is 1 where every example of a split gets the same class, else 0; `Degenerate` is raised where
+        `on_degenerate` is "stop".
         """
 
         def logits_of(batch: Batch) -> jax.Array:

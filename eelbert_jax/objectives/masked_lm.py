@@ -30,10 +30,7 @@ BERT-tiny in four passes is a fifth faster than in one on two cores (25.4k again
 
 
 def default_rows_a_pass(rows_per_device: int, row_length: int, platform: str) -> int:
-    """Return the rows that a device takes in a pass where the user leaves it open.
-
-    All of its share on an accelerator; on a CPU as many as keep a pass within `CPU_TOKENS_A_PASS`, or one.
-    """
+    """Return the rows that a device takes in a pass where the user leaves it open: all on an accelerator."""
     if platform != "cpu":
         return rows_per_device
     fitting = max(CPU_TOKENS_A_PASS // row_length, 1)
@@ -47,17 +44,12 @@ class MaskedLM:
     Masks are functions of (seed, step), of held-out rows of (seed, the row's index).
 
     Attributes:
-      config: of the model, with the vocabulary's size.
-      vocabulary: of the rows.
-      row_length: L.
       layout: where arrays lie; its devices need not be here.
       batch_size: B, rows an update over all devices.
       steps_per_call: K.
       mlm_probability: of L, rounded up: P, masked positions a row.
       seed: root of masks and of the order of rows.
-      train_rows: None where a step is only compiled.
-      heldout_rows: likewise.
-      eval_batch_size: rows.
+      train_rows: None, like the next, where a step is only compiled.
       num_eval_rows: the first so many held-out rows are evaluated; None: all.
     """
 
@@ -188,10 +180,9 @@ class MaskedLM:
         return jax.jit(eval_step)
 
     def evaluate(self, state: TrainState, beat: Callable[[], None] = lambda: None) -> dict[str, float]:
-        """Evaluate held-out rows, every one counted: the last batch is padded with rows of weight 0.
+        """Return `heldout_loss` in nats a target, `heldout_accuracy` and `heldout_perplexity`.
 
-        Returns:
-          `heldout_loss` in nats a target, `heldout_accuracy`, `heldout_perplexity`.
+        Every row is counted once: the last batch is padded with rows of weight 0.
         """
         assert self.heldout_rows is not None
         rows = self.heldout_rows

@@ -17,13 +17,7 @@ _BLOCK_BYTES = 1 << 20
 
 @dataclasses.dataclass(frozen=True)
 class Choice:
-    """Which checkpoint of a folder to trust.
-
-    Attributes:
-      step: the newest good one, or None.
-      is_verified: False: it has no manifest, as older versions wrote them.
-      bad: step -> what is wrong, of those that were looked at and cannot be trusted, newest first.
-    """
+    """The newest good checkpoint's step, whether a manifest vouches for it, and by step what is wrong."""
 
     step: int | None
     is_verified: bool

@@ -1,7 +1,4 @@
-"""How the processes of one job find each other: explicit flags, the environment, Slurm or a TPU pod.
-
-`joined` is entered once, before anything asks JAX for its devices. A process started alone joins nothing.
-"""
+"""How the processes of one job find each other: explicit flags, the environment, Slurm or a TPU pod."""
 
 import atexit
 import contextlib
@@ -32,12 +29,7 @@ EXIT_MARGIN_SECONDS = 60
 
 @dataclasses.dataclass(frozen=True)
 class Membership:
-    """Which process of which job this one is; JAX detects what is None.
-
-    Attributes:
-      coordinator: HOST:PORT where process 0 listens.
-      local_device_ids: the GPUs of this host that are this process's; None: all, or JAX_LOCAL_DEVICE_IDS.
-    """
+    """Which process of which job this one is; JAX detects what is None."""
 
     coordinator: str | None = None
     num_processes: int | None = None
@@ -84,15 +76,11 @@ def joined(
     connect_seconds: int = 300,
     heartbeat_seconds: int = 100,
 ) -> Iterator[None]:
-    """Join the other processes of the job, if there are any, for the block that trains.
+    """Join the other processes of the job, if there are any, before anything asks JAX for its devices.
 
     A process that fails leaves at once: JAX's farewell waits for the others, who wait in a collective for
-    this one, and then aborts, which hides the exit status. The first four arguments are `find_membership`'s;
-    a process not heard of for `heartbeat_seconds` is taken for dead and ends the job.
-
-    Raises:
-      UserError: the settings do not make sense, or JAX detected no job of several processes.
-      NotMet: the processes did not find each other within `connect_seconds`.
+    this one, and then aborts, which hides the exit status. A process not heard of for `heartbeat_seconds` is
+    taken for dead and ends the job. Raises `NotMet` where they do not meet within `connect_seconds`.
     """
     for name, value in (("connect_seconds", connect_seconds), ("heartbeat_seconds", heartbeat_seconds)):
         if value < 1:

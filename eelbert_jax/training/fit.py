@@ -54,7 +54,6 @@ class FitConfig:
 
     Attributes:
       seed: of the first parameters and the dropout.
-      passes: parts that a batch is taken in.
       keep_checkpoints: newest that stay.
       keep_every_steps: also keep multiples of this.
       patience: end after so many evaluations without a better one; None: never.
@@ -105,8 +104,8 @@ def fit(
     """Train to the end, resuming what the workdir holds; a finished run is left as it is.
 
     Args:
-      workdir: receives `config.json`, `metrics.jsonl`, `vocab.txt`, `checkpoints/` and, where the objective
-        keeps the best step, `best/`.
+      workdir: receives config, metrics, vocabulary, `checkpoints/` and, where the objective keeps it,
+        `best/`.
       start: for a workdir without a checkpoint.
       identity: what the checkpoints are of.
       record: becomes `config.json`.

@@ -1,7 +1,4 @@
-"""The one loop: evaluate -> save -> next rows -> train -> report the step before.
-
-Knows steps, not tasks: what a step does, where its rows come from and how to evaluate are passed in.
-"""
+"""The one loop: evaluate -> save -> next rows -> train -> report the step before."""
 
 import dataclasses
 import time
@@ -32,7 +29,6 @@ class LoopConfig:
 
     Attributes:
       total_steps: the run ends here; 0 only evaluates.
-      steps_per_call: optimizer steps in one call of the training step.
       tokens_per_step: tokens that a step reads, for the throughput.
       max_skipped_steps: so many steps in a row with a loss or gradient that is not finite end the run.
     """
@@ -135,7 +131,6 @@ def run(
       state: donated.
       train_step: (state, batches of K steps) -> (state, metrics, each [K]).
       next_batch: step -> the device batches of the K steps after it; a pure function.
-      save: begins to write a checkpoint.
       stop: asked after every evaluation whether to end early.
       saved_step: step of the newest checkpoint, if there is one.
 
@@ -197,7 +192,6 @@ def run(
 
 
 def _check_start(step: int, config: LoopConfig) -> None:
-    """Refuse a state from which the loop could not end at `total_steps`."""
     if step > config.total_steps:
         raise UserError(
             f"The checkpoint is at step {step}, beyond total_steps={config.total_steps}: raise "

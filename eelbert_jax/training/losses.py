@@ -143,10 +143,7 @@ def masked_lm_sums(
     weights: jax.Array,
     vocab_chunk: int,
 ) -> MaskedLMSums:
-    """Sum loss, correct predictions and weights over the targets; args as `masked_lm_loss`.
-
-    A prediction is correct when the label has the largest logit; of equal ones a single one counts.
-    """
+    """Sum loss, correct predictions (one of equal logits counts) and weights; args as `masked_lm_loss`."""
     chex.assert_rank([features, decoder, bias, labels, weights], [2, 2, 1, 1, 1])
     normalizer, _ = _log_normalizer(features, decoder, bias, vocab_chunk)
     width, starts = _slices(decoder.shape[0], vocab_chunk)
@@ -180,6 +177,6 @@ def classification_loss(logits: jax.Array, labels: jax.Array, weights: jax.Array
 
 
 def regression_loss(predictions: jax.Array, targets: jax.Array, weights: jax.Array) -> jax.Array:
-    """Return the weighted sum of squared errors, float32 scalar; all arguments are float32 [B]."""
+    """Return the weighted sum of squared errors, float32 scalar, of float32 [B] each."""
     chex.assert_equal_shape([predictions, targets, weights])
     return jnp.sum(weights * jnp.square(predictions - targets))

@@ -19,8 +19,6 @@ class OptimizerConfig:
     """AdamW with linear warm-up and linear decay. Source: EELBERT section 4 and Devlin et al. A.2.
 
     Attributes:
-      learning_rate: the peak, reached after the warm-up.
-      warmup_steps: updates of linear warm-up from 0.
       weight_decay: decoupled, a share of the learning rate a step; none on biases and LayerNorm.
       max_grad_norm: clip the global gradient norm here; 0 turns clipping off.
       layer_decay: the rate of a layer is that of the one above times this, in (0, 1]; heads have the full
@@ -82,10 +80,9 @@ def decay_mask(params) -> object:
 
 
 def clip_by_given_norm(max_norm: float) -> optax.GradientTransformationExtraArgs:
-    """Scale gradients down to the global norm `max_norm` where `grad_norm`, handed to `update`, is larger.
+    """Scale gradients down to `max_norm` where their global norm, handed to `update`, is larger.
 
-    `optax.clip_by_global_norm` computes the norm again and writes all gradients divided by it: on a CPU that
-    is a third of the time of AdamW over a large table.
+    `optax.clip_by_global_norm` computes it again: on a CPU a third of the time of AdamW over a large table.
     """
 
     def update(updates, state, params=None, *, grad_norm: jax.Array, **_):

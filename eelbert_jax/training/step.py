@@ -93,12 +93,10 @@ def make_train_step(
     """Return the jitted (state, constants, batches [K, B, ...]) -> (state, metrics [K]); donates the state.
 
     K optimizer steps run in one call: for small models a call's dispatch costs as much as its arithmetic. The
-    dropout of a step is a function of (seed, step), so that a resumed run repeats it.
+    dropout of a step is a function of (seed, step), so that a resumed run repeats it. Split parameters are
+    gathered once, before the passes; gradients are reduced once, after them, to where the slots lie.
 
     Args:
-      optimizer: takes the global norm of the gradients as `grad_norm`.
-      layout: split parameters are gathered once, before the passes; gradients are reduced once, after them,
-        to where the optimizer's slots lie.
       passes: parts that a batch is taken in; their gradients are added up.
       trained: parameters -> tree of bools; the gradients of the others are not computed. None: all are.
     """
@@ -162,9 +160,8 @@ def apply_gradients(
     """Take one optimizer step, unless the loss or the gradient is not finite.
 
     Then the step is counted and nothing else changes: neither parameters nor slots nor the schedule see it.
-    (`optax.apply_if_finite` applies the bad update in the end.) `pin` puts the new state where it belongs.
-
-    Metrics are `loss`, `grad_norm` (before clipping), `skipped` (0 or 1) and `update` (sound updates before).
+    `pin` puts the new state where it belongs. Metrics are `loss`, `grad_norm` (before clipping), `skipped` (0
+    or 1) and `update` (sound updates before).
     """
 
     def update(state: TrainState) -> TrainState:

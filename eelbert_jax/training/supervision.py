@@ -28,8 +28,8 @@ class Preemption:
     """Tell whether the machine asked this run to end (SIGTERM), at a step on which all processes agree.
 
     With one process the first SIGTERM is remembered and the second kills. With several, `jax.distributed`
-    names a question that none has asked yet. Questions are numbered from the start of the process, not by the
-    step: a signal before the first is about number 1, which a resumed run's steps have passed long ago.
+    names a question that none has asked yet: numbered from the start of the process, since a resumed run's
+    steps have passed number 1, of a signal before the first question, long ago.
     """
 
     def __init__(self) -> None:
@@ -60,8 +60,7 @@ class Preemption:
 class Watchdog:
     """End the process, with the stacks of all threads on stderr, after `seconds` without a `beat`; 0: never.
 
-    The first `beat` begins the watch. The standard library's timer runs outside of the interpreter, so that
-    neither a held lock nor a call into XLA holds it up; the exit status is 1.
+    The standard library's timer runs outside of the interpreter: neither a held lock nor XLA holds it up.
     """
 
     def __init__(self, seconds: float) -> None:

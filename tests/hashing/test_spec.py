@@ -113,7 +113,7 @@ def test_a_spec_survives_json(spec):
 
 
 @pytest.mark.parametrize(
-    ("fields", "said"),
+    ("fields", "message"),
     [
         ({"max_gram": 0}, "max_gram"),
         ({"max_gram": True}, "max_gram"),
@@ -136,8 +136,8 @@ def test_a_spec_survives_json(spec):
         ({"modulus": 7}, "Unknown hash fields: modulus"),
     ],
 )
-def test_bad_fields_are_refused(fields, said):
-    with pytest.raises(UserError, match=said):
+def test_bad_fields_are_refused(fields, message):
+    with pytest.raises(UserError, match=message):
         HashSpec.from_dict(fields)
 
 

@@ -1,4 +1,4 @@
-"""What is said of a hash function: collisions, likeness and neighbours, against vectors and brute force."""
+"""Statistics of a hash function: collisions, likeness and neighbours, against vectors and brute force."""
 
 import json
 import math

@@ -185,7 +185,7 @@ def test_other_tags_are_scored_by_accuracy(files, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("split", "text", "said"),
+    ("split", "text", "message"),
     [
         ("dev", "ada NN x B-PER\nleft\n", r"dev\.txt, line 2: 1 column in 'left'"),
         ("dev", "ada NN x B-PER\nleft NN x B-ORG\n", r"dev\.txt, line 2: 'B-ORG' is none of the tags O,"),
@@ -193,10 +193,10 @@ def test_other_tags_are_scored_by_accuracy(files, tmp_path):
         ("train", "\n\n", "has no sentence"),
     ],
 )
-def test_a_bad_file_is_one_clear_error(files, tmp_path, split, text, said):
+def test_a_bad_file_is_one_clear_error(files, tmp_path, split, text, message):
     path = tmp_path / f"{split}.txt"
     path.write_text(text)
-    with pytest.raises(UserError, match=said):
+    with pytest.raises(UserError, match=message):
         finetune(small(files, **{f"tokens.{split}": str(path)}), tmp_path / "run")
 
 

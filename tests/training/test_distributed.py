@@ -59,7 +59,7 @@ def test_the_first_source_that_speaks_is_taken(arguments, environ, expected):
 
 
 @pytest.mark.parametrize(
-    ("arguments", "environ", "said"),
+    ("arguments", "environ", "message"),
     [
         ({"coordinator": "h:1"}, {}, r"needs --num_processes \(JAX_NUM_PROCESSES\) and --process_id \(JAX_"),
         ({}, {"JAX_PROCESS_ID": "1"}, r"--process_id \(JAX_PROCESS_ID\) = 1, but .* needs --coordinator"),
@@ -72,8 +72,8 @@ def test_the_first_source_that_speaks_is_taken(arguments, environ, expected):
         ({}, TASK | {"SLURM_STEP_NODELIST": "[]"}, r"No host in .*; give --coordinator=HOST:PORT"),
     ],
 )
-def test_a_setting_that_makes_no_sense_is_one_clear_error(arguments, environ, said):
-    with pytest.raises(UserError, match=said):
+def test_a_setting_that_makes_no_sense_is_one_clear_error(arguments, environ, message):
+    with pytest.raises(UserError, match=message):
         find_membership(**arguments, environ=environ)
 
 
@@ -172,10 +172,10 @@ def pretrain(*words: str) -> str:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("index", "said"),
+    ("index", "message"),
     [(0, "Not all of 2 processes came to the coordinator"), (1, "was not let in by the coordinator")],
 )
-def test_processes_that_do_not_meet_end_in_time_with_a_status_that_asks_to_try_again(index, said):
+def test_processes_that_do_not_meet_end_in_time_with_a_status_that_asks_to_try_again(index, message):
     """A coordinator where nobody listens; a coordinator to which nobody comes."""
     place = f"127.0.0.1:{free_port()}"
     words = (f"--coordinator={place}", "--num_processes=2", f"--process_id={index}", "--connect_seconds=3")
@@ -185,7 +185,7 @@ def test_processes_that_do_not_meet_end_in_time_with_a_status_that_asks_to_try_a
     assert process.returncode == 1, (out, err)
     lines = [line for line in err.splitlines() if line.startswith("error: ")]
     assert len(lines) == 1
-    assert said in lines[0]
+    assert message in lines[0]
     assert place in lines[0]
     assert "Traceback" not in err
     assert time.monotonic() - begun < 60

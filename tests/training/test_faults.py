@@ -77,9 +77,9 @@ def test_sigterm_to_one_of_two_processes_saves_one_step_on_both(rows_dir, tmp_pa
     both[1].send_signal(signal.SIGTERM)
     ended = finish(both)
     assert [status for status, _, _ in ended] == [75, 75], ended
-    said = {re.search(r"saved step (\d+)", error).group(1) for _, _, error in ended}
-    assert len(said) == 1
-    assert said == {str(max(saved_steps(tmp_path)))}
+    announced = {re.search(r"saved step (\d+)", error).group(1) for _, _, error in ended}
+    assert len(announced) == 1
+    assert announced == {str(max(saved_steps(tmp_path)))}
     words = held_at("start", pretrain_words(rows_dir, tmp_path, *SLOWLY, *calls), tmp_path / "told")
     again = start(words, processes=2)
     wait_until_held(tmp_path / "told", again)
@@ -97,7 +97,7 @@ def test_sigterm_to_one_of_two_processes_saves_one_step_on_both(rows_dir, tmp_pa
 
 
 def test_a_killed_peer_ends_the_survivor_and_a_restart_resumes(rows_dir, tmp_path):
-    """Fault 5. The bound is the heartbeat's, not ours to wait out."""
+    """Fault 5. The bound is the heartbeat's: too long to wait out."""
     words = pretrain_words(rows_dir, tmp_path, *SLOWLY, "--config.checkpoint_every_steps=4")
     both = start([*words, "--heartbeat_seconds=10"], processes=2)
     wait_until(lambda: max(saved_steps(tmp_path), default=0) >= 4, both)

@@ -98,12 +98,12 @@ def leave_an_empty_folder(folder: Path) -> str:
 def test_a_torn_checkpoint_is_named_and_the_one_before_it_continues(rows_dir, finished, tmp_path, damage):
     """Fault 8. Beside it lies what a save that was killed has left."""
     workdir = cut_back(finished, tmp_path / "run", HERE)
-    said = damage(checkpoint(workdir, HERE))
+    damage_found = damage(checkpoint(workdir, HERE))
     stale = workdir / "checkpoints" / f"{HERE + 1}.orbax-checkpoint-tmp"
     shutil.copytree(checkpoint(workdir, HERE - 1), stale)
     [(status, out, error)] = finish(start(words(rows_dir, workdir)))
     assert status == 0, error
-    assert f"Checkpoint {HERE} in {workdir / 'checkpoints'} is damaged: {said}" in error
+    assert f"Checkpoint {HERE} in {workdir / 'checkpoints'} is damaged: {damage_found}" in error
     assert f"Taking step {HERE - 1} instead." in error
     assert f"Resuming from step {HERE - 1}" in out
     assert (workdir / "checkpoints" / f"{HERE}.corrupt").is_dir(), "kept, for whoever wants to look at it"
@@ -126,7 +126,7 @@ def with_little_room(room: int, command: list[str]) -> list[str]:
 def test_a_checkpoint_that_finds_no_room_ends_the_run_and_the_one_before_it_stands(
     rows_dir, finished, tmp_path
 ):
-    """Fault 9. The log has room. Around the line that is ours, Orbax logs errors of its own."""
+    """Fault 9. The log has room. Around our line, Orbax logs errors of its own."""
     workdir = cut_back(finished, tmp_path / "run", HERE)
     room, checkpoints = 20_000, workdir / "checkpoints"
     assert (workdir / "metrics.jsonl").stat().st_size < room < largest_file(checkpoints).stat().st_size
@@ -134,9 +134,9 @@ def test_a_checkpoint_that_finds_no_room_ends_the_run_and_the_one_before_it_stan
     command = words(rows_dir, workdir)
     [(status, _, error)] = finish(start(with_little_room(room, command)))
     assert status == 2
-    [said] = [line for line in error.splitlines() if line.startswith("error: ")]
-    assert f"Saving step {HERE + 1} to {checkpoints} failed: " in said
-    assert f"The checkpoint of step {HERE} stands; the same command resumes from it. Free space" in said
+    [refusal] = [line for line in error.splitlines() if line.startswith("error: ")]
+    assert f"Saving step {HERE + 1} to {checkpoints} failed: " in refusal
+    assert f"The checkpoint of step {HERE} stands; the same command resumes from it. Free space" in refusal
     assert saved_steps(workdir)[-1] == HERE
     after = digests(checkpoints)
     assert {name: after[name] for name in before} == before
@@ -244,7 +244,7 @@ def test_an_id_out_of_range_is_named_and_with_the_shard_mended_the_run_goes_on(r
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "message"),
     [
         ("--config.total_stepz=20", "'config.total_stepz'; did you mean 'config.total_steps'?"),
         ("--config.total_steps=many", "config.total_steps"),
@@ -252,12 +252,12 @@ def test_an_id_out_of_range_is_named_and_with_the_shard_mended_the_run_goes_on(r
         ("--config.model.hash.base=37", "hash: saved '"),
     ],
 )
-def test_what_does_not_fit_is_refused_with_the_difference(rows_dir, finished, tmp_path, change, said):
+def test_what_does_not_fit_is_refused_with_the_difference(rows_dir, finished, tmp_path, change, message):
     """Faults 15 and 16: an unknown key, a wrong type, another size, another hash."""
     workdir = cut_back(finished, tmp_path / "run", HERE)
     before = digests(workdir)
     error = refused(words(rows_dir, workdir, change))
-    assert said in error
+    assert message in error
     assert digests(workdir) == before
 
 

@@ -73,7 +73,7 @@ def test_clipping_may_be_turned_off_in_a_resumed_run():
 @pytest.mark.parametrize("scale", [0.0, 0.1, 1.0, 100.0])
 def test_clipping_by_a_given_norm_is_that_of_optax(scale):
     grads = {"a": scale * jnp.asarray([0.3, -0.4]), "b": scale * jnp.asarray([[1.2]])}
-    ours, theirs = clip_by_given_norm(1.0), optax.clip_by_global_norm(1.0)
-    found, _ = ours.update(grads, ours.init(grads), grad_norm=optax.tree.norm(grads))
-    wanted, _ = theirs.update(grads, theirs.init(grads))
+    clip, published = clip_by_given_norm(1.0), optax.clip_by_global_norm(1.0)
+    found, _ = clip.update(grads, clip.init(grads), grad_norm=optax.tree.norm(grads))
+    wanted, _ = published.update(grads, published.init(grads))
     jax.tree.map(lambda left, right: np.testing.assert_allclose(left, right, rtol=1e-6), found, wanted)

@@ -86,7 +86,7 @@ def test_a_process_without_the_signal_goes_on():
 
 
 def test_several_processes_number_their_questions_from_the_start_whatever_the_step(monkeypatch):
-    """A signal before the first question is answered at number 1, as the coordination service counts."""
+    """A signal before the first question is seen at number 1, as the coordination service counts."""
     asked = []
 
     def answer(number):
