@@ -88,7 +88,6 @@ def _pooled(spec: HashSpec, signatures: np.ndarray, counts: np.ndarray, seeds: n
 
 
 def _without_marks(characters: np.ndarray, lengths: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return code points and lengths of all tokens without a leading `##`; the token `##` stays."""
     marks = characters[:, :2] == ord("#")
     is_continuation = (lengths > 2) & marks.all(axis=1)
     shifted = np.zeros_like(characters)

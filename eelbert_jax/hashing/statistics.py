@@ -77,7 +77,6 @@ def _proportions(signatures: list[int]) -> tuple[tuple[int, int], ...]:
 
 
 def _unit_rows(table: np.ndarray) -> np.ndarray:
-    """Return rows of length 1, float64 [V, d]; a row of zeros stays."""
     table = table.astype(np.float64)
     norms = np.linalg.norm(table, axis=1, keepdims=True)
     return table / np.where(norms > 0, norms, 1.0)

@@ -61,13 +61,9 @@ class Checkpoints:
     several processes, process 0 does this and tells the others. A `UserError` where none is good.
 
     Saving returns once the state is copied off the devices and writes in the background: the manifest, the
-    commit (a rename), then the deletion of what `keep` lets go. A kill at any moment leaves the newest
-    committed checkpoint with its manifest. A save that failed is raised by the next call here.
-
-    Args:
-      create: make the directory, to save into it; False only reads.
-      keep: newest checkpoints that stay.
-      keep_every_steps: also keep every checkpoint whose step is a multiple of it.
+    commit (a rename), then the deletion of what `keep` and `keep_every_steps` (multiples of it stay) let go.
+    A kill at any moment leaves the newest committed checkpoint with its manifest. A failed save is raised by
+    the next call here.
     """
 
     def __init__(

@@ -1,8 +1,4 @@
-"""Losses as (sum, weight) pairs, divided once by whoever reports them.
-
-The masked-LM loss is where a small BERT spends its time: V = 30,522 logits a target. It is computed together
-with its gradient, a slice of the vocabulary at a time, so that the [M, V] logits never exist.
-"""
+"""Losses as weighted sums, divided once by whoever reports them."""
 
 import functools
 from typing import NamedTuple
@@ -105,8 +101,9 @@ def masked_lm_loss(
 ) -> jax.Array:
     """Return the weighted sum of the cross entropies of the decoder's softmax, without [M, V] logits.
 
-    The gradient is computed in the forward pass, slice by slice of the vocabulary: a second matrix product
-    for the logits costs less than writing and reading them. Online softmax: Milakov & Gimelshein (2018).
+    V = 30,522 logits a target are where a small BERT spends its time: so the gradient is computed in the
+    forward pass, slice by slice of the vocabulary: a second matrix product for the logits costs less than
+    writing and reading them. Online softmax: Milakov & Gimelshein (2018).
 
     Args:
       features: [M, D], float32 or bfloat16.
