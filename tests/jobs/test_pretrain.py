@@ -308,7 +308,7 @@ def test_a_checkpoint_of_another_model_is_refused_with_the_difference(rows_dir, 
     [
         ({"data.rows": None}, "set --config.data.rows=DIR"),
         ({"data.rows": "/nowhere"}, "/nowhere"),
-        ({"model.vocab_size": 999}, "999, but the rows' vocabulary has"),
+        ({"model.vocab_size": 999}, "999, but the vocabulary has"),
         ({"opt.warmup_steps": 21}, "lower the warm-up"),
         ({"steps_per_call": 3}, "no multiple of steps_per_call=3"),
         ({"rows_per_device": 3}, "no multiple of rows_per_device=3"),
