@@ -188,12 +188,12 @@ from eelbert_jax.workdir import METRICS_NAME
 rows_dir, out, port, index = sys.argv[1:]
 with distributed.joined(coordinator=f"127.0.0.1:{port}", num_processes=2, process_id=int(index)):
     config = cli.load_config("configs/pretrain.py:micro,setting=small")
-    config.batch_size = 8
-    layout = sharding.Layout(sharding.make_mesh(2))
-    next_rows = pretrain._training_rows(config, Rows.open(rows_dir, "train"), 2, layout)
+    config.batch_size, config.steps_per_call, config.data.eval_batch_size = 8, 2, 8
+    layout, rows = sharding.Layout(sharding.make_mesh(2)), Rows.open(rows_dir, "train")
+    objective = pretrain.make_objective(config, rows.vocabulary, rows.row_length, layout, rows)
     parts = {}
     for step in (0, 2, 4, 100):
-        for shard in next_rows(step).addressable_shards:
+        for shard in objective.next_batch(step).addressable_shards:
             parts[f"{step} {shard.index[1].start or 0}"] = np.asarray(shard.data)
     np.savez(out, **parts)
 """
