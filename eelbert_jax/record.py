@@ -23,11 +23,7 @@ class Fields:
         self._path, self._values, self._prefix = path, values, prefix
 
     def take(self, key: str, *kinds: type) -> Any:
-        """Return a value of one of `kinds`; float takes integers too and has to be finite.
-
-        Raises:
-          UserError: the key is missing or its value is of another kind.
-        """
+        """Return a value of one of `kinds`; float takes integers too and has to be finite."""
         if key not in self._values:
             raise self.wrong(key, "is missing", kinds)
         value = self._values[key]
@@ -39,7 +35,6 @@ class Fields:
         return value
 
     def __contains__(self, key: str) -> bool:
-        """Whether there is such a key."""
         return key in self._values
 
     def group(self, key: str) -> "Fields":
@@ -104,8 +99,7 @@ class ModelRecord:
     """What a model is.
 
     Attributes:
-      name: as the tables name models.
-      size: encoder size; None of a baseline that is no BERT, and of sizes that have no name.
+      size: None of a baseline that is no BERT, and of sizes that have no name.
       embedding: kind of token embedder; None for such a baseline.
       parameters: trained numbers, 2-class convention.
     """
@@ -125,15 +119,10 @@ class Result:
       split: the development split of `metrics`; figures of a second one have its name as suffix.
       pretrained: None: from scratch.
       seed: of head, dropout and order.
-      selection: how the best step was chosen.
       best_step: the step of `metrics`; `final_metrics` are of the last one.
       degenerate: whether the model of `metrics` gives all examples of a split one class.
       majority: the metrics of always giving the most frequent label.
       num_examples: by split, "train" among them.
-      truncated: examples that were cut.
-      hardware: devices.
-      commit: of the program; None where unknown.
-      seconds: wall-clock time.
       test_metrics: of the best step on a labelled test file, scored once at the end; empty without one.
       data: SHA-256 by split of the files of one's own task, to tell tasks apart.
     """
@@ -168,11 +157,7 @@ class Result:
 
     @classmethod
     def read(cls, path: Path) -> "Result":
-        """Read a `result.json`.
-
-        Raises:
-          UserError: it cannot be read, or a key is missing or of another type.
-        """
+        """Read a `result.json`; an error names the key that is missing or of another type."""
         fields = Fields(path, read_json(path))
         result = fields.record(cls)
         if "train" not in result.num_examples:
@@ -188,11 +173,7 @@ class Result:
 
 
 def own_data(settings: Mapping[str, Any]) -> dict[str, str]:
-    """Return the SHA-256 by split of the files of a user's own task, for `Result.data`; of GLUE's nothing.
-
-    Args:
-      settings: of `configs/glue.py`; the group that is called as the task, if any, names the files.
-    """
+    """Return the SHA-256 by split of the files of a user's own task, for `Result.data`; of GLUE's nothing."""
     files, digests = settings.get(settings["task"], {}), {}
     for split in ("train", "dev"):
         if files.get(split) is not None:

@@ -35,10 +35,7 @@ REPORT_NAME = "report.md"
 def locked(workdir: Path) -> Iterator[None]:
     """Make `workdir` and keep a second process out of it until the block ends, however it ends.
 
-    The lock is the kernel's, on an open file: a killed process leaves none behind. Source: ours.
-
-    Raises:
-      UserError: the folder cannot be made or written, or another process works in it.
+    The lock is the kernel's, on an open file: a killed process leaves none behind.
     """
     make_writable(workdir)
     with (workdir / LOCK_NAME).open("w") as lock:
@@ -52,11 +49,7 @@ def locked(workdir: Path) -> Iterator[None]:
 
 
 def make_writable(workdir: Path) -> None:
-    """Make `workdir` where it is missing: to know before long work, not after, that it can be written.
-
-    Raises:
-      UserError: it cannot.
-    """
+    """Make `workdir` where it is missing: to know before long work, not after, that it can be written."""
     try:
         workdir.mkdir(parents=True, exist_ok=True)
         if not os.access(workdir, os.W_OK):
@@ -69,11 +62,7 @@ def make_writable(workdir: Path) -> None:
 
 
 def write_whole(path: Path, content: str | bytes) -> None:
-    """Write `content` so that a kill leaves the old file or the new one, never a torn one.
-
-    Raises:
-      UserError: the file cannot be written.
-    """
+    """Write `content` so that a kill leaves the old file or the new one, never a torn one."""
     temporary = path.with_name(f"{path.name}.{uuid.uuid4().hex}.tmp")  # of no other process, on any machine
     try:
         with temporary.open("wb") as file:
@@ -95,11 +84,7 @@ def write_json(path: Path, value: Mapping[str, Any]) -> None:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """Return the object that a JSON file holds.
-
-    Raises:
-      UserError: it cannot be read, or holds something else.
-    """
+    """Return the object that a JSON file holds."""
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
@@ -114,16 +99,11 @@ def read_json(path: Path) -> dict[str, Any]:
 def changed_settings(config: Mapping[str, Any], workdir: Path, free: Sequence[str]) -> list[str]:
     """Return a line a setting that is another than in the workdir's `config.json`: "seed: 0, now 5".
 
-    The one answer to "is this the same run?". What only one of the two has is passed over, as versions differ
-    in what can be set.
+    What only one of the two has is passed over, as versions differ in what can be set.
 
     Args:
       config: nested, asked for now.
-      workdir: of the run.
       free: settings that may change within a run; "data." stands for all that begin so.
-
-    Raises:
-      UserError: the file cannot be read.
     """
     path = workdir / CONFIG_NAME
     if not path.is_file():

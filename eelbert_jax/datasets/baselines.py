@@ -1,7 +1,4 @@
-"""What a BERT has to beat to have learned anything: the most frequent label, and models of words alone.
-
-The linear ones are trained to their one optimum: no seed, no rate, nothing tuned on the development set.
-"""
+"""Baselines that a BERT has to beat; the linear ones reach their one optimum, without a seed or tuning."""
 
 import dataclasses
 import itertools
@@ -23,15 +20,7 @@ MOST_ITERATIONS = 10_000
 
 
 def majority(labels: np.ndarray, num_examples: int) -> np.ndarray:
-    """Return the same prediction for all: the most frequent class of training, or the mean number.
-
-    Args:
-      labels: of the training split, class ids int [n] or numbers float [n].
-      num_examples: how many to predict for.
-
-    Returns:
-      int32 or float32 [num_examples].
-    """
+    """Return the most frequent class of int `labels`, or the mean of float ones, for all examples."""
     if np.issubdtype(labels.dtype, np.floating):
         return np.full(num_examples, labels.mean(), np.float32)
     return np.full(num_examples, np.bincount(labels).argmax(), np.int32)
@@ -66,13 +55,9 @@ def overlap(texts: tuple[str, ...]) -> float:
 
 @dataclasses.dataclass(frozen=True)
 class LinearBaseline:
-    """A linear model over counts of words, or TF-IDF of words and bigrams; by logistic or ridge regression.
+    """Fit words, or TF-IDF of words and bigrams, by logistic or ridge regression.
 
-    The rows are scaled to length 1: plain counts lose .15 of STS-B's correlation.
-
-    Attributes:
-      vectorizer: texts of an example -> a row of a sparse matrix.
-      model: of scikit-learn.
+    Rows are scaled to length 1: plain counts lose .15 of STS-B's correlation.
     """
 
     vectorizer: Any
@@ -82,18 +67,7 @@ class LinearBaseline:
     def fit(
         cls, name: str, first: Sequence[str], second: Sequence[str] | None, labels: np.ndarray, kind: str
     ) -> "LinearBaseline":
-        """Train on n texts or pairs of texts.
-
-        Args:
-          name: one of `LINEAR`.
-          first: n texts.
-          second: n texts to pair them with, or None.
-          labels: class ids int [n], or numbers float [n].
-          kind: one of `tasks.KINDS`, of texts.
-
-        Raises:
-          UserError: scikit-learn is not installed, or there is nothing to learn.
-        """
+        """Train on texts or pairs of texts; `labels` are class ids int [n], or numbers float [n]."""
         try:
             from sklearn.feature_extraction.text import TfidfVectorizer
             from sklearn.linear_model import LogisticRegression, Ridge
@@ -140,12 +114,7 @@ def _matrix(vectorizer: Any, examples: Sequence[tuple[str, ...]]) -> Any:
 
 @dataclasses.dataclass(frozen=True)
 class TagLookup:
-    """The most frequent tag of a word in training; of an unknown word, of all words.
-
-    Attributes:
-      tags: tag id by word.
-      default: tag id of an unknown word.
-    """
+    """The most frequent tag of a word in training; of an unknown word, of all words."""
 
     tags: dict[str, int]
     default: int

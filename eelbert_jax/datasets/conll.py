@@ -24,12 +24,7 @@ ATTRIBUTE = re.compile(r"#\s*[\w.:]+\s*=\s")
 
 @dataclasses.dataclass(frozen=True)
 class TokenTask:
-    """Describe a task of a tag for every word, in the terms of `tasks.Task`.
-
-    Attributes:
-      labels: names of the tags in the order of their ids.
-      metrics: names in `metrics.METRICS`; the first one selects the best step.
-    """
+    """Describe a task of a tag for every word, in the terms of `tasks.Task`."""
 
     labels: tuple[str, ...]
     metrics: tuple[str, ...]
@@ -46,14 +41,7 @@ class TokenTask:
 
 @dataclasses.dataclass(frozen=True)
 class TokenExamples:
-    """Hold the sentences of one file in their order.
-
-    Attributes:
-      words: n sentences, each of one word or more.
-      tags: for every sentence the tag ids of its words, int32 [words]; None where they are hidden.
-      labels: names of the tags in the order of their ids.
-      tally: what the reader met; `blank_lines` are those between sentences.
-    """
+    """Hold the sentences of one file; `tags` are int32 [words] each, None where they are hidden."""
 
     words: tuple[tuple[str, ...], ...]
     tags: tuple[np.ndarray, ...] | None
@@ -61,7 +49,6 @@ class TokenExamples:
     tally: Tally
 
     def __len__(self) -> int:
-        """Return n."""
         return len(self.words)
 
 
@@ -89,20 +76,14 @@ def load_conll(
 ) -> TokenExamples:
     """Read a file of columns, apart by tabs where a line has one, else by spaces; blank lines end sentences.
 
-    Lines that mark a document (`-DOCSTART-`), comments, and CoNLL-U's multiword tokens and empty nodes are no
-    words. Source: the CoNLL-2003 shared task; Universal Dependencies for CoNLL-U.
+    `-DOCSTART-` lines, comments, and CoNLL-U's multiword tokens and empty nodes are no words. Source: the
+    CoNLL-2003 shared task; Universal Dependencies for CoNLL-U.
 
     Args:
-      path: of the file, or its URL; it may be compressed.
-      labels: the tags in the order of their ids, as the training file's `labels` give them; empty: those of
-        this file, O first and the others sorted.
+      labels: the tags in the order of their ids; empty: those of this file, O first and the others sorted.
       word_column: place of the word, from 0, or from -1 for the last.
       tag_column: place of the tag; None: the file has none.
-      on_bad_record: whether a sentence with a line that has too few columns, no text or an unknown tag is an
-        error ("refuse") or left out ("skip").
-
-    Raises:
-      UserError: the file cannot be read or has no sentence.
+      on_bad_record: "refuse" or "skip" a sentence with too few columns, no text or an unknown tag.
     """
     tally = Tally(on_bad_record)
     labels = tuple(label.strip() for label in labels)
@@ -132,7 +113,6 @@ def load_conll(
 
 
 def _sentences(path: str, word_column: int, tally: Tally) -> Iterator[list[_Line]]:
-    """Yield the lines of words of every sentence."""
     lines = [_Line(number, text) for number, text in enumerate(text_lines(read_text(path, tally)), start=1)]
     no_words = ("#", DOCUMENT_MARK)
     first = next((_columns(text) for _, text in lines if text.strip() and not text.startswith(no_words)), [])
@@ -172,11 +152,7 @@ def _columns(text: str) -> list[str]:
 def _word_and_tag(
     path: str, line: _Line, word_column: int, tag_column: int | None, labels: Sequence[str]
 ) -> tuple[str, str]:
-    """Return the word and the tag of a line, "" for no tag.
-
-    Raises:
-      ValueError: a column is not there or empty, both are the same, or the tag is none of `labels`.
-    """
+    """Return the word and the tag of a line, "" for no tag; a ValueError says what is wrong with it."""
     place, columns = f"{path}, line {line.number}", _columns(line.text)
     wanted = [word_column] if tag_column is None else [word_column, tag_column]
     last = len(columns)

@@ -30,19 +30,12 @@ def custom_task(
 
     Args:
       files: path or URL by split, of "train", "dev" and "test"; the suffix tells the format.
-      text_columns: the columns with the one text or the two.
-      label_column: the column with the class's name or the number; not needed in a test file.
+      text_columns: one, or two of a pair of texts.
+      label_column: not needed in a test file.
       labels: the classes in the order of their ids; empty: the training file's, sorted.
-      regression: the label is a number.
-      metrics: names in `metrics.METRICS`, the first one selects; empty: accuracy, with F1 where there are two
-        classes, or Pearson and Spearman.
+      metrics: the first one selects; empty: accuracy, with F1 of two classes, or Pearson and Spearman.
       columns: names of all columns where the files have no header line.
       dev_every: hold every so many rows of the training file out as the dev split; 0: there is a dev file.
-      name: how the task is called in reports.
-      on_bad_record: "refuse" or "skip".
-
-    Raises:
-      UserError: the arguments make no task, or the labels cannot be told from the training file.
     """
     labels = tuple(label.strip() for label in labels)
     columns = tuple(column.strip() for column in columns)
@@ -109,17 +102,11 @@ def _default_metrics(num_classes: int) -> tuple[str, ...]:
 
 
 def _absolute(path: str) -> str:
-    """Return a path that holds in any working directory, or a URL as it is."""
     path = storage.canonical(path)
     return path if storage.is_url(path) else os.path.abspath(path)
 
 
 def _find_labels(path: str, columns: Sequence[str], label_column: str, tally: Tally) -> tuple[str, ...]:
-    """Return the distinct labels of a training file, sorted.
-
-    Raises:
-      UserError: they are fewer than two, or so many that they are none.
-    """
     rows = read_rows(path, columns, (label_column,), tally)
     found = sorted({label for row in rows if (label := row.fields.get(label_column, "").strip())})
     if not 2 <= len(found) <= MOST_LABELS:

@@ -1,7 +1,7 @@
-"""Examples to token ids, and token ids to batches of few static shapes.
+"""Encode examples as token ids, and token ids as batches of few static shapes.
 
-Every example goes into the shortest of a few lengths, a batch holds one length, and the last of a length is
-filled up with rows of weight zero. Batches are pure functions of (seed, epoch).
+Every example goes into the shortest of a few lengths; rows of weight zero fill up the last batch of each.
+Batches are pure functions of (seed, epoch).
 """
 
 import dataclasses
@@ -29,14 +29,11 @@ class Encoded:
     """Hold the token ids of a split.
 
     Attributes:
-      ids: for every example int32 [l]: [CLS] a [SEP], or [CLS] a [SEP] b [SEP].
+      ids: int32 [l] each: [CLS] a [SEP], or [CLS] a [SEP] b [SEP].
       segment_lengths: int32 [n, 2], tokens of `[CLS] a [SEP]` and of `b [SEP]`; 0 where there is no b.
-      max_length: no example is longer.
-      pad_id: fills a row up.
-      truncated: bool [n], whether an example was cut to `max_length`.
       num_empty: texts without a token, empty ones and those of characters that BERT removes.
-      word_starts: for sentences of words, where each word's first piece stands, int32 [words that are left].
-      num_words: for sentences of words, int32 [n], their words before truncation.
+      word_starts: of sentences of words, where each word's first piece stands, int32 [words that are left].
+      num_words: of sentences of words, int32 [n], their words before truncation.
     """
 
     ids: tuple[np.ndarray, ...]
@@ -49,7 +46,6 @@ class Encoded:
     num_words: np.ndarray | None = None
 
     def __len__(self) -> int:
-        """Return n."""
         return len(self.ids)
 
     @property
@@ -84,11 +80,7 @@ def word_encoder(vocabulary: Vocabulary, lowercase: bool) -> WordEncoder:
 
 
 def check_max_length(max_length: int, num_positions: int) -> None:
-    """Refuse examples that would be longer than the model's position table.
-
-    Raises:
-      UserError: they would.
-    """
+    """Refuse examples that would be longer than the model's position table."""
     if max_length > num_positions:
         raise UserError(
             f"max_length={max_length}, but the model has {num_positions} positions; set "
@@ -108,21 +100,10 @@ def encode_texts(
     max_length: int,
     lowercase: bool = True,
 ) -> Encoded:
-    """Encode texts, or pairs of texts, as BERT reads them.
+    """Encode texts, or pairs of texts, as BERT reads them; "[SEP]" in a text is no special token.
 
-    What is too long is cut from the end, of a pair the longer text first. A name of a special token in a text
-    ("[SEP]") is what someone wrote and no special token. Source: Devlin et al. 2019; Hugging Face's fast
-    tokenizers for the cut.
-
-    Args:
-      first: n texts.
-      second: n texts to pair them with, or None.
-      vocabulary: the model's.
-      max_length: most tokens of an example, the special ones among them.
-      lowercase: as the vocabulary was made.
-
-    Raises:
-      UserError: `max_length` has no room for a token of each text.
+    What is over `max_length` is cut from the end, of a pair the longer text first. Source: Devlin et al.
+    2019; Hugging Face's fast tokenizers for the cut.
     """
     num_special = 2 if second is None else 3
     room = max_length - num_special
@@ -156,8 +137,8 @@ def encode_texts(
 def cut_longest_first(first: int, second: int, room: int) -> tuple[int, int]:
     """Return how many tokens of each text stay, taking from the longer one until both fit.
 
-    Of an odd room for two texts that are both cut, the longer one gets the odd token, of equal ones the
-    second. Source: Hugging Face's fast tokenizers, "longest_first".
+    The odd token goes to the longer of two cut texts, of equals the second. Source: Hugging Face's fast
+    tokenizers, "longest_first".
     """
     if first + second <= room:
         return first, second
@@ -172,13 +153,10 @@ def cut_longest_first(first: int, second: int, room: int) -> tuple[int, int]:
 def encode_words(
     sentences: Sequence[Sequence[str]], vocabulary: Vocabulary, max_length: int, lowercase: bool = True
 ) -> Encoded:
-    """Encode sentences of words, keeping where each word begins.
+    """Encode sentences of words, keeping where each word's first piece stands.
 
-    A word stands for its first piece; one of nothing but characters that BERT removes is [UNK], so that every
-    word has a place. Source: Devlin et al. 2019, section 5.3.
-
-    Raises:
-      UserError: `max_length` has no room for a word.
+    A word of nothing but characters that BERT removes is [UNK], so that every word has a place. Source:
+    Devlin et al. 2019, section 5.3.
     """
     room = max_length - 2
     if room < 1:
@@ -211,10 +189,10 @@ def encode_words(
 
 
 def bucket_lengths(lengths: np.ndarray, max_length: int, batch_size: int) -> tuple[int, ...]:
-    """Return the lengths that batches may have: few to compile, near the examples' own.
+    """Return the lengths that batches may have: powers of two from 16, and `max_length` last.
 
-    Powers of two from 16 and `max_length` last; between them (8, 12, 24, 48, ...) where `WORTH_COMPILING`
-    batches would use it: a shape costs seconds to compile and spares a batch milliseconds.
+    Between them (8, 12, 24, ...) those that `WORTH_COMPILING` batches would use: a shape costs seconds to
+    compile and spares a batch milliseconds.
     """
     powers = [SHORTEST_BUCKET]
     while powers[-1] < max_length:
@@ -231,33 +209,21 @@ def bucket_lengths(lengths: np.ndarray, max_length: int, batch_size: int) -> tup
 
 
 def train_batches(encoded: Encoded, batch_size: int, seed: int, epoch: int) -> list[BatchIndices]:
-    """Return the batches of an epoch: every example once, in an order of the epoch's own.
-
-    A pure function, so that a run resumes from its step alone.
-
-    Raises:
-      UserError: there is no example or `batch_size` is not positive.
-    """
+    """Return the batches of an epoch, every example once; pure, so a run resumes from its step alone."""
     batches = _batches(encoded, batch_size, _permutation(seed, epoch, len(encoded)))
     return [batches[i] for i in _permutation(~seed, epoch, len(batches))]
 
 
 def eval_batches(encoded: Encoded, batch_size: int) -> list[BatchIndices]:
-    """Return batches that hold every example once, in their order within each length.
-
-    Raises:
-      UserError: there is no example or `batch_size` is not positive.
-    """
+    """Return batches that hold every example once, in their order within each length."""
     return _batches(encoded, batch_size, np.arange(len(encoded)))
 
 
 def _permutation(seed: int, epoch: int, size: int) -> np.ndarray:
-    """Return an order of `size` things, int64 [size]: the epoch of an endless shuffled reading."""
     return row_indices(seed, epoch, size, size) if size else np.arange(0)
 
 
 def _batches(encoded: Encoded, batch_size: int, order: np.ndarray) -> list[BatchIndices]:
-    """Divide the examples by length, each length's in the given order, and each into batches."""
     if not len(encoded) or batch_size < 1:
         raise UserError(
             f"Cannot make batches of {batch_size} rows out of {len(encoded)} examples; both must be positive."
@@ -275,18 +241,10 @@ def _batches(encoded: Encoded, batch_size: int, order: np.ndarray) -> list[Batch
 
 
 def gather(encoded: Encoded, indices: np.ndarray, length: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return the padded arrays of some examples.
-
-    Args:
-      encoded: the split.
-      indices: integers [B].
-      length: L, at least that of the longest of them.
+    """Return the padded arrays of the examples `indices` [B].
 
     Returns:
       input_ids int32 [B, L], attention_mask bool [B, L] with True for a token, token_type_ids int32 [B, L].
-
-    Raises:
-      ValueError: an example is longer.
     """
     segments = encoded.segment_lengths[indices]
     ends = segments.sum(axis=1)
@@ -300,14 +258,7 @@ def gather(encoded: Encoded, indices: np.ndarray, length: int) -> tuple[np.ndarr
 
 
 def gather_tags(encoded: Encoded, tags: Sequence[np.ndarray], indices: np.ndarray, length: int) -> np.ndarray:
-    """Return the tag ids of some sentences, int32 [B, L], `IGNORED` where no word begins.
-
-    Args:
-      encoded: of `encode_words`.
-      tags: for every sentence the ids of its words.
-      indices: integers [B].
-      length: L.
-    """
+    """Return the tag ids of some sentences, int32 [B, L], `IGNORED` where no word begins."""
     found = np.full((len(indices), length), IGNORED, np.int32)
     for row, i in enumerate(indices):
         starts = encoded.word_starts[i]
@@ -319,7 +270,6 @@ def at_words(encoded: Encoded, indices: np.ndarray, values: np.ndarray) -> list[
     """Return what stands at the first piece of every word that is left of some sentences, [words, ...] each.
 
     Args:
-      encoded: of `encode_words`.
       indices: integers [B].
       values: [B, L, ...].
     """

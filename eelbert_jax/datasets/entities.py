@@ -15,16 +15,9 @@ PREFIXES = (*BEGINS, *INSIDE, *ENDS, *SINGLE)
 
 
 def entity_f1(predictions: Sequence[Sequence[str]], labels: Sequence[Sequence[str]]) -> float:
-    """Return the F1 score of whole entities: type, first and last word must agree.
+    """Return the F1 score of whole entities, 0 without any: type, first and last word must agree.
 
-    Zero where neither side has an entity. Source: conlleval of the CoNLL-2000 shared task.
-
-    Args:
-      predictions: a tag for every word of every sentence; see `entities`.
-      labels: the same for the truth.
-
-    Raises:
-      UserError: the sentences are not the same number or not the same lengths, or a tag is none.
+    Source: conlleval of the CoNLL-2000 shared task.
     """
     counts = sum(entity_counts(predictions, labels).values(), np.zeros(3, np.int64))
     return precision_recall_f1(*counts)["f1"]
@@ -48,11 +41,8 @@ def entity_counts(
 def entities(tags: Sequence[str]) -> set[tuple[str, int, int]]:
     """Return the entities of a sentence as (type, first word, one past the last).
 
-    Reads all schemes of `PREFIXES` alike, and types without a prefix (PER PER O) as runs of one type; a tag
-    that cannot follow (an I- after another type) begins an entity, as conlleval has it.
-
-    Raises:
-      UserError: a tag has another prefix.
+    Types without a prefix (PER PER O) are runs of one type; a tag that cannot follow (an I- after another
+    type) begins an entity, as conlleval has it.
     """
     found: set[tuple[str, int, int]] = set()
     current: tuple[str, int] | None = None
@@ -88,10 +78,7 @@ def is_entity_tag(tag: str) -> bool:
 
 
 def are_entity_tags(tags: Sequence[str]) -> bool:
-    """Return whether a set of tags is a scheme of entities: O, and tags with prefixes or types without.
-
-    Types alone are told from parts of speech by the O among them, and by more than one character.
-    """
+    """Return whether tags are of entities: prefixes, or types, told from parts of speech by the O."""
     others = [tag for tag in tags if tag != OUTSIDE]
     if not others:
         return False

@@ -20,12 +20,9 @@ class Examples:
     """Hold the examples of one split in their order.
 
     Attributes:
-      first: n texts.
-      second: n texts of a task of pairs, else None.
       labels: int32 [n] class ids, float32 [n] numbers, or None where they are hidden.
-      ids: int64 [n], GLUE's index: the place in the file, skipped rows counted; a submission needs it. The
-        exception is MRPC's train and dev from TFDS, which number the release that both were taken from.
-      tally: what the reader met.
+      ids: int64 [n], GLUE's index, for a submission: the place in the file, skipped rows counted; of MRPC's
+        train and dev from TFDS the place in the release that both were taken from.
     """
 
     first: tuple[str, ...]
@@ -35,7 +32,6 @@ class Examples:
     tally: Tally
 
     def __len__(self) -> int:
-        """Return n."""
         return len(self.first)
 
 
@@ -55,18 +51,12 @@ def load_examples(
 ) -> Examples:
     """Read one split.
 
-    A row of GLUE's training files without a text or a label is skipped and counted, as TFDS does. Quotes,
-    byte-order marks inside a text and empty texts are kept as they are, and counted.
+    A row of GLUE's training files without a text or a label is skipped and counted, as TFDS does. Odd quotes
+    and empty texts are kept and counted.
 
     Args:
-      task: of `GLUE_TASKS` or from `custom_task`.
-      split: one of the task's.
       glue_dir: folder in the GLUE layout; None: ask TFDS for `glue/NAME`, which fetches it where it must.
-      tfds_data_dir: where TFDS keeps its data; None: where it usually does.
-      on_bad_record: whether any other row that cannot be used is an error ("refuse") or left out ("skip").
-
-    Raises:
-      UserError: the task or the split is not there, a file is not of its format, or no example is left.
+      on_bad_record: "refuse" or "skip" any other row that cannot be used.
     """
     file = task.file_of(split)
     tally = Tally(on_bad_record)
@@ -93,7 +83,6 @@ def load_examples(
 
 
 def _path(task: Task, file: str, glue_dir: str | None) -> str:
-    """Return where a file lies; a user's own task names its files from the root."""
     if task.is_custom:
         return file
     if glue_dir is None:
@@ -105,7 +94,6 @@ def _path(task: Task, file: str, glue_dir: str | None) -> str:
 
 
 def _from_file(task: Task, split: str, path: str, tally: Tally) -> Iterator[_Example]:
-    """Yield the examples of a file."""
     if not task.is_custom and not os.path.isfile(path):
         raise _missing_file(task, split, Path(path))
     headless = not (task.official and split in task.test_splits)
@@ -137,11 +125,7 @@ def _is_missing(task: Task, row: Row, name: str) -> bool:
 
 
 def _miss(task: Task, split: str, place: str, missing: list[str], tally: Tally) -> None:
-    """Count a row that lacks a field.
-
-    Raises:
-      UserError: it may not be left out.
-    """
+    """Count a row that lacks a field, or refuse it."""
     if split == "train" and not task.is_custom:
         tally.skipped_rows += 1
         return
@@ -152,7 +136,6 @@ def _miss(task: Task, split: str, place: str, missing: list[str], tally: Tally) 
 
 
 def _missing_file(task: Task, split: str, path: Path) -> UserError:
-    """Return the error for a file of GLUE that is not there, with what is."""
     there = f"there is no folder {path.parent}"
     if path.parent.is_dir():
         there = f"{path.parent} holds {', '.join(sorted(p.name for p in path.parent.iterdir())) or 'nothing'}"
@@ -165,7 +148,6 @@ def _missing_file(task: Task, split: str, path: Path) -> UserError:
 
 
 def _label_parser(task: Task) -> Callable[[str], float]:
-    """Return text -> class id or number, which raises ValueError where the text is no label of the task."""
     ids = task.label_ids()
 
     def parse_class(text: str) -> int:
@@ -190,10 +172,9 @@ def _label_parser(task: Task) -> Callable[[str], float]:
 
 
 def _from_tfds(task: Task, split: str, data_dir: str | None, tally: Tally) -> Iterator[_Example]:
-    """Yield the examples of a TFDS split, in the order of the file they came from.
+    """Yield a TFDS split in the order of its file: TFDS shuffles, and keeps each example's place in `idx`.
 
-    TFDS shuffles what it writes and keeps each example's place in its `idx`. It skips rows without a label
-    itself, without a word; where the label is a number it keeps them as NaN instead.
+    It leaves rows without a class out itself, uncounted; where the label is a number it has NaN instead.
     """
     hidden = split in task.test_splits
     records = _open_tfds(task, split.replace("dev", "validation"), data_dir)
@@ -207,12 +188,6 @@ def _from_tfds(task: Task, split: str, data_dir: str | None, tally: Tally) -> It
 
 
 def _open_tfds(task: Task, split: str, data_dir: str | None) -> Any:
-    """Return the records of a TFDS split, fetched and prepared where they are not there.
-
-    Raises:
-      UserError: they cannot be had, lie in a format that cannot be read without TensorFlow, or number the
-        classes otherwise.
-    """
     import tensorflow_datasets as tfds  # here, since it takes seconds and a folder needs none of it
     import tensorflow_datasets.text.glue  # else GLUE is found only where TensorFlow is
 

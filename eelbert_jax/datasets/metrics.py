@@ -1,8 +1,4 @@
-"""Scores as plain functions, the state that collects what they are of, and a record of where a model errs.
-
-F1 and correlations are no means over batches: evaluation collects predictions by example, over batches and
-hosts, and computes every score once at the end, in float64.
-"""
+"""Score predictions of all batches and hosts once, in float64: F1 and correlations are no means."""
 
 import dataclasses
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -38,23 +34,13 @@ class Predictions:
 
     @classmethod
     def of_batch(cls, indices: np.ndarray, values: np.ndarray, weights: np.ndarray) -> "Predictions":
-        """Take the rows of a batch whose weight is not zero; the others only fill it up.
-
-        Args:
-          indices: integers [B].
-          values: [B, ...].
-          weights: [B].
-        """
+        """Take the rows of a batch whose weight is not zero; the others only fill it up."""
         real = np.asarray(weights) > 0
         return cls(np.asarray(indices, np.int64)[real], np.asarray(values)[real])
 
     @classmethod
     def merge(cls, parts: Iterable["Predictions"]) -> "Predictions":
-        """Join the states of batches or hosts; the order does not matter.
-
-        Raises:
-          UserError: there is none.
-        """
+        """Join the states of batches or hosts; the order does not matter."""
         parts = list(parts)
         if not parts:
             raise UserError("There are no predictions to score: the split has no example.")
@@ -76,28 +62,13 @@ class Predictions:
 
 
 def accuracy(predictions: Any, labels: Any) -> float:
-    """Return the share of equal class ids.
-
-    Args:
-      predictions: integers [n].
-      labels: integers [n].
-    """
+    """Return the share of equal class ids."""
     predictions, labels = _pair(predictions, labels)
     return float(np.mean(predictions == labels))
 
 
 def f1(predictions: Any, labels: Any) -> float:
-    """Return the F1 score of class 1, the harmonic mean of precision and recall.
-
-    Zero where class 1 is neither predicted nor there.
-
-    Args:
-      predictions: class ids 0 and 1, [n].
-      labels: class ids 0 and 1, [n].
-
-    Raises:
-      UserError: there is another class.
-    """
+    """Return the F1 score of class 1 against 0; zero where it is neither predicted nor there."""
     predictions, labels = _pair(predictions, labels)
     if max(predictions.max(), labels.max()) > 1 or min(predictions.min(), labels.min()) < 0:
         raise UserError("F1 is of two classes, 0 and 1; choose accuracy for a task with more.")
@@ -107,25 +78,16 @@ def f1(predictions: Any, labels: Any) -> float:
 
 
 def macro_f1(predictions: Any, labels: Any) -> float:
-    """Return the mean of the classes' F1 scores, over the classes that either side has.
-
-    Args:
-      predictions: class ids, [n].
-      labels: class ids, [n].
-    """
+    """Return the mean of the classes' F1 scores, over the classes that either side has."""
     predictions, labels = _pair(predictions, labels)
     classes = np.union1d(predictions, labels)
     return float(np.mean([f1(predictions == one, labels == one) for one in classes]))
 
 
 def matthews_correlation(predictions: Any, labels: Any) -> float:
-    """Return the Matthews correlation coefficient, for any number of classes.
+    """Return the Matthews correlation of any number of classes, 0 where either side knows one alone.
 
-    Zero where either side knows one class alone. Source: Matthews 1975; Gorodkin 2004 for more than two.
-
-    Args:
-      predictions: class ids, [n].
-      labels: class ids, [n].
+    Source: Matthews 1975; Gorodkin 2004 for more than two.
     """
     predictions, labels = _pair(predictions, labels)
     _, codes = np.unique(np.concatenate([predictions, labels]), return_inverse=True)
@@ -140,14 +102,7 @@ def matthews_correlation(predictions: Any, labels: Any) -> float:
 
 
 def pearson(predictions: Any, labels: Any) -> float:
-    """Return Pearson's correlation coefficient.
-
-    Zero where either side is constant, as Matthews' is.
-
-    Args:
-      predictions: finite numbers [n].
-      labels: finite numbers [n].
-    """
+    """Return Pearson's correlation; zero where either side is constant, as Matthews' is."""
     predictions, labels = (side.astype(np.float64) for side in _pair(predictions, labels))
     if np.ptp(predictions) == 0 or np.ptp(labels) == 0:
         return 0.0
@@ -157,23 +112,13 @@ def pearson(predictions: Any, labels: Any) -> float:
 
 
 def spearman(predictions: Any, labels: Any) -> float:
-    """Return Spearman's rank correlation: Pearson's of the ranks, ties at their mean rank.
-
-    Args:
-      predictions: finite numbers [n].
-      labels: finite numbers [n].
-    """
+    """Return Spearman's correlation: Pearson's of the ranks, ties at their mean rank."""
     predictions, labels = _pair(predictions, labels)
     return pearson(_ranks(predictions), _ranks(labels))
 
 
 def mse(predictions: Any, labels: Any) -> float:
-    """Return the mean squared error.
-
-    Args:
-      predictions: finite numbers [n].
-      labels: finite numbers [n].
-    """
+    """Return the mean squared error."""
     predictions, labels = (side.astype(np.float64) for side in _pair(predictions, labels))
     return float(np.mean((predictions - labels) ** 2))
 
@@ -182,15 +127,15 @@ def details(kind: str, labels: Sequence[str], predictions: Any, truth: Any) -> d
     """Return where a model errs, as JSON values.
 
     Args:
-      kind: "classify", "regress" or "tag".
+      kind: one of `tasks.KINDS`.
       labels: names of the classes or tags in the order of their ids.
-      predictions: class ids or numbers [n], or for every sentence tag ids [words], negative for a word that
-        has none.
+      predictions: class ids or numbers [n], or for every sentence tag ids [words], negative where a word has
+        none.
       truth: the same, the right ones.
 
     Returns:
       Of classes and tags `confusion` (a row a true class, a column a predicted one), `per_class` and
-      `macro_f1`; of tags of entities also `per_entity`; of numbers correlations, errors and means.
+        `macro_f1`; of tags of entities also `per_entity`; of numbers correlations, errors and means.
     """
     if kind == "regress":
         predictions, truth = (side.astype(np.float64) for side in _pair(predictions, truth))
@@ -241,11 +186,7 @@ METRICS: Mapping[str, Callable[[Any, Any], float]] = MappingProxyType(
 
 
 def scores(names: Sequence[str], predictions: Any, labels: Any) -> dict[str, float]:
-    """Return the scores named, in that order.
-
-    Raises:
-      UserError: there is no such score, nothing to score, or a prediction is not finite.
-    """
+    """Return the scores named, in that order."""
     unknown = [name for name in names if name not in METRICS]
     if unknown:
         raise UserError(f"Unknown metric {unknown[0]!r}; known: {', '.join(METRICS)}.")
@@ -255,14 +196,7 @@ def scores(names: Sequence[str], predictions: Any, labels: Any) -> dict[str, flo
 def tag_scores(
     names: Sequence[str], labels: Sequence[str], predictions: Tags, truth: Tags
 ) -> dict[str, float]:
-    """Return the scores named: of entities over sentences, of tags over words.
-
-    Args:
-      names: of scores.
-      labels: names of the tags in the order of their ids.
-      predictions: for every sentence tag ids [words], negative for a word that has none.
-      truth: the same, the right ones.
-    """
+    """Return the scores named: of entities over sentences, of tags over words; ids as in `details`."""
     sentences = _tag_names(labels, predictions), _tag_names(labels, truth)
     words = np.concatenate(predictions), np.concatenate(truth)
     return {name: scores((name,), *(sentences if name == "entity_f1" else words))[name] for name in names}
@@ -277,20 +211,12 @@ def degenerate(predictions: Any) -> bool:
     """Return whether all predictions are the same: one class, or one number.
 
     Such a run has learned nothing, whatever its score: the majority class of MRPC scores 0.68.
-
-    Args:
-      predictions: class ids or numbers [n].
     """
     predictions = np.asarray(predictions)
     return bool(np.all(predictions == predictions[:1]))
 
 
 def _pair(predictions: Any, labels: Any) -> tuple[np.ndarray, np.ndarray]:
-    """Return both sides as arrays [n].
-
-    Raises:
-      UserError: they differ in length, are empty, or hold NaN or infinity.
-    """
     predictions, labels = np.asarray(predictions), np.asarray(labels)
     if predictions.shape != labels.shape or predictions.ndim != 1 or not predictions.size:
         raise UserError(

@@ -19,10 +19,9 @@ from eelbert_jax.vocabulary import Vocabulary, check_unknown
 
 
 class Split(NamedTuple):
-    """One encoded split.
+    """Hold an encoded split.
 
     Attributes:
-      encoded: n examples as token ids.
       labels: int32 [n] classes, float32 [n] numbers, for every sentence the tags of its words int32 [words],
         or None where they are hidden.
     """
@@ -32,7 +31,7 @@ class Split(NamedTuple):
 
 
 class Batch(NamedTuple):
-    """Encoded examples of one static shape.
+    """Hold encoded examples of one static shape.
 
     Attributes:
       input_ids: int32 [B, L].
@@ -54,7 +53,7 @@ LogitsOf = Callable[[Batch], Any]
 
 @dataclasses.dataclass(frozen=True)
 class TaskData:
-    """A task and its encoded splits.
+    """Hold a task and its encoded splits.
 
     Attributes:
       dev: by name; the first one selects the best step.
@@ -89,14 +88,7 @@ def find_glue_dir(glue_dir: str | None) -> str | None:
 
 
 def configured_task(settings: Mapping[str, Any]) -> Task:
-    """Return the task of texts that settings name: one of the table, or `custom`, made of its files.
-
-    Args:
-      settings: of `configs/glue.py`: `task` and the group `custom`.
-
-    Raises:
-      UserError: there is no such task, it is one of words, or its files do not make a task.
-    """
+    """Return the task of texts that settings of `configs/glue.py` name, `custom` made of its files."""
     if settings["task"] == TOKENS:
         raise UserError("task=tokens labels words, and a label of whole texts is needed here; name another.")
     if settings["task"] != "custom":
@@ -118,7 +110,6 @@ def configured_task(settings: Mapping[str, Any]) -> Task:
 
 
 def _own_name(settings: Mapping[str, Any]) -> str:
-    """Return what a task of one's own is called, which may not be what one of GLUE's is."""
     name = settings["task_name"] or settings["task"]
     if name in tasks.GLUE_TASKS:
         raise UserError(f"config.task_name={name!r} is a task of GLUE; give yours another name.")
@@ -130,11 +121,7 @@ def _names(by_commas: str | None) -> tuple[str, ...]:
 
 
 def select_by(task: Task | TokenTask, metric: str | None) -> Task | TokenTask:
-    """Return the task with `metric` first, which selects the best step; None: its own order.
-
-    Raises:
-      UserError: there is no such metric, or less of it is better.
-    """
+    """Return the task with `metric` first, which selects the best step; None: its own order."""
     if metric is None:
         return task
     if metric not in METRICS or metric in LOWER_IS_BETTER:
@@ -147,16 +134,7 @@ def select_by(task: Task | TokenTask, metric: str | None) -> Task | TokenTask:
 
 
 def load_data(settings: Mapping[str, Any], vocabulary: Vocabulary, lowercase: bool) -> TaskData:
-    """Read and encode the training and development splits; say what was out of order or cut.
-
-    Args:
-      settings: of `configs/glue.py`: `max_length`, and what `read_splits` takes.
-      vocabulary: of the model.
-      lowercase: how it reads text.
-
-    Raises:
-      UserError: a file is missing or not of its format, or a label is none of the task's.
-    """
+    """Read and encode the splits that settings name; say what was out of order or cut."""
     max_length, found = settings["max_length"], {}
     task, splits = read_splits(settings)
     for split, examples in splits.items():
@@ -182,15 +160,7 @@ def load_data(settings: Mapping[str, Any], vocabulary: Vocabulary, lowercase: bo
 def read_splits(
     settings: Mapping[str, Any],
 ) -> tuple[Task | TokenTask, Mapping[str, Examples | TokenExamples]]:
-    """Return the task that settings name, and its splits: train, dev and, where a file is named, test.
-
-    Args:
-      settings: of `configs/glue.py`: `task`, `metric`, `on_bad_record` and the groups `data`, `custom` and
-        `tokens`.
-
-    Raises:
-      UserError: as `load_data`.
-    """
+    """Return the task that settings name, and its splits: train, dev and, where a file is named, test."""
     task, splits = _read_words(settings) if settings["task"] == TOKENS else _read_texts(settings)
     return select_by(task, settings["metric"]), splits
 
@@ -213,8 +183,7 @@ def _read_texts(settings: Mapping[str, Any]) -> tuple[Task, dict[str, Examples]]
 def _read_words(settings: Mapping[str, Any]) -> tuple[TokenTask, dict[str, TokenExamples]]:
     """Return the task of tagged words and its splits.
 
-    The tags are those of the training file, unless the settings name them: one that the development file
-    alone has could never be learned.
+    The tags are the settings' or the training file's: one of the development file alone could not be learned.
     """
     tokens, found = settings["tokens"], {}
     labels = _names(tokens["labels"])

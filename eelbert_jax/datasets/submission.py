@@ -1,7 +1,4 @@
-"""Files for the GLUE test server: one for each test split, `index` and `prediction`.
-
-The server takes a zip of all eleven files of `SUBMISSION_ROWS` and refuses one that lacks a row.
-"""
+"""Files for the GLUE test server, which takes a zip of all eleven and refuses one that lacks a row."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -36,24 +33,10 @@ SUBMISSION_ROWS: Mapping[str, int] = MappingProxyType(
 def write_submission(
     directory: str | Path, task: Task, split: str, ids: np.ndarray, predictions: np.ndarray
 ) -> Path:
-    """Write the file of one test split, its rows in the order of GLUE's index.
+    """Write one test split's integer classes or float scores [n], in the order of GLUE's index `ids` [n].
 
     Classes are spelled as the server wants them (numbers, but names for the inference tasks); scores are
     clipped to STS-B's range and have three decimals. Source: GLUE's sample submission.
-
-    Args:
-      directory: receives the file, under the name that the server expects.
-      task: an official task; its labels are those of the model's outputs, in their order.
-      split: one of `task.test_splits`.
-      ids: integers [n], GLUE's index of each example.
-      predictions: integers [n], classes; or floats [n] of a regression.
-
-    Returns:
-      The path of the file.
-
-    Raises:
-      UserError: the split takes no submission, rows are missing, twice or too many, or a prediction is no
-        class of the task and no finite number.
     """
     name = submission_file(task, split)
     ids, predictions = np.asarray(ids), np.asarray(predictions)
@@ -71,11 +54,7 @@ def write_submission(
 
 
 def submission_file(task: Task, split: str) -> str:
-    """Return the name that the server expects for a split.
-
-    Raises:
-      UserError: the split takes no submission.
-    """
+    """Return the name that the server expects for a split."""
     files = dict(zip(task.test_splits, task.submission_files, strict=True))
     if not task.official or split not in files:
         raise UserError(

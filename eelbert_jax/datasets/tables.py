@@ -1,7 +1,6 @@
 """Rows with named fields from TSV, CSV, JSON lines and parquet, with a count of all that was out of order.
 
 A TSV of GLUE knows no quoting: a reader that takes a quote for syntax swallows rows. A CSV has RFC 4180's.
-All but parquet may be compressed, and any may lie in an object store.
 """
 
 import codecs
@@ -33,15 +32,11 @@ class Tally:
     """Count what a reader met and how it dealt with it.
 
     Attributes:
-      on_bad_record: "refuse": a record that cannot be used is an error; "skip": it is left out and counted.
+      on_bad_record: "refuse" or "skip" a record that cannot be used.
       skip_option: what a user sets to have them left out, for errors to say.
-      examples: rows that became examples.
       skipped_rows: training rows of GLUE left out because a text or the label is missing, as TFDS does.
-      bad_records: records left out because the caller asked for it.
       extra_fields: rows with more fields than columns; the surplus is ignored.
-      blank_lines: lines without a character, passed over.
       other_lines: lines of a column file that are no words: comments, multiword tokens, empty nodes.
-      byte_order_marks: removed from the start of a file.
       unbalanced_quotes: texts with an odd number of `"`; kept as they are.
       empty_texts: texts of nothing but white space; kept, and read as no token.
     """
@@ -65,11 +60,7 @@ class Tally:
             )
 
     def bad_record(self, problem: str) -> None:
-        """Count a record that is left out.
-
-        Raises:
-          UserError: bad records are to be refused.
-        """
+        """Count a record that is left out, or refuse it."""
         if self.on_bad_record == "refuse":
             raise UserError(f"{problem} Or leave such records out by {self.skip_option}.")
         self.bad_records += 1
@@ -99,11 +90,7 @@ def read_rows(path: str, columns: Sequence[str], required: Sequence[str], tally:
     Args:
       path: of a file, or its URL; the suffix tells the format, with one of a compression behind it or not.
       columns: names of the columns of a TSV or CSV without a header line; empty: its first line has them.
-      required: columns that must be there; of JSON lines every row is looked at instead.
-      tally: counts what is out of order.
-
-    Raises:
-      UserError: the file cannot be read, is not of its format, lacks a column, or a record is bad.
+      required: columns that must be there; of JSON lines the caller looks at every row.
     """
     kind = table_format(path)
     if kind == "parquet":
@@ -128,11 +115,7 @@ def read_rows(path: str, columns: Sequence[str], required: Sequence[str], tally:
 
 
 def table_format(path: str) -> str:
-    """Return "tsv", "csv", "jsonl" or "parquet", by the name of a table.
-
-    Raises:
-      UserError: it does not tell.
-    """
+    """Return "tsv", "csv", "jsonl" or "parquet", by the name of a table."""
     suffix = PurePath(_uncompressed_name(path)).suffix
     if suffix not in FORMATS:
         raise UserError(
@@ -147,12 +130,9 @@ def _uncompressed_name(path: str) -> str:
 
 
 def read_text(path: str, tally: Tally) -> str:
-    """Return the text of a file, its line ends as line feeds, without its byte-order mark.
+    """Return a file's text, line ends as line feeds, without its byte-order mark.
 
     Bytes that are no UTF-8 become what `is_text` finds.
-
-    Raises:
-      UserError: it cannot be read.
     """
     try:
         with storage.open_file(storage.canonical(path)) as file:
@@ -171,11 +151,7 @@ def text_lines(text: str) -> list[str]:
 
 
 def is_text(place: str, text: str, tally: Tally) -> bool:
-    """Return whether all of a record is text; if not, count the bad record.
-
-    Raises:
-      UserError: bad records are to be refused.
-    """
+    """Return whether all of a record is text; if not, count the bad record, or refuse it."""
     found = NO_TEXT.search(text)
     if found is None:
         return True
@@ -206,11 +182,7 @@ def _split_tsv(text: str) -> Iterator[tuple[int, list[str]]]:
 
 
 def _split_csv(path: str, text: str) -> Iterator[tuple[int, list[str]]]:
-    """Yield (line number of the record's end, fields).
-
-    Raises:
-      UserError: a quote is not closed, or stands where none may.
-    """
+    """Yield (line number of the record's end, fields)."""
     csv.field_size_limit(sys.maxsize)  # the library's own limit is 131,072 characters
     reader = csv.reader(io.StringIO(text, newline=""), strict=True)
     start = 1
@@ -226,10 +198,7 @@ def _split_csv(path: str, text: str) -> Iterator[tuple[int, list[str]]]:
 
 
 def _read_jsonl(path: str, text: str, tally: Tally) -> Iterator[Row]:
-    """Yield one row a line; a number is spelt as the file spells it.
-
-    Null, NaN, an array and an object are no field: they count as missing where a text or label is wanted.
-    """
+    """Yield a row a line, numbers as spelt; null, NaN, arrays and objects are no field."""
     for number, line in enumerate(text_lines(text), start=1):
         place = f"{path}, line {number}"
         if not line.strip():

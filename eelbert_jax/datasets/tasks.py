@@ -17,11 +17,9 @@ class Task:
     """Describe a task of one text or a pair of texts, with a class or a number for a label.
 
     Attributes:
-      name: as the command line and TFDS (`glue/NAME`) call it.
-      folder: its folder in the GLUE layout; "" for a user's own tables.
-      text_fields: features of the TFDS dataset, one or two.
+      folder: in the GLUE layout; "" for a user's own tables.
+      text_fields: features of the TFDS dataset (`glue/NAME`), one or two.
       text_columns: columns of the files that hold the same.
-      label_column: column of the label.
       labels: names of the classes in the order of their ids, as TFDS has them; () for a number.
       metrics: names in `metrics.METRICS`; the first one selects the best step.
       files: (split, file in the folder) for every split.
@@ -31,7 +29,6 @@ class Task:
       dev_every: every so many rows of the training file, from the first, are the dev split; 0: it has a file.
       official: a task of GLUE; any other figure may not be called one.
       submission_labels: how a submission to the GLUE server spells each class.
-      submission_files: file of a submission for each test split.
     """
 
     name: str
@@ -76,11 +73,7 @@ class Task:
         return tuple(split for split, _ in self.files)
 
     def file_of(self, split: str) -> str:
-        """Return the file of a split.
-
-        Raises:
-          UserError: there is no such split.
-        """
+        """Return the file of a split."""
         if split not in self.splits:
             raise UserError(f"Task {self.name!r} has no split {split!r}; it has {', '.join(self.splits)}.")
         return dict(self.files)[split]
@@ -211,10 +204,7 @@ class TaskRecord:
     """What a model was fine-tuned for: a checkpoint carries it, so that nothing has to be guessed.
 
     Attributes:
-      name: of the task.
-      kind: one of `KINDS`: a class a text, a number a text, a tag a word.
       labels: names of the classes or tags in the order of the outputs; () for numbers.
-      reads_pairs: it is about two texts.
       max_length: tokens that an example had at most.
       mean: of the training labels of a regression; the model's output 0 stands for it.
       std: their standard deviation; the model's output 1 is so far above the mean.
@@ -243,11 +233,7 @@ class TaskRecord:
 
 
 def find_task(name: str) -> Task:
-    """Return a task of the table.
-
-    Raises:
-      UserError: no such task; names the nearest.
-    """
+    """Return a task of the table; the error for an unknown one names the nearest."""
     if name not in GLUE_TASKS:
         near = difflib.get_close_matches(name.lower(), GLUE_TASKS, n=1, cutoff=0.5)
         hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(GLUE_TASKS)}."
@@ -259,13 +245,6 @@ def check_labels(labels: Sequence[str], checkpoint_labels: Sequence[str]) -> Non
     """Refuse classes that a checkpoint's head knows by other names or in another order.
 
     The head's outputs have numbers only, so that another order would exchange the answers silently.
-
-    Args:
-      labels: classes of the task at hand, in the order of their ids.
-      checkpoint_labels: classes that the checkpoint was trained with.
-
-    Raises:
-      UserError: they differ; says how.
     """
     if tuple(labels) == tuple(checkpoint_labels):
         return

@@ -1,8 +1,7 @@
 """Read and write a model as a folder in the Hugging Face layout: config.json, model.safetensors, vocab.txt.
 
-Plain transformers loads what `write_folder` wrote, and `read_folder` reads what transformers saved of a BERT.
-A hashed model is written with its vectors as the table; what transformers ignores, the hash that they follow
-from and what the model was fine-tuned for, stands in config.json under "eelbert_jax".
+A hashed model is written with its vectors as the table; its hash, and what a model was fine-tuned for, stand
+in config.json under "eelbert_jax", which transformers ignores.
 """
 
 import dataclasses
@@ -65,14 +64,12 @@ CLASSIFIERS = {"BertForSequenceClassification": "classify", "BertForTokenClassif
 
 
 class Imported(NamedTuple):
-    """A model as a folder holds it.
+    """Hold a model as a folder does.
 
     Attributes:
-      config: sizes and dropout of the folder; float32, layers not scanned.
-      vocabulary: of V tokens.
+      config: of the folder; float32, layers not scanned.
       params: float32 numpy arrays: "bert", with "pooler" where the folder has one, and the heads that it has:
         "cls" (MLM), "classifier" (`config.num_labels` classes).
-      lowercase: how text is read.
       task: of the classifier; whether it reads pairs is known of our own folders alone.
     """
 
@@ -84,7 +81,7 @@ class Imported(NamedTuple):
 
 
 def is_folder(path: str | Path) -> bool:
-    """Whether `path` looks like a folder in the Hugging Face layout, and not like one of our runs.
+    """Return whether `path` looks like a folder in the Hugging Face layout, and not like one of our runs.
 
     Both have a config.json; only the former has weights beside it or a "model_type" in it.
     """
@@ -97,13 +94,9 @@ def is_folder(path: str | Path) -> bool:
 def read_folder(path: str | Path, *, heads: bool = True) -> Imported:
     """Read a BERT; say on stderr what is left out: other heads, and rows of the table without a token.
 
-    Args:
-      path: the folder.
-      heads: read the MLM head and the classifier too, where there are any.
-
     Raises:
-      UserError: a file is missing or cannot be read, the model is no BERT, names or shapes of its encoder are
-        not those that its config.json describes, or its vectors are not those of its hash.
+      UserError: it is no BERT, or its tensors are not those of its config.json or not the vectors of its
+        hash.
     """
     path = Path(path)
     values = read_object(path / CONFIG)
@@ -140,17 +133,6 @@ def write_folder(
     """Write a model so that plain transformers loads it.
 
     Files of that name are never overwritten: a run's own folder has a config.json too.
-
-    Args:
-      path: the folder, made where it is missing.
-      config: of the model.
-      vocabulary: its tokens, V of them.
-      params: of any model of `eelbert_jax.model.bert`.
-      lowercase: how text is read.
-      task: what it was fine-tuned for.
-
-    Raises:
-      UserError: the folder holds such files or cannot be written, or there is not one label for each class.
     """
     path = Path(path)
     taken = [name for name in (CONFIG, WEIGHTS, VOCABULARY, SETTINGS) if (path / name).exists()]
@@ -174,7 +156,6 @@ def write_folder(
 
 
 def _config_values(config: BertConfig, params: Mapping[str, Any], task: TaskRecord | None) -> dict[str, Any]:
-    """Return what config.json says of a model."""
     values = {**hf_config(config), "architectures": [_architecture(params)]}
     extras: dict[str, Any] = {}
     if config.embedding != "table":
@@ -188,7 +169,6 @@ def _config_values(config: BertConfig, params: Mapping[str, Any], task: TaskReco
 
 
 def _read_weights(path: Path) -> dict[str, np.ndarray]:
-    """Return the state dict, names as they are; of a large model it lies in several files."""
     names = [WEIGHTS]
     if (path / INDEX).is_file() and not (path / WEIGHTS).is_file():
         names = sorted(set(read_object(path / INDEX).get("weight_map", {}).values()))
@@ -208,7 +188,6 @@ def _read_weights(path: Path) -> dict[str, np.ndarray]:
 
 
 def _bert_config(path: Path, values: Mapping[str, Any]) -> BertConfig:
-    """Return the configuration that a config.json describes."""
     for name, expected in ENCODER.items():
         if values.get(name, expected) != expected:
             raise UserError(
@@ -260,7 +239,6 @@ def _task(values: Mapping[str, Any], kind: str, config: BertConfig) -> TaskRecor
 def _without_other_heads(
     path: Path, state: dict[str, np.ndarray], prefixes: tuple[str, ...]
 ) -> dict[str, np.ndarray]:
-    """Return the tensors whose names begin so; say which parts are left out."""
     kept = {name: array for name, array in state.items() if name.startswith(prefixes)}
     left_out = sorted({name.rpartition(".")[0] for name in state.keys() - kept.keys()})
     if left_out:
@@ -271,11 +249,7 @@ def _without_other_heads(
 def _fit_table(
     path: Path, state: dict[str, np.ndarray], config: BertConfig, vocabulary: Vocabulary
 ) -> BertConfig:
-    """Cut rows off that no token has: tables are padded to a multiple of 8 or more for speed.
-
-    Raises:
-      UserError: the table is not of the size that config.json says, or has fewer rows than there are tokens.
-    """
+    """Cut rows off that no token has: tables are padded to a multiple of 8 or more for speed."""
     rows = len(state.get(WORD_EMBEDDINGS, ()))
     if rows != config.vocab_size or rows < vocabulary.size:
         raise UserError(
@@ -290,7 +264,6 @@ def _fit_table(
 
 
 def _vectors(config: BertConfig, vocabulary: Vocabulary) -> np.ndarray:
-    """Return the vectors of a hashed embedding, float32 [V, D]."""
     return embedding_constants(dataclasses.replace(config, embedding_mode="cached"), vocabulary)["table"]
 
 
@@ -325,7 +298,6 @@ def _shapes(config: BertConfig, state: Mapping[str, np.ndarray]) -> dict[str, An
 
 
 def _architecture(params: Mapping[str, Any]) -> str:
-    """Return the name of transformers' class for a model with these parts."""
     if "cls" in params:
         return "BertForMaskedLM"
     if "classifier" not in params:

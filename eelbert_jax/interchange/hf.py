@@ -1,7 +1,6 @@
 """Rename parameters between our tree and a Hugging Face BERT state dict, both ways.
 
-The two differ in the names of leaves, in the orientation of dense kernels and in where a layer's number
-stands; nothing else. Pure functions on dicts of arrays.
+They differ in the names of leaves, the orientation of dense kernels and the place of a layer's number alone.
 """
 
 import re
@@ -62,20 +61,13 @@ def hf_config(config: BertConfig) -> dict[str, Any]:
 def to_hf(
     params: Mapping[str, Any], config: BertConfig, word_vectors: np.ndarray | None = None
 ) -> dict[str, np.ndarray]:
-    """Return the state dict of the Hugging Face model of the same head.
+    """Return the float32 state dict of the Hugging Face model of the same head.
+
+    A tied decoder appears once, as the word embeddings. The bias of a decoupled one appears twice:
+    transformers >= 5 reads it as the decoder's, older ones as the head's.
 
     Args:
-      params: of a model of `eelbert_jax.model.bert`.
-      config: the model's.
-      word_vectors: float32 [V, D], the hashed vectors, stored where torch keeps its table; None leaves
-        them out.
-
-    Returns:
-      Float32 arrays by name. A tied decoder appears once, as the word embeddings. The bias of a decoupled one
-      appears twice: transformers >= 5 reads it as the decoder's, older ones as the head's.
-
-    Raises:
-      UserError: `word_vectors` beside a trained table.
+      word_vectors: float32 [V, D], the hashed vectors, stored where torch keeps its table; None: left out.
     """
     flat = _flatten(params, config)
     state = {_hf_name(path): _orient(path, np.asarray(leaf, np.float32)) for path, leaf in flat.items()}
@@ -94,15 +86,10 @@ def from_hf(state: Mapping[str, np.ndarray], config: BertConfig, like: Mapping[s
     """Return the parameters that a Hugging Face state dict holds; both sides must match exactly.
 
     Args:
-      state: arrays by name, understood as `full_names` does.
-      config: of the model to fill.
-      like: its parameters or their shapes, as `jax.eval_shape(model.init, key, input_ids)["params"]` gives.
+      like: parameters or their shapes, as `jax.eval_shape(model.init, key, input_ids)["params"]` gives.
 
     Returns:
       A tree like `like`, of float32 numpy arrays.
-
-    Raises:
-      UserError: names are missing or left over, or shapes differ; the message lists all of them.
     """
     expected = jax.eval_shape(lambda tree: _flatten(tree, config), like)
     given = {name: np.asarray(array) for name, array in full_names(state).items()}
@@ -114,17 +101,12 @@ def from_hf(state: Mapping[str, np.ndarray], config: BertConfig, like: Mapping[s
 
 
 def full_names(state: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Return a state dict under the names of a model with a head, without buffers.
-
-    Understood are the first published checkpoints' names of LayerNorm, and those of an encoder saved alone,
-    which lack `bert.`.
-    """
+    """Return a state dict under today's names of a model with a head, without buffers."""
     renamed = {_new_name(name): array for name, array in state.items()}
     return {name: array for name, array in renamed.items() if name not in BUFFERS}
 
 
 def _flatten(params: Mapping[str, Any], config: BertConfig) -> dict[str, Any]:
-    """Return the leaves by path, layers apart."""
     params = dict(params)
     if config.scan_layers:
         params = _map_encoder(unstack_layers, params)
@@ -169,11 +151,7 @@ def _new_name(name: str) -> str:
 
 
 def _without_aliases(given: dict[str, np.ndarray], names: Mapping[str, str]) -> dict[str, np.ndarray]:
-    """Drop second names of tied tensors that the model knows under the first only.
-
-    Raises:
-      UserError: the two differ: the checkpoint is untied and the model is not.
-    """
+    """Drop second names of tied tensors that the model knows under the first only."""
     kept = dict(given)
     for alias, name in ALIASES.items():
         if alias not in given or alias in names or name not in given:

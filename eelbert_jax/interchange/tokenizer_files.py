@@ -15,11 +15,7 @@ WORD_PIECE = {"type": "WordPiece", "unk_token": "[UNK]", "continuing_subword_pre
 
 
 def read_object(path: Path) -> dict[str, Any]:
-    """Return the object that a JSON file of a model holds.
-
-    Raises:
-      UserError: it cannot be read, or holds something else.
-    """
+    """Return the object that a JSON file of a model holds."""
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
@@ -36,9 +32,6 @@ def read_tokenizer(folder: Path) -> tuple[Vocabulary, bool]:
     """Return the vocabulary of a folder, and whether it reads text in lower case.
 
     Where no file says so, a vocabulary with capital letters is of a cased model.
-
-    Raises:
-      UserError: files are missing or cannot be read, or text is not read as the published BERTs read it.
     """
     settings, whole = (
         read_object(folder / name) if (folder / name).is_file() else {} for name in (SETTINGS, WHOLE)
@@ -62,11 +55,6 @@ def read_tokenizer(folder: Path) -> tuple[Vocabulary, bool]:
 
 
 def _whole_vocabulary(path: Path, whole: Mapping[str, Any]) -> Vocabulary:
-    """Return the vocabulary of a tokenizer.json, which has to be BERT's kind.
-
-    Raises:
-      UserError: it is of another kind, or its ids have gaps.
-    """
     model = whole.get("model") or {}
     kinds = [(whole.get(part) or {}).get("type") for part in ("normalizer", "pre_tokenizer")]
     if not WORD_PIECE.items() <= model.items() or kinds != ["BertNormalizer", "BertPreTokenizer"]:
