@@ -1,7 +1,6 @@
 """The one door: `eelbert JOB --config=FILE[:recipe] --config.KEY=VALUE --workdir=DIR`.
 
-`python -m eelbert_jax` is the same. Picks the job, imports it and turns errors into exit statuses; no other
-logic. Help is answered without importing a job, and so without JAX.
+Picks a job and turns errors into exit statuses; help is answered without importing a job, and so without JAX.
 """
 
 import importlib
@@ -22,13 +21,9 @@ HELP_FLAGS = ("--help", "-h", "-help", "--helpfull", "--helpshort")
 def main(argv: list[str] | None = None) -> int:
     """Run one job and return the exit status of the process.
 
-    Args:
-      argv: the words after the program's name; None takes those of the process.
-
     Returns:
-      0: done; 2: bad input, said in one line on standard error; 75: preempted after saving, the same command
-      continues; 130: interrupted; 1: the processes of the job did not meet, said in one line. A crash, and
-      the watchdog, end the process with 1 too.
+      0: done; 2: bad input; 75: preempted after saving, the same command continues; 130: interrupted;
+      1: the processes of the job did not meet. A crash and the watchdog end the process with 1 too.
     """
     words = sys.argv[1:] if argv is None else argv
     if not words or words[0] in HELP_FLAGS:

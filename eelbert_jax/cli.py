@@ -21,10 +21,9 @@ class Job:
     """Describe one job to the command line.
 
     Attributes:
-      summary: one line for `eelbert --help`; what goes in and what comes out.
-      default_config: config file used where the user names none; None: the job takes no config.
-      workdir: "required", "none", or the default path of the folder that receives the job's files.
-      flags: the job's own flags as (name, default, help); a bool, int or str default decides the type.
+      default_config: where the user names none; None: the job takes no config.
+      workdir: "required", "none", or a default path.
+      flags: (name, default, help); a bool, int or str default decides the type.
     """
 
     summary: str
@@ -164,13 +163,7 @@ JOBS: Mapping[str, Job] = MappingProxyType(
 
 
 class Invocation(NamedTuple):
-    """A parsed command line.
-
-    Attributes:
-      config: the resolved, locked config; an empty one for a job that takes none.
-      workdir: the folder that receives the job's files; "" for a job that writes none.
-      flags: the job's own flags by name.
-    """
+    """Hold a parsed command line; `config` or `workdir` is empty where the job takes none."""
 
     config: config_dict.ConfigDict
     workdir: str
@@ -180,8 +173,7 @@ class Invocation(NamedTuple):
 def parse(job: str, argv: list[str]) -> Invocation:
     """Parse the words after `eelbert JOB`, without touching the flags of the process.
 
-    The config file is loaded here and handed to `config_flags` as a dictionary, because its own file loader
-    turns every error of a config into a traceback.
+    The config file is loaded here, since the loader of `config_flags` turns every error into a traceback.
 
     Raises:
       UserError: an unknown flag or config key, a value of the wrong type, a missing file or flag.
@@ -233,12 +225,9 @@ def config_words(job: str, argv: list[str]) -> tuple[str | None, list[str]]:
 def write_config(
     config: config_dict.ConfigDict, workdir: str | os.PathLike[str], name: str = CONFIG_NAME
 ) -> Path:
-    """Write the resolved config as JSON into the workdir, making the folder where needed; return its path.
+    """Write the resolved config as JSON into the workdir, which is made where missing, and return its path.
 
-    Called first by every job, it also finds an unwritable workdir before any work is done.
-
-    Raises:
-      UserError: the folder cannot be made or written.
+    Called first by every job, so that an unwritable workdir is found before any work is done.
     """
     path = Path(workdir) / name
     make_writable(path.parent)
@@ -300,7 +289,6 @@ def _define_flags(spec: Job) -> flags.FlagValues:
 
 
 def _take_config_flag(job: str, spec: Job, argv: list[str]) -> tuple[str | None, list[str]]:
-    """Split off `--config=FILE` or `--config FILE`; the last one wins, as with every flag."""
     config_file, rest, words = spec.default_config, [], iter(argv)
     for word in words:
         if word in ("--config", "-config"):
@@ -319,7 +307,6 @@ def _take_config_flag(job: str, spec: Job, argv: list[str]) -> tuple[str | None,
 
 
 def _check_override_keys(config: config_dict.ConfigDict, config_file: str, argv: list[str]) -> None:
-    """Refuse an override of a key that the config does not have, naming the nearest one that it has."""
     known = config_keys(config)
     for word in argv:
         name = word.partition("=")[0].lstrip("-")

@@ -1,4 +1,4 @@
-"""Config files: found, loaded with a recipe, their keys listed; they build on one another with these."""
+"""Config files: found, loaded with a recipe, their keys listed."""
 
 import importlib.util
 import inspect
@@ -56,13 +56,7 @@ def parse_recipe(
 ) -> tuple[str, dict[str, str]]:
     """Split a recipe such as "tiny,embedding=table" into its size and a value for every option.
 
-    Args:
-      recipe: a size, then NAME=VALUE words, separated by commas.
-      sizes: legal sizes.
-      options: legal values by name, the default first.
-
-    Raises:
-      UserError: an unknown word; names the legal ones.
+    `options` are the legal values by name, the default first; a `UserError` names them.
     """
     size, *words = recipe.split(",")
     if size not in sizes:

@@ -9,23 +9,21 @@ from collections.abc import Iterable
 class UserError(ValueError):
     """Bad input: the message says what was got, what was expected and what to do.
 
-    The command line prints it as one line and exits with status 2; any other exception is a defect and keeps
-    its traceback.
+    The command line prints it and exits with status 2; any other exception is a defect, with a traceback.
     """
 
 
 class Preempted(Exception):
     """The machine asked the run to end, and the run saved first: the same command continues it.
 
-    The command line prints the message and exits with status 75, sysexits' EX_TEMPFAIL: try again.
+    Exit status 75, sysexits' EX_TEMPFAIL: try again.
     """
 
 
 class NotMet(Exception):
     """The processes of the job did not come together in time: a host may be late, and the next try meet it.
 
-    The command line prints the message as one line and exits with status 1, as of a crash: launchers try
-    again a bounded number of times.
+    Exit status 1, as of a crash: launchers try again a bounded number of times.
     """
 
 
@@ -49,8 +47,7 @@ _ABSENT = (
 def absent_platform(error: BaseException) -> UserError | None:
     """Return what an error of JAX means where a platform was asked for that is not here; None of any other.
 
-    A platform that fails otherwise may come back (another process holds it, a host is slow): that stays a
-    crash, after which launchers start again.
+    A platform that fails otherwise may come back (another process holds it): that stays a crash.
     """
     named = [name for name in ("JAX_PLATFORMS", "JAX_PLATFORM_NAME") if os.environ.get(name)]
     if not named or not isinstance(error, RuntimeError | AssertionError):

@@ -21,14 +21,9 @@ Record = dict[str, Any]
 
 
 class Question(NamedTuple):
-    """What a model is asked.
+    """Say what a model is asked: words for [MASK], vectors, or else what it was fine-tuned for.
 
-    Attributes:
-      model: any.
-      fill_mask: words for [MASK].
-      embed: vectors; else classes, or tags, as the model was fine-tuned for.
-      top: labels, tags or words that are shown.
-      stride: 0 cuts long texts; else tokens from one window to the next.
+    `stride` 0 cuts long texts; else it is the tokens from one window to the next.
     """
 
     model: Model
@@ -96,13 +91,8 @@ class Question(NamedTuple):
 def answer_all(question: Question, chunks: Chunks, tally: Tally) -> Iterator[list[Record]]:
     """Yield the records of every chunk; what comes before a bad record is answered before it is said.
 
-    Args:
-      question: what is asked.
-      chunks: queries, or errors in their place.
-      tally: counts what was answered; `on_bad_record` says whether the rest is refused or counted.
-
     Raises:
-      UserError: a bad record, or no text at all.
+      UserError: a bad record that `tally` does not leave out, or no text at all.
     """
     for chunk in chunks:
         good: list[Query] = []
@@ -125,11 +115,7 @@ def answer_all(question: Question, chunks: Chunks, tally: Tally) -> Iterator[lis
 
 
 def _good_query(question: Question, item: Item, tally: Tally) -> Query | None:
-    """Return an item that can be answered; None for one that is left out.
-
-    Raises:
-      UserError: it cannot be answered and is not to be left out, or there are no more.
-    """
+    """Return an item that can be answered, None for one that is left out, or raise."""
     if isinstance(item, UserError):
         raise item
     problem = question.problem(item) if isinstance(item, Query) else item
@@ -144,12 +130,7 @@ def _good_query(question: Question, item: Item, tally: Tally) -> Query | None:
 
 @contextlib.contextmanager
 def writer(output: str, *, as_json: bool, top: int) -> Iterator[Callable[[list[Record]], None]]:
-    """Open what takes records: a file by its suffix, or standard output.
-
-    Args:
-      output: .jsonl; .tsv, with all probabilities; .npy, of vectors; "" for standard output.
-      as_json: on standard output a JSON object a line, in place of text.
-      top: labels or tags that are shown in text.
+    """Open what takes records: a .jsonl, a .tsv with all probabilities, an .npy of vectors, "" for stdout.
 
     Raises:
       UserError: the suffix is another, or the file cannot be written.
@@ -182,11 +163,7 @@ def writer(output: str, *, as_json: bool, top: int) -> Iterator[Callable[[list[R
 
 
 def text_of(record: Mapping[str, Any], top: int) -> str:
-    """Return a record as text.
-
-    Labels and probabilities, or the number, then the texts, apart by tabs; a line a mask under the text;
-    words in columns with a blank line behind them.
-    """
+    """Return a record as text: a tab-separated line, a line a mask, or words in columns."""
     if "words" in record:
         lines = ["\t".join([word["word"], *_ranked(word["probabilities"], top)]) for word in record["words"]]
         return "\n".join([*lines, ""])
@@ -207,11 +184,6 @@ def _ranked(probabilities: Mapping[str, float], top: int) -> Sequence[str]:
 
 
 def _flat(record: Record) -> Record:
-    """Return the columns of a record as a row of a table.
-
-    Raises:
-      UserError: it is no such record.
-    """
     if "words" in record or "masks" in record or "vector" in record:
         raise UserError("--output=FILE.tsv is for labels and numbers of texts; take FILE.jsonl.")
     row = {name: value for name, value in record.items() if name != "probabilities"}
@@ -219,17 +191,12 @@ def _flat(record: Record) -> Record:
 
 
 def _tsv_line(values: Sequence[Any]) -> str:
-    """Return a line of a table; white space within a field is a space."""
     texts = [value if isinstance(value, str) else json.dumps(value) for value in values]
     return "\t".join(" ".join(text.split()) for text in texts)
 
 
 def _append_vectors(file: BinaryIO, records: list[Record]) -> None:
-    """Append rows to an .npy file, and write its header again, so that it is whole after every chunk.
-
-    Raises:
-      UserError: these are no vectors.
-    """
+    """Append rows to an .npy file, and write its header again, so that it is whole after every chunk."""
     if "vector" not in records[0]:
         raise UserError("--output=FILE.npy is for --embed; take FILE.jsonl or FILE.tsv.")
     vectors = np.stack([record["vector"] for record in records])

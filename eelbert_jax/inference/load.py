@@ -23,9 +23,7 @@ from eelbert_jax.workdir import BEST_NAME, CHECKPOINTS_NAME, CONFIG_NAME, VOCABU
 def load(path: str | Path, *, encoder_only: bool = False) -> Model:
     """Load the model of a folder: the best step of a fine-tuning, the newest of a pre-training.
 
-    Args:
-      path: workdir of a run, or a folder in the Hugging Face layout.
-      encoder_only: leave out all heads of an imported model, so that any BERT will do.
+    `encoder_only` leaves out all heads of an imported model, so that any BERT will do.
 
     Raises:
       UserError: there is no model, or its vocabulary or hash are not what this version computes.
@@ -77,13 +75,7 @@ def _load_run(path: Path) -> Model:
 
 
 def _task_record(saved: dict[str, Any], path: Path) -> TaskRecord | None:
-    """Return what a checkpoint is fine-tuned for; None of a pre-trained one.
-
-    Old checkpoints name task and labels alone: the rest stands in their config.json.
-
-    Raises:
-      UserError: config.json lacks it.
-    """
+    """Return what a checkpoint is fine-tuned for; of old ones most of it stands in their config.json."""
     if "task" not in saved or "kind" in saved["task"]:
         return TaskRecord.from_dict(saved["task"]) if "task" in saved else None
     name, labels = saved["task"]["name"], tuple(saved["task"]["labels"])
@@ -102,7 +94,6 @@ def _task_record(saved: dict[str, Any], path: Path) -> TaskRecord | None:
 
 
 def _shapes(config: BertConfig, task: TaskRecord | None) -> Any:
-    """Return the shapes of the parameters, to be placed on the first local device."""
     model = bert.BertForMaskedLM(config) if task is None else model_class(task)(config)
     key = jax.eval_shape(lambda: jax.random.key(0))
     shapes = jax.eval_shape(model.init, key, jax.ShapeDtypeStruct((1, 1), jnp.int32))["params"]

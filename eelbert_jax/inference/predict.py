@@ -33,7 +33,7 @@ Guesses = list[tuple[str, float]]
 
 
 class Label(NamedTuple):
-    """The class of a text; `truncated`: the model read its beginning alone."""
+    """Hold the class of a text; `truncated`: the model read its beginning alone."""
 
     label: str
     probability: float
@@ -42,14 +42,14 @@ class Label(NamedTuple):
 
 
 class Score(NamedTuple):
-    """The number of a text; `truncated` as in `Label`."""
+    """Hold the number of a text; `truncated` as in `Label`."""
 
     score: float
     truncated: bool
 
 
 class Tag(NamedTuple):
-    """The tag of a word; None for a word beyond what the model read."""
+    """Hold the tag of a word; None for a word beyond what the model read."""
 
     word: str
     tag: str | None
@@ -59,17 +59,11 @@ class Tag(NamedTuple):
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Model:
-    """A pre-trained, fine-tuned or imported model.
+    """Answer with a pre-trained, fine-tuned or imported model.
 
     Attributes:
-      path: the folder it comes from.
-      config: sizes, embedder, hash, number of labels; without dropout, float32.
-      vocabulary: its tokens.
       params: "bert", and the heads that it has: "cls" (of a masked LM), "classifier".
-      constants: the collection beside them.
-      lowercase: how it reads text.
-      step: completed updates; None of an imported model, which does not say.
-      task: what it was fine-tuned for; None of a pre-trained model.
+      step: completed updates; None of an imported model.
     """
 
     path: Path
@@ -83,12 +77,12 @@ class Model:
 
     @property
     def is_imported(self) -> bool:
-        """Whether it is of a folder in the Hugging Face layout and not of a run."""
+        """Whether it is of a folder in the Hugging Face layout."""
         return self.step is None
 
     @property
     def max_length(self) -> int:
-        """Tokens that it reads at most, the special ones among them."""
+        """Tokens that it reads at most, [CLS] and [SEP] among them."""
         return self.config.max_position_embeddings if self.task is None else self.task.max_length
 
     def require_pretrained(self) -> None:
@@ -121,13 +115,11 @@ class Model:
         return self.task
 
     def encode(self, texts: Iterable[str], *, pooling: str = "mean", stride: int = 0) -> np.ndarray:
-        """Return a vector a text, float32 [n, D].
+        """Return a vector a text, float32 [n, D], of texts of any length.
 
         Args:
-          texts: n of them, of any length.
           pooling: "mean" of the tokens' last hidden states, or "cls", that of the first token.
-          stride: 0 cuts a text to `max_length` tokens; else it is read in windows, one every so many tokens,
-            and the vector is the mean of theirs.
+          stride: 0 cuts a text to `max_length` tokens; else the mean of windows, one every so many tokens.
 
         Raises:
           UserError: `texts` is a string or `stride` leaves tokens out.
@@ -146,16 +138,12 @@ class Model:
     def classify(
         self, texts: Iterable[str], second_texts: Iterable[str] | None = None, *, stride: int = 0
     ) -> Sequence[Label | Score]:
-        """Return the class of every text or pair, or of a regression its number.
+        """Return the class, or of a regression the number, of every text, or pair with its second text.
 
-        Args:
-          texts: n of them, of any length.
-          second_texts: n texts to pair them with, for a task of pairs.
-          stride: as for `encode`; probabilities and numbers are means over the windows. Not for pairs.
+        `stride` as for `encode`, but not for pairs; probabilities and numbers are means over the windows.
 
         Raises:
-          UserError: the model classifies no texts, reads pairs or does not, `texts` is a string, or `stride`
-            leaves tokens out.
+          UserError: the model does not read such texts, `texts` is a string, or `stride` leaves tokens out.
         """
         task = self.require_task("classify", "regress")
         first = _texts(texts, "classify")
@@ -183,12 +171,9 @@ class Model:
         return found
 
     def tag(self, sentences: Iterable[str | Sequence[str]], *, stride: int = 0) -> list[list[Tag]]:
-        """Return the tag of every word of every sentence.
+        """Return the tag of every word of every sentence: its words, or a text with white space between them.
 
-        Args:
-          sentences: n of them, each its words, or a text whose words are apart by white space.
-          stride: 0 leaves the words beyond `max_length` tokens without a tag; else a sentence is read in
-            windows, one every so many tokens, and a word's probabilities are means over its windows.
+        `stride` as for `encode`; with 0 the words beyond `max_length` tokens have no tag.
 
         Raises:
           UserError: the model tags no words, `sentences` is a string, or `stride` leaves tokens out.
@@ -242,11 +227,7 @@ class Model:
         return found
 
     def masked_ids(self, text: str) -> np.ndarray:
-        """Return the ids of a text, int32 [l], "[MASK]" read as the token; nothing is cut off.
-
-        Raises:
-          UserError: it has no [MASK], or more tokens than the model reads.
-        """
+        """Return the ids of a text, int32 [l]; raise a `UserError` without [MASK] or if it is too long."""
         pieces = self._masking_tokenizer.encode(text).ids
         masks = pieces.count(self.vocabulary.mask_id)
         if not masks or len(pieces) + 2 > self.max_length:
@@ -266,7 +247,6 @@ class Model:
         return {"params": self.params, "constants": self.constants}
 
     def _encode(self, first: list[str], second: list[str] | None, stride: int) -> tuple[Encoded, np.ndarray]:
-        """Return texts, pairs or windows over texts as ids, and the text of each, int32 [m]."""
         if not stride:
             encoded = encode_texts(first, second, self.vocabulary, self.max_length, self.lowercase)
             return encoded, np.arange(len(first), dtype=np.int32)
@@ -282,10 +262,7 @@ class Model:
         return outputs(functools.partial(classifier_logits, model, self._variables), encoded)
 
     def _mask_positions(self, input_ids: np.ndarray) -> np.ndarray:
-        """Return where the masks of rows stand, int32 [B, P], some again to fill up.
-
-        P is a power of two, so that few programs are compiled.
-        """
+        """Return where masks stand, int32 [B, P]; P is a power of two, so that few programs are compiled."""
         masked = [np.flatnonzero(row == self.vocabulary.mask_id) for row in input_ids]
         width = 1 << (max(map(len, masked)) - 1).bit_length()
         return np.stack([np.resize(row, width) for row in masked]).astype(np.int32)
@@ -323,7 +300,7 @@ def _no_list(method: str, text: str) -> UserError:
 
 
 def _tag(word: str, shares: np.ndarray, labels: Sequence[str]) -> Tag:
-    """Return a word's tag by the sum of its probabilities over windows; all zeros: it was not read."""
+    """Return a word's tag by its probabilities summed over windows; all zeros: it was not read."""
     total = shares.sum()
     if not total:
         return Tag(word, None, None, {})

@@ -1,7 +1,4 @@
-"""Where the texts of `eelbert predict` come from: flags, lines as they arrive, tables, files of columns.
-
-Queries come in chunks: what can be read at once is answered at once.
-"""
+"""Where the texts of `eelbert predict` come from, in chunks: what can be read at once is answered at once."""
 
 import itertools
 import json
@@ -23,7 +20,7 @@ LINE_SUFFIXES = (".txt", ".tsv")
 
 
 class Query(NamedTuple):
-    """One text or pair of texts, or the words of a sentence, and where it stands for an error to say."""
+    """Hold a text, a pair or a sentence's words, and where it stands for an error to say."""
 
     place: str
     first: str | tuple[str, ...]
@@ -36,7 +33,7 @@ Chunks = Iterator[list[Item]]
 
 
 class Source(NamedTuple):
-    """What the flags say of where texts come from, "" for nothing; `reads_pairs` is of the model."""
+    """Hold what the flags say of where texts come from, "" for nothing; `reads_pairs` is of the model."""
 
     text: str
     second_text: str
@@ -54,11 +51,6 @@ class Source(NamedTuple):
 
 def read_queries(source: Source, stdin: BinaryIO, tally: Tally) -> Chunks:
     """Yield the queries of the flags, else of the file, else of standard input.
-
-    Args:
-      source: what the flags say.
-      stdin: its bytes.
-      tally: counts the bad rows of a table, or refuses them.
 
     Raises:
       UserError: texts come from two places, or the file cannot be read.
@@ -93,7 +85,6 @@ def read_queries(source: Source, stdin: BinaryIO, tally: Tally) -> Chunks:
 
 
 def _is_table(file: str) -> bool:
-    """Whether a suffix, perhaps with one of a compression behind it, is of a table."""
     return bool(FORMATS.keys() & {suffix.lower() for suffix in Path(file).suffixes[-2:]})
 
 
@@ -106,14 +97,10 @@ def _file_lines(file: str) -> Chunks:
 
 
 def _lines(stream: Any, name: str, columns: Sequence[str] | None) -> Chunks:
-    """Yield a query a line, one chunk for what one read gives: what a program has written is there at once.
+    """Yield a query a line, one chunk for what one read gives; a line without text is an error.
 
-    Every line has its answer, so that answers can be pasted beside it: one without text is an error.
-
-    Args:
-      stream: of bytes.
-      name: of the stream.
-      columns: lines are JSON objects with these fields; None: lines are texts, or pairs with a tab between.
+    So answers can be pasted beside the lines. With `columns` lines are JSON objects with these fields, else
+    texts, or pairs with a tab between.
     """
     with stream:
         numbers, rest = itertools.count(1), b""
@@ -152,7 +139,6 @@ def _json_line(place: str, text: str, columns: Sequence[str]) -> Query | str:
 
 
 def _rows(source: Source, tally: Tally) -> Iterator[Item]:
-    """Yield a query a row of a table; the reader's own error ends it."""
     try:
         for row in read_rows(source.file, (), source.columns, tally):
             yield _of_columns(row.place, row.fields, source.columns)

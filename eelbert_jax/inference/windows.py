@@ -13,17 +13,9 @@ from eelbert_jax.vocabulary import Vocabulary
 def text_windows(
     texts: Sequence[str], vocabulary: Vocabulary, lowercase: bool, max_length: int, stride: int
 ) -> tuple[Encoded, np.ndarray]:
-    """Encode every text as windows; the last one of a text ends where the text ends, so that all are full.
+    """Encode texts as m windows, and return the text of each, int32 [m]; the last ends where the text ends.
 
-    Args:
-      texts: n of them.
-      vocabulary: the model's.
-      lowercase: how it reads text.
-      max_length: tokens of a window, [CLS] and [SEP] among them.
-      stride: tokens from the start of a window to that of the next.
-
-    Returns:
-      m windows, and the text of each, int32 [m].
+    A window has `max_length` tokens, [CLS] and [SEP] among them; the next starts `stride` tokens later.
 
     Raises:
       UserError: `stride` would leave tokens out.
@@ -54,7 +46,7 @@ def mean_of_windows(values: np.ndarray, text_ids: np.ndarray, num_texts: int) ->
 
 
 class WordWindow(NamedTuple):
-    """Some words of a sentence, the first of them at `start`."""
+    """Hold some words of a sentence, the first of them at `start`."""
 
     sentence: int
     start: int
@@ -85,11 +77,7 @@ def word_windows(
 
 
 def check_stride(stride: int, max_length: int) -> int:
-    """Return the tokens of a window beside [CLS] and [SEP].
-
-    Raises:
-      UserError: `stride` is negative or would leave tokens out.
-    """
+    """Return the tokens of a window beside [CLS] and [SEP], or refuse a stride that leaves tokens out."""
     room = max_length - 2
     if not 1 <= stride <= room:
         raise UserError(

@@ -28,16 +28,7 @@ Splits = Mapping[str, Examples | TokenExamples]
 
 
 def baseline(config: ml_collections.ConfigDict, workdir: str | Path, kind: str = "") -> list[Result]:
-    """Train baselines and score them on the development splits.
-
-    Args:
-      config: of `configs/glue.py`; of it only the task and where it lies matter.
-      workdir: receives `config.json`, `result.json` and `details.json`; of all kinds a folder for each.
-      kind: of baseline, "all" of them, or "": the first that fits the task.
-
-    Raises:
-      UserError: the baseline does not fit the task, or a file of the task is missing or not of its format.
-    """
+    """Train one, all, or the first of the baselines that fit, and score them on the development splits."""
     task, splits = read_splits(config.to_dict())
     fitting = (TAG_LOOKUP,) if task.kind == TAG else LINEAR
     if kind not in ("", ALL, *fitting):
@@ -58,7 +49,6 @@ def baseline(config: ml_collections.ConfigDict, workdir: str | Path, kind: str =
 def _run(
     config: ml_collections.ConfigDict, task: Task | TokenTask, splits: Splits, name: str
 ) -> tuple[Result, dict[str, Any]]:
-    """Return the record of a baseline, and by split where it errs."""
     started, dev = time.monotonic(), {split: splits[split] for split in splits if split != "train"}
     model, predictions = _predict(task, splits["train"], dev, name)
     scores: dict[str, float] = {}
@@ -105,7 +95,6 @@ def _run(
 def _predict(
     task: Task | TokenTask, train: Any, dev: Mapping[str, Any], name: str
 ) -> tuple[Any, dict[str, Any]]:
-    """Return the trained baseline, and its predictions by split."""
     if name == TAG_LOOKUP:
         lookup = TagLookup.fit(train.words, train.tags)
         return lookup, {split: lookup.predict(examples.words) for split, examples in dev.items()}
@@ -128,7 +117,6 @@ def _scores(task: Task | TokenTask, predictions: Any, examples: Any) -> dict[str
 
 
 def _majority(train: Any, examples: Any) -> Any:
-    """Return the predictions that are always the most frequent label of training, or its mean."""
     labels = _flat(_truth(train))
     if isinstance(examples, TokenExamples):
         return [majority(labels, len(words)) for words in examples.words]

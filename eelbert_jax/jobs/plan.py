@@ -23,23 +23,19 @@ from eelbert_jax.training.step import make_train_step
 from eelbert_jax.vocabulary import SPECIAL_TOKENS, Vocabulary
 
 ASSUMED_VOCABULARY, ASSUMED_ROW_LENGTH = 30_522, 128
-"""Of bert-base-uncased and of the paper: what is planned for where no rows are named."""
+"""Of bert-base-uncased and of the paper, where no rows are named."""
 
 LONGEST_TOKEN = 18
-"""Letters of the longest token of bert-base-uncased, which an embedder on the fly makes room for."""
+"""Letters of bert-base-uncased's longest token, which an embedder on the fly makes room for."""
 
 FSDP = 8
-"""Chips that share a copy of the parameters in the alternative "fsdp": those of one v5e or v6e host."""
+"""Chips of one v5e or v6e host, which share the parameters in the alternative "fsdp"."""
 
 
 class Planned(NamedTuple):
-    """The plan of a config, and of its neighbours.
+    """Hold the plan of a config, and of its changes a plan or the reason why there is none.
 
-    Attributes:
-      plan: as configured.
-      vocab_size: V.
-      is_assumed: no rows were named: vocabulary and row length are those of the paper.
-      alternatives: (change, its plan or why there is none).
+    `is_assumed`: no rows were named, so vocabulary and row length are the paper's.
     """
 
     plan: Plan
@@ -58,12 +54,7 @@ class Planned(NamedTuple):
 
 
 def plan(config: ml_collections.ConfigDict, topology: str, *, alternatives: bool) -> Planned:
-    """Plan a config for the devices of a topology, or for those of this machine.
-
-    Args:
-      config: of `configs/pretrain.py`.
-      topology: as `absent_devices` takes it; "" for the devices of this machine.
-      alternatives: also plan other batches and meshes; each takes another compilation.
+    """Plan a config for a topology, or with "" for this machine; each alternative takes another compilation.
 
     Raises:
       UserError: the topology is unknown, the config does not fit it, or the step does not fit its memory.
@@ -109,7 +100,6 @@ def _plan_step(
 
 
 def _rows(config: ml_collections.ConfigDict) -> tuple[Vocabulary, int]:
-    """Return vocabulary and length of the rows, or those of the paper where none are named."""
     if config.data.rows is not None:
         rows = Rows.open(config.data.rows, "train")
         return rows.vocabulary, rows.row_length
@@ -119,7 +109,6 @@ def _rows(config: ml_collections.ConfigDict) -> tuple[Vocabulary, int]:
 
 
 def _alternatives(config: ml_collections.ConfigDict, devices: int) -> list[tuple[str, dict[str, Any]]]:
-    """Return the changes of batch and mesh worth knowing, as (name, config values)."""
     changes: list[tuple[str, Any]] = [("batch_size", factor * config.batch_size) for factor in (2, 4)]
     if devices > 1:
         changes.append(("mesh.zero1", not config.mesh.zero1))
@@ -128,7 +117,7 @@ def _alternatives(config: ml_collections.ConfigDict, devices: int) -> list[tuple
 
 
 def _knobs(config: ml_collections.ConfigDict, devices: int) -> list[str]:
-    """Return what makes a step smaller, as words of the command line, the cheapest first."""
+    """Return command-line words that make a step smaller, the cheapest first."""
     rows = config.rows_per_device or config.batch_size // devices
     found = []
     if config.model.dtype != "bfloat16":

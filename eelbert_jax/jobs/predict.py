@@ -1,15 +1,9 @@
-"""`eelbert predict`: text in, label and probability out; a tag a word; words for [MASK]; vectors.
+"""`eelbert predict`: text in; labels, tags, words for [MASK] or vectors out.
 
     eelbert predict --checkpoint=runs/tiny-sst2 --text="a gorgeous, witty, seductive movie"
-    eelbert predict --checkpoint=runs/tiny-mrpc --file=pairs.tsv --json > answers.jsonl
-    eelbert predict --checkpoint=runs/tiny-sst2 --file=reviews.csv --text_column=review --output=answers.tsv
     eelbert predict --checkpoint=runs/tiny --fill_mask --text="the capital of [MASK] is paris." --top=5
-    eelbert predict --checkpoint=runs/tiny-tokens --text="Ada Lovelace was born in London ."
-    eelbert predict --checkpoint=runs/tiny --embed --file=sentences.txt --output=vectors.npy
-    eelbert predict --checkpoint=runs/tiny-rte --glue_split=test --workdir=runs/submission
 
-Answers in the order of the texts and as they come: a written line is answered before the next. A model that
-tags words takes what white space separates as words, as its training files do.
+A written line is answered before the next is read. A tagger takes as words what white space separates.
 """
 
 import sys
@@ -34,14 +28,7 @@ from eelbert_jax.inference.queries import Source, read_queries
 def submit(model: Model, split: str, workdir: str | Path, glue_dir: str | None) -> Path:
     """Write the predictions for a GLUE test split as the test server wants them, and return the file.
 
-    Args:
-      model: of an official task; one of MNLI also answers the diagnostic set, with the split "ax".
-      split: a test split of the task.
-      workdir: receives the file.
-      glue_dir: folder in the GLUE layout; None asks TFDS.
-
-    Raises:
-      UserError: the task or the split takes no submission, or the labels are not the task's.
+    MNLI also answers the diagnostic set, as the split "ax". Without a `glue_dir` TFDS is asked.
     """
     record = model.require_task("classify", "regress")
     name, split = ("ax", "test") if (record.name, split) == ("mnli", "ax") else (record.name, split)
@@ -57,11 +44,7 @@ def submit(model: Model, split: str, workdir: str | Path, glue_dir: str | None) 
 
 
 def answer(flags: dict[str, Any]) -> None:
-    """Answer the texts that the flags name, and say on stderr what was left out or cut.
-
-    Raises:
-      UserError: a text cannot be answered or read; those before it have their answers.
-    """
+    """Answer the texts that the flags name; those before one that cannot be answered have their answers."""
     question = Question(
         load(flags["checkpoint"]), flags["fill_mask"], flags["embed"], flags["top"], flags["stride"]
     )

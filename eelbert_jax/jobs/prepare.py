@@ -1,7 +1,4 @@
-"""`eelbert prepare`: text to rows of token ids.
-
-eelbert prepare --config=configs/prepare.py --config.source=SOURCE --config.vocabulary=FILE --workdir=DIR
-"""
+"""`eelbert prepare`: text to rows of token ids."""
 
 import json
 import sys
@@ -26,19 +23,15 @@ TERMINAL_SECONDS, LOG_SECONDS = 0.5, 15.0
 
 
 class ProgressLine:
-    """Show the share of the input consumed, the speed and the time left.
-
-    What earlier runs finished counts as done, not as speed.
-    """
+    """Show the share of the input done, the speed of this run and the time left."""
 
     def __init__(self, stream: TextIO):
-        """Let one line be rewritten on a terminal, else add lines now and then."""
         self._stream = stream
         self._began = self._shown = time.monotonic()
         self._interval = TERMINAL_SECONDS if stream.isatty() else LOG_SECONDS
 
     def __call__(self, total: int, before: int, now: int) -> None:
-        """Take the bytes of the input, those finished by earlier runs and those consumed by this one."""
+        """Take bytes: of the input, finished by earlier runs, and consumed by this one."""
         moment = time.monotonic()
         if not now:
             self._began = self._shown = moment
@@ -61,7 +54,7 @@ class ProgressLine:
 
 
 def prepare_rows(config: ml_collections.ConfigDict, workdir: str | Path, stream: TextIO) -> dict[str, Any]:
-    """Prepare the rows that `configs/prepare.py` describes, tell `stream` of it, and return the manifest."""
+    """Prepare the rows that a config describes, report to `stream`, and return the manifest."""
     read = ReadOptions(config.text_field, config.file_format, config.on_invalid_utf8, config.on_bad_record)
     options = SourceOptions(
         min_unit_bytes=round(config.unit_mib.min * MIB),
@@ -128,7 +121,7 @@ def show_rows(workdir: str | Path, count: int) -> str:
 
 
 def main(argv: list[str]) -> None:
-    """Run `eelbert prepare` with the words after its name."""
+    """Run the job from the command line."""
     config, workdir, _ = cli.parse("prepare", argv)
     manifest = prepare_rows(config, workdir, sys.stderr)
     written = json.dumps(config.to_dict(), indent=2) + "\n"

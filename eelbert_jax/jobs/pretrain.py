@@ -41,11 +41,7 @@ def make_objective(
     train_rows: Rows | None = None,
     heldout_rows: Rows | None = None,
 ) -> MaskedLM:
-    """Return what a config learns on the devices of `layout`, which need not be here, with or without rows.
-
-    Raises:
-      UserError: a value of the config does not fit the devices, the rows or another value.
-    """
+    """Return what a config learns on the devices of `layout`, which need not be here, even without rows."""
     check(config)
     platform = layout.mesh.devices.flat[0].platform
     return MaskedLM(
@@ -89,7 +85,6 @@ def make_fit_config(config: ml_collections.ConfigDict, objective: MaskedLM) -> F
 
 
 def _open_rows(config: ml_collections.ConfigDict) -> tuple[Rows, Rows]:
-    """Open the training and the held-out rows."""
     if config.data.rows is None:
         raise UserError(
             "No rows to train on: set --config.data.rows=DIR to a folder made by `eelbert prepare`."
@@ -102,7 +97,6 @@ def _open_rows(config: ml_collections.ConfigDict) -> tuple[Rows, Rows]:
 
 
 def _start(config: ml_collections.ConfigDict, objective: MaskedLM, model_identity: dict[str, Any]) -> Start:
-    """Return where a run without a checkpoint of its own starts: parameters of a named run, or scratch."""
     if config.init_params_from is None:
         text = "Starting from scratch: no checkpoint in the workdir, none named."
         return Start(text, lambda like: hashed_start(objective.config, objective.vocabulary))
@@ -116,7 +110,7 @@ def _start(config: ml_collections.ConfigDict, objective: MaskedLM, model_identit
 
 
 def check(config: ml_collections.ConfigDict) -> None:
-    """Refuse values out of range, by their full names; what `BertConfig` and others check is left to them."""
+    """Refuse values out of range by their full names; `BertConfig` and others check the rest."""
     for name in ("batch_size", "data.eval_batch_size", "keep_checkpoints", "mesh.fsdp"):
         _check_positive(config, name)
     for name in ("rows_per_device", "steps_per_call", "data.eval_rows", "keep_every_steps"):
@@ -134,14 +128,10 @@ def _check_positive(config: ml_collections.ConfigDict, name: str, *, optional: b
 
 
 def pretrain(config: ml_collections.ConfigDict, workdir: str | Path) -> dict[str, float]:
-    """Train as `config` says, resuming what the workdir holds, and return the last held-out figures.
-
-    Args:
-      config: of `configs/pretrain.py`.
-      workdir: receives what `fit` says.
+    """Train as `config` says, resuming what the workdir holds.
 
     Returns:
-      `heldout_loss` (nats a target), `heldout_accuracy`, `heldout_perplexity`.
+      `heldout_loss` (nats a target), `heldout_accuracy` and `heldout_perplexity` of the last evaluation.
 
     Raises:
       UserError: the rows or the config do not fit; else as `fit`.
@@ -171,11 +161,7 @@ def pretrain(config: ml_collections.ConfigDict, workdir: str | Path) -> dict[str
 
 
 def show_batch(config: ml_collections.ConfigDict, update: int) -> str:
-    """Return the batch of an update as text: a line a row, its index first, then what the model was shown.
-
-    Raises:
-      UserError: there are no rows, or no such update.
-    """
+    """Return the batch of an update as text: for each row its index and what the model was shown."""
     if config.data.rows is None:
         raise UserError("No rows to show: set --config.data.rows=DIR to the folder that the run trained on.")
     if not 1 <= update <= config.total_steps:

@@ -1,8 +1,4 @@
-"""`eelbert quickstart`: from nothing to a trained UNO that answers, in five minutes on two cores.
-
-Calls what the jobs `prepare` and `pretrain` call, on the text that every machine has, its documentation; adds
-the figures to judge the result by and a few questions. Nothing here trains or hashes by itself.
-"""
+"""`eelbert quickstart`: from nothing to a trained UNO that answers, in five minutes on two cores."""
 
 import sys
 import time
@@ -30,13 +26,7 @@ BERT_BASE_UNCASED_SIZE = 30522
 
 
 class Outcome(NamedTuple):
-    """The figures of a run, losses in nats a target.
-
-    Attributes:
-      loss_before: held-out loss of the untrained model.
-      loss_after: held-out loss at the end.
-      unigram_entropy: what the loss has to beat, see `unigram_entropy`.
-    """
+    """Hold held-out losses before and after training, and the entropy to beat, in nats a target."""
 
     loss_before: float
     loss_after: float
@@ -44,15 +34,7 @@ class Outcome(NamedTuple):
 
 
 def quickstart(config: ml_collections.ConfigDict, workdir: str | Path) -> Outcome:
-    """Prepare, pre-train, question; resume what an interrupted run left.
-
-    Args:
-      config: of `configs/quickstart.py`.
-      workdir: receives `rows/`, `model/` and `loss.png`.
-
-    Raises:
-      UserError: the config or the workdir does not allow it.
-    """
+    """Prepare, pre-train, question; resume what an interrupted run left."""
     started = time.monotonic()
     rows_dir, model_dir = Path(workdir) / "rows", Path(workdir) / "model"
     cli.write_config(config, workdir)

@@ -1,7 +1,6 @@
 """`eelbert report`: folders of runs in, the papers' tables with ours beside them out.
 
-Trains nothing and imports no JAX, so that it can look at a training that is under way without taking memory
-of its accelerator.
+Imports no JAX, so that it takes no memory of an accelerator that is training.
 """
 
 from collections.abc import Sequence
@@ -17,15 +16,9 @@ from eelbert_jax.workdir import REPORT_NAME, make_writable, write_whole
 
 
 def report(runs: str, workdir: str | Path, benchmarks: str = "") -> Path:
-    """Write `report.md`, its pictures and its figures as CSV, and return the path of `report.md`.
+    """Write `report.md`, pictures and CSV, and return the path of `report.md`.
 
-    Args:
-      runs: folders that hold runs at any depth, or patterns, separated by commas.
-      workdir: receives the files.
-      benchmarks: files of JSON lines that benchmarks printed, separated by commas.
-
-    Raises:
-      UserError: nothing to report, a file that cannot be understood, or figures that do not belong together.
+    `runs` (folders or patterns) and `benchmarks` (files of JSON lines) are separated by commas.
     """
     found = find_runs(runs)
     lines = claims.read_benchmarks(benchmarks)
@@ -47,7 +40,6 @@ def report(runs: str, workdir: str | Path, benchmarks: str = "") -> Path:
 
 
 def _head(found: Found) -> str:
-    """Say what the report is of, and what the marks mean."""
     lines = [
         "# Report",
         "",

@@ -12,7 +12,7 @@ BYTES_PER_FLOAT32 = 4
 
 
 class Size(NamedTuple):
-    """One figure; the fields are the keys of `--json`."""
+    """Hold one figure; the fields are the keys of `--json`."""
 
     size: str
     embedding: str
@@ -31,7 +31,7 @@ def main(argv: list[str]) -> None:
 
 
 def all_sizes() -> Iterator[Size]:
-    """Yield every size x embedding x convention, sizes ascending, V = 30,522."""
+    """Yield every size, embedding and convention, sizes ascending, V = 30,522."""
     for size in SIZES:
         for embedding in EMBEDDINGS:
             for convention, parameters in count_parameters(sized(size, embedding=embedding)).items():
@@ -39,7 +39,7 @@ def all_sizes() -> Iterator[Size]:
 
 
 def format_table(sizes: list[Size]) -> str:
-    """Return the figures as text, a line for each size and embedding, megabytes of 10^6 bytes."""
+    """Return the figures as text; megabytes are 10^6 bytes."""
     lines = [f"{'size':<7}{'embedding':<18}" + "".join(f"{name:>13}{'MB':>8}" for name in CONVENTIONS)]
     by_model: dict[tuple[str, str], str] = {}
     for size in sizes:

@@ -1,11 +1,9 @@
 """`eelbert sweep`: the grid of a config file in, one run a cell and a table of results out.
 
     eelbert sweep --config=configs/sweeps/glue.py:tiny,task=rte --config.pretrained=runs/tiny --workdir=...
-    eelbert sweep --config=configs/sweeps/max_gram.py:tiny --config.data.rows=runs/rows --workdir=... --print
 
-Every cell is a process `eelbert JOB` of its own with the folder WORKDIR/NAME and a log in it, so that a crash
-is one cell. Finished cells are not run again: the same command continues after a kill. Several processes
-share one accelerator only with XLA_PYTHON_CLIENT_MEM_FRACTION set to their share of its memory.
+A cell is a process of its own, so that a crash is one cell; finished cells are not run again. Several share
+one accelerator only with XLA_PYTHON_CLIENT_MEM_FRACTION set to their share of its memory.
 """
 
 import importlib
@@ -27,7 +25,7 @@ CONTINUE = "The same command continues: finished cells stay, the others take up 
 
 
 class CellsFailed(UserError):
-    """Some cells of a sweep have no result; the others have, and stand in the table."""
+    """Some cells of a sweep have no result; the others stand in the table."""
 
 
 def free_settings(job: str) -> tuple[str, ...]:
@@ -38,13 +36,7 @@ def free_settings(job: str) -> tuple[str, ...]:
 def sweep(cells: Mapping[Cell, Figures | None], workdir: str | Path, num_processes: int) -> list[Outcome]:
     """Run the unfinished cells, say how each ended, and write `results.md` and `results.csv`.
 
-    Args:
-      cells: of the grid, with the figures of those that are finished.
-      workdir: receives the tables.
-      num_processes: cells that run at a time.
-
-    Returns:
-      The outcomes in the order of the grid.
+    `cells` holds the figures of finished cells; the outcomes are in the order of the grid.
     """
     outcomes: dict[Cell, Outcome] = {}
 
@@ -95,11 +87,7 @@ def unfinished(cells: Mapping[Cell, Figures | None]) -> list[Cell]:
 
 
 def main(argv: list[str]) -> None:
-    """Run the job from the command line.
-
-    Raises:
-      CellsFailed: after all cells are done, where some have no result.
-    """
+    """Run the job from the command line; raise `CellsFailed` at the end where a cell has no result."""
     invocation = cli.parse("sweep", argv)
     flags = invocation.flags
     if flags["processes"] < 1:

@@ -38,10 +38,7 @@ def _claims(part: str) -> list[str]:
 
 
 class Ratio(NamedTuple):
-    """One line of one pair; `measured` is of medians, None where there is nothing to divide by.
-
-    A ratio has signal where both of its scores are above the majority class.
-    """
+    """Hold a ratio of medians; it has signal where both scores are above the majority class."""
 
     pair: str
     line: str
@@ -99,7 +96,6 @@ def _budgets(models: Sequence[Model]) -> str:
 
 
 def _ratios_of(small: Model, large: Model, scores: Scores) -> list[Ratio]:
-    """Return the lines of one pair: every metric that both have, then the averages."""
     pair, both = f"{small.label} / {large.label}", (small.name, large.name)
     lines = [(label, task, metric) for task, metric, label in MEASURES]
     lines += [
@@ -134,7 +130,6 @@ def _ratios_of(small: Model, large: Model, scores: Scores) -> list[Ratio]:
 
 
 def _divide(small: float | None, large: float | None) -> float | None:
-    """Return the share, None of a score that is not above 0, of which there are no shares."""
     return None if small is None or large is None or large <= 0 else small / large
 
 
@@ -145,7 +140,6 @@ def _quotient(small: Figure | None, large: Figure | None) -> Figure | None:
 
 
 def _ratio_cells(found: Sequence[Ratio]) -> list[str]:
-    """Return the two cells of a pair in a line that it has, or has not."""
     if not found:
         return [NONE, NONE]
     (ratio,) = found
@@ -169,7 +163,7 @@ def ratio_records(lines: Sequence[Ratio]) -> list[dict[str, object]]:
 
 
 class Ablation(NamedTuple):
-    """A question: the embedders it is about, the one it asks about, the one to measure from."""
+    """Hold a question: the embedders it is about, the one it asks about, the one to measure from."""
 
     table: str
     claim: str
@@ -187,7 +181,7 @@ ABLATIONS = (
 
 
 class Variant(NamedTuple):
-    """A column: a pre-trained model, and its fine-tuned one where there is one."""
+    """Hold a column: a pre-trained model, and its fine-tuned one where there is one."""
 
     label: str
     embedding: str
@@ -217,7 +211,6 @@ def ablations(scores: Scores, pretraining: Sequence[PretrainingRun]) -> list[Tab
 def _variants(
     size: str, ablation: Ablation, models: Sequence[Model], pretraining: Sequence[PretrainingRun]
 ) -> list[Variant]:
-    """Return the columns of an ablation at one size: fine-tuned models, and runs only pre-trained."""
     found, used = [], set()
     for model in models:
         start, embedding = model.start, model.embedding
@@ -276,11 +269,7 @@ def _gain(column: Variant, reference: str, columns: Sequence[Variant], tasks: Se
 
 
 def read_benchmarks(files: str) -> list[dict[str, Any]]:
-    """Read the JSON lines that benchmarks print; `files` are paths, separated by commas.
-
-    Raises:
-      UserError: a file is not there, or a line is not a benchmark's.
-    """
+    """Read the JSON lines that benchmarks print; `files` are paths, separated by commas."""
     lines = []
     for path in split_paths(files, "--benchmarks"):
         try:
@@ -312,7 +301,6 @@ def costs(lines: Sequence[Mapping[str, Any]]) -> list[Table]:
 
 
 def _memory() -> Table:
-    """Return the bytes of every model of the paper, counted here beside reported."""
     rows = []
     for size in SIZES:
         for embedding in ("table", "ngram_hash"):
@@ -328,7 +316,6 @@ def _memory() -> Table:
 
 
 def _latency(lines: Sequence[Mapping[str, Any]]) -> Table:
-    """Return the latency benchmark's lines beside the paper's figures."""
     rows = _benchmark_rows(line for line in lines if line["benchmark"] == LATENCY_BENCHMARK)
     notes = _claims("latency")
     if not rows:

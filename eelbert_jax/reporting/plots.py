@@ -22,10 +22,7 @@ PANELS_A_ROW = 3
 
 
 def plot_curves(runs: Sequence[PretrainingRun], baselines: Mapping[Evaluated, Unigram], path: Path) -> None:
-    """Draw held-out loss and accuracy of all runs, each baseline as a line.
-
-    Over tokens where the length of every run's rows is known, else over steps.
-    """
+    """Draw held-out loss and accuracy of all runs over tokens, or steps where a row length is unknown."""
     in_tokens = all(run.row_length is not None for run in runs)
     figure = Figure(figsize=(11, 4.5), layout="constrained")
     panels = figure.subplots(1, 2)
@@ -50,7 +47,7 @@ def plot_curves(runs: Sequence[PretrainingRun], baselines: Mapping[Evaluated, Un
 
 
 def _draw_curves(axes: Axes, runs: Sequence[PretrainingRun], name: str, in_tokens: bool) -> list[float]:
-    """Draw a curve a run; return the values that the axes have to show: the untrained model is far off."""
+    """Draw a curve a run, and return the values the axes have to show: the untrained model is far off."""
     shown: list[float] = []
     for run, label in zip(runs, labels(runs), strict=True):
         tokens = [run.tokens_at(point.step) for point in run.curve]
@@ -62,9 +59,9 @@ def _draw_curves(axes: Axes, runs: Sequence[PretrainingRun], name: str, in_token
 
 
 def plot_scores(scores: Scores, path: Path) -> bool:
-    """Draw every model's mean and standard deviation on every measure of GLUE; return whether there is one.
+    """Draw every model on every measure of GLUE, reported figures hollow; return whether there is one.
 
-    Hollow marks are reported figures; unverified ones, marked `r`, are not drawn.
+    Unverified figures, marked `r`, are not drawn.
     """
     measures = [*MEASURES, *(Measure(*key, ", ".join(key)) for key in unofficial_measures(scores))]
     models = scores.models or scores.baselines
@@ -103,7 +100,6 @@ def plot_own_tasks(scores: Scores, path: Path) -> None:
 
 
 def _draw_scores(axes: Axes, models: Sequence[Model], measures: Sequence[Measure], scores: Scores) -> None:
-    """Draw a mark for each model and measure, and what it has to beat; a model has one colour everywhere."""
     keys = [(measure.task, measure.metric) for measure in measures]
     for number, model in enumerate(models):
         shift, color = (number + 1) / (len(models) + 1) - 0.5, f"C{number % 10}"

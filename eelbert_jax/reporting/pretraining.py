@@ -1,4 +1,4 @@
-"""Pre-training runs: what they left, and their table, beside what needs no context at all."""
+"""Pre-training runs, and their table beside what needs no context at all."""
 
 import dataclasses
 import math
@@ -22,7 +22,7 @@ from eelbert_jax.workdir import CONFIG_NAME, METRICS_NAME, read_json
 
 
 class HeldOut(NamedTuple):
-    """Held-out figures after `step` updates; the loss in nats a target."""
+    """Hold held-out figures after `step` updates; the loss in nats a target."""
 
     step: int
     loss: float
@@ -32,23 +32,10 @@ class HeldOut(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class PretrainingRun:
-    """A run of `eelbert pretrain`, finished or not.
+    """Hold a run of `eelbert pretrain`, finished or not.
 
-    Attributes:
-      folder: where it lies, as a report names it; `path` on this machine.
-      name: as the tables name models.
-      changes: what of its hash is not the default.
-      size: encoder size; None where it is none of the published ones.
-      parameters: count by convention; empty of a kind of model that this version does not know.
-      recipe: the config's label.
-      learning_rate: peak.
-      total_steps: planned.
-      rows: folder of its prepared rows on the machine that trained it.
-      eval_rows: held-out rows that were evaluated; None: all.
-      row_length: tokens a row; None where neither the record nor rows that are here say it.
-      commit: of the program; None where unknown.
-      curve: held-out figures, ascending by step.
-      speeds: (step, tokens/s since the step before), ascending.
+    `parameters` go by convention, empty for a kind of model that this version does not know; `eval_rows` is
+    None for all held-out rows; `speeds` are (step, tokens/s since the step before).
     """
 
     folder: str
@@ -77,12 +64,12 @@ class PretrainingRun:
         return ", ".join([self.name, *self.changes])
 
     def tokens_at(self, step: int) -> int | None:
-        """Return the tokens read in `step` updates, None where the length of a row is not known."""
+        """Return the tokens read in `step` updates, None where the row length is not known."""
         return None if self.row_length is None else step * self.batch_size * self.row_length
 
     @property
     def seconds(self) -> float | None:
-        """Training time, evaluations and saving left out; None where the length of a row is not known."""
+        """Training time without evaluations and saving; None where the row length is not known."""
         if self.row_length is None:
             return None
         seconds, start = 0.0, 0
@@ -93,13 +80,7 @@ class PretrainingRun:
 
 
 def read_checkpoint(workdir: str, step: int | None) -> Start:
-    """Return what the record of a pre-training run in `workdir` says of its checkpoint at `step`.
-
-    Of an imported model, and of a folder that holds checkpoints without the record, it says nothing.
-
-    Raises:
-      UserError: the record cannot be understood.
-    """
+    """Return what a pre-training run's record, if there is one, says of its checkpoint at `step`."""
     path = Path(workdir).expanduser()
     has_record = (path / CONFIG_NAME).is_file() and (path / METRICS_NAME).is_file()
     config = read_json(path / CONFIG_NAME) if has_record else {}
@@ -116,11 +97,7 @@ def is_pretraining(config: Mapping[str, Any]) -> bool:
 
 
 def read_pretraining(path: Path, config: Mapping[str, Any], folder: str) -> PretrainingRun:
-    """Read the config and the metrics of a pre-training run.
-
-    Raises:
-      UserError: a key is missing or of another type, or a line that is not the last one is torn.
-    """
+    """Read a pre-training run; only the last line of its metrics may be torn."""
     null = type(None)
     fields = Fields(path / CONFIG_NAME, config)
     run, data = fields.group("run"), fields.group("data")
@@ -153,7 +130,7 @@ def read_pretraining(path: Path, config: Mapping[str, Any], folder: str) -> Pret
 
 
 def hash_changes(spec: Mapping[str, Any] | None) -> tuple[str, ...]:
-    """Return what of a hash function is not the default, as "bucket_size=256"; of none, nothing."""
+    """Return what of a hash function is not the default, as "bucket_size=256"."""
     usual = HashSpec().to_dict()
     return tuple(
         f"{name}={value}" for name, value in (spec or {}).items() if name not in usual or usual[name] != value
@@ -175,7 +152,6 @@ def _row_length(run: Fields, rows: Path) -> int | None:
 
 
 def _read_curves(path: Path) -> tuple[tuple[HeldOut, ...], tuple[tuple[int, float], ...]]:
-    """Return the held-out figures and the speeds that a `metrics.jsonl` records."""
     records = read_metrics(path)
     num_lines = len(path.read_text(encoding="utf-8").splitlines())
     if len(records) < num_lines - 1:
@@ -196,22 +172,18 @@ def _read_curves(path: Path) -> tuple[tuple[HeldOut, ...], tuple[tuple[int, floa
 
 
 Evaluated = tuple[str, int | None]
-"""Held-out rows: their folder, and how many were evaluated; None: all."""
+"""Folder of held-out rows, and how many were evaluated; None: all."""
 
 
 class Unigram(NamedTuple):
-    """What token frequencies alone predict of the held-out rows; the entropy in nats a token."""
+    """Hold what token frequencies alone predict of the held-out rows; the entropy in nats a token."""
 
     entropy: float
     accuracy: float
 
 
 def unigrams(runs: Sequence[PretrainingRun]) -> dict[Evaluated, Unigram]:
-    """Return the baseline of every set of held-out rows that is on this machine.
-
-    Raises:
-      UserError: the rows are there and damaged.
-    """
+    """Return the baseline of every set of held-out rows that is on this machine."""
     found = {}
     for directory, eval_rows in dict.fromkeys(evaluated(run) for run in runs):
         if Path(directory).is_dir():
@@ -259,7 +231,7 @@ def pretraining(runs: Sequence[PretrainingRun], baselines: Mapping[Evaluated, Un
 
 
 def baseline_names(baselines: Mapping[Evaluated, Unigram]) -> list[str]:
-    """Return what to call each set of held-out rows: its folder, with as much more as tells it apart."""
+    """Return a name for each set of held-out rows: its folder, with as much more as tells it apart."""
     choices = []
     for directory, eval_rows in baselines:
         parts, rows = Path(directory).parts, "all" if eval_rows is None else eval_rows
@@ -307,7 +279,7 @@ def hardware(run: PretrainingRun) -> str:
 def records(
     runs: Sequence[PretrainingRun], baselines: Mapping[Evaluated, Unigram]
 ) -> list[dict[str, object]]:
-    """Return one record a run and evaluation: the curves, with what each run is."""
+    """Return one record a run and evaluation, with what each run is."""
     return [
         {
             "model": label,

@@ -1,7 +1,6 @@
-"""What the EELBERT paper reports, as data, each figure with the mark of where it was taken from.
+"""What the EELBERT paper (arXiv 2310.20144, EMNLP 2023 Industry Track) reports, as data.
 
-Source: EELBERT (arXiv 2310.20144, EMNLP 2023 Industry Track). A report prints a figure with its mark; no
-figure marked `r` takes part in a comparison, and no figure here is a pass line.
+A figure marked `r` takes part in no comparison, and none is a pass line.
 """
 
 from collections.abc import Mapping
@@ -16,14 +15,14 @@ MARKS: Mapping[str, str] = {
 
 
 class Figure(NamedTuple):
-    """A number and its provenance, a key of `MARKS`."""
+    """Hold a number and its provenance, a key of `MARKS`."""
 
     value: float
     mark: str
 
 
 class Measure(NamedTuple):
-    """A line of the papers' tables: a task, one of its metrics, and how the line is called."""
+    """Hold a line of the papers' tables: a task, one of its metrics, and how the line is called."""
 
     task: str
     metric: str
@@ -76,14 +75,12 @@ TASK_NAMES: Mapping[str, str] = {
     "rte": "RTE",
     "wnli": "WNLI",
 }
-"""GLUE's tasks as GLUE spells them."""
 
 TABLE_1_MODELS = ("BERT-base", "EELBERT-base")
 TABLE_2_MODELS = ("BERT-mini", "EELBERT-mini", "BERT-tiny", "EELBERT-tiny", "UNO-EELBERT")
 
 
 def _column(mark: str, *values: float, tasks_left_out: tuple[str, ...] = ()) -> dict[tuple[str, str], Figure]:
-    """Return the figures of one model by (task, metric), given in the order of `MEASURES`."""
     keys = [(task, metric) for task, metric, _ in MEASURES if task not in tasks_left_out]
     return dict(zip(keys, [Figure(value, mark) for value in values], strict=True))
 
@@ -115,7 +112,6 @@ AVERAGE_SCORES: Mapping[str, Mapping[str, Figure]] = {
     "EELBERT-tiny": {"Score, mean of 6 tasks": Figure(.666, "r")},
     "UNO-EELBERT": {"Score, mean of 6 tasks": Figure(.632, "r")},
 }
-"""The averages as the tables print them, by model and a key of `AVERAGES`."""
 
 MEGABYTES: Mapping[str, Figure] = {
     "BERT-base": Figure(438, "R"),
@@ -126,7 +122,7 @@ MEGABYTES: Mapping[str, Figure] = {
     "EELBERT-tiny": Figure(2.04, "R"),
     "UNO-EELBERT": Figure(1.2, "P"),
 }
-"""Size of the float32 model."""
+"""Of the float32 model."""
 
 LATENCY_MS: Mapping[str, tuple[Figure, Figure]] = {
     "base": (Figure(162, "r"), Figure(165, "r")),
@@ -141,7 +137,6 @@ RATIO_PAIRS = (
     ("EELBERT-tiny", "BERT-tiny"),
     ("UNO-EELBERT", "BERT-tiny"),
 )
-"""Whose share of whose score the paper is about."""
 
 CLAIMS: Mapping[str, tuple[tuple[str, str], ...]] = {
     "ratios": (

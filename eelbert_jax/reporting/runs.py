@@ -24,7 +24,7 @@ from eelbert_jax.reporting.text import tell_apart
 from eelbert_jax.workdir import CONFIG_NAME, METRICS_NAME, RESULT_NAME, read_json
 
 OWN = ("custom", TOKENS)
-"""Tasks of a user's own files; the config's group of that name says which files and how to read them."""
+"""Tasks of a user's own files, described by the config's group of that name."""
 HOW_TO_READ = (
     *("text_column", "second_text_column", "label_column", "labels", "regression", "columns", "dev_every"),
     *("word_column", "tag_column"),
@@ -32,7 +32,7 @@ HOW_TO_READ = (
 
 
 class Recipe(NamedTuple):
-    """What runs have in common that are seeds of one experiment."""
+    """Hold what seeds of one experiment have in common."""
 
     learning_rate: float
     batch_size: int
@@ -42,14 +42,9 @@ class Recipe(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class FineTuningRun:
-    """A finished run of `eelbert finetune` or `eelbert baseline`.
+    """Hold a finished run of `eelbert finetune` or `eelbert baseline`; `start` is None from scratch.
 
-    Attributes:
-      folder: where it lies, as a report names it.
-      task: as a report names it: another name is another task.
-      is_own: the task is of a user's own files, and none of GLUE's.
-      start: the checkpoint; None: from scratch.
-      result: its record.
+    `task` is as a report names it: of a user's own files (`is_own`), another name is another task.
     """
 
     folder: str
@@ -73,7 +68,7 @@ class FineTuningRun:
 
 
 class Found(NamedTuple):
-    """What lies under the folders of a report; folders without a finished run are named, not dropped."""
+    """Hold what lies under the folders of a report; folders without a finished run are named, not dropped."""
 
     pretraining: tuple[PretrainingRun, ...]
     finetuning: tuple[FineTuningRun, ...]
@@ -81,7 +76,7 @@ class Found(NamedTuple):
 
 
 class _Folder(NamedTuple):
-    """A run's folder, its config ({}: none), and what it may be called, the shortest first."""
+    """Hold a run's folder, its config ({}: none), and what it may be called, the shortest first."""
 
     path: Path
     config: Mapping[str, Any]
@@ -97,14 +92,7 @@ class _Folder(NamedTuple):
 
 
 def find_runs(roots: str) -> Found:
-    """Read all runs under some folders, each once.
-
-    Args:
-      roots: folders or glob patterns, separated by commas.
-
-    Raises:
-      UserError: a folder is not there, nothing in them is a run, or a file of a run cannot be understood.
-    """
+    """Read all runs under some folders or patterns, separated by commas, each run once."""
     folders: dict[Path, _Folder] = {}
     for root in split_paths(roots, "--runs"):
         for folder in _run_folders(root):
@@ -131,11 +119,7 @@ def find_runs(roots: str) -> Found:
 def split_paths(text: str, flag: str) -> list[Path]:
     """Return the paths that a comma-separated list of paths and patterns names.
 
-    A comma may also be part of a name, as it is in the folders of a sweep: the longest name that is there
-    counts, as it stands before it counts as a pattern.
-
-    Raises:
-      UserError: a word of it names nothing.
+    A name may hold a comma, as a sweep's folders do: the longest that is there counts, before any pattern.
     """
     words, found = text.split(","), []
     while words:
@@ -178,7 +162,6 @@ def _order(run: PretrainingRun) -> tuple[int, int, str]:
 
 
 def _read_finished(folders: Mapping[str, _Folder]) -> list[FineTuningRun]:
-    """Read the records of finished runs, by the names of their folders."""
     read = [(name, folder, Result.read(folder.path / RESULT_NAME)) for name, folder in folders.items()]
     own = {
         name: _OwnTask.of(name, folder.config, result)
@@ -208,7 +191,7 @@ def _is_own(folder: _Folder, result: Result) -> bool:
 
 
 class _OwnTask(NamedTuple):
-    """What tells a user's own task from another: content of its files, where known, else their place."""
+    """Tell a user's own task from another: by content of its files, where known, else by their place."""
 
     content: str
     place: str
@@ -216,7 +199,6 @@ class _OwnTask(NamedTuple):
 
     @classmethod
     def of(cls, folder: str, config: Mapping[str, Any], result: Result) -> "_OwnTask":
-        """Return the task of the run in `folder`, with this config ({}: not known)."""
         group = config.get(config.get("task", ""), {})
         reading = {key: group[key] for key in HOW_TO_READ if group.get(key) is not None}
         files = [group.get("train"), group.get("dev"), result.num_examples]
@@ -231,7 +213,7 @@ class _OwnTask(NamedTuple):
 
 
 def _name_own_tasks(tasks: Sequence[_OwnTask]) -> dict[_OwnTask, str]:
-    """Return what to call each task; records of older versions, without the content, go by their place."""
+    """Return a name for each task; older records, without the content, go by their place."""
     content_at = {task.place: task.content for task in tasks if task.content}
     identities = [task.content or content_at.get(task.place, task.place) for task in tasks]
     firsts = dict(zip(reversed(identities), reversed(tasks), strict=True))
@@ -240,7 +222,7 @@ def _name_own_tasks(tasks: Sequence[_OwnTask]) -> dict[_OwnTask, str]:
 
 
 def _completed(start: Start) -> Start:
-    """Return where a run started; what its record leaves out, the pre-training run says where it is here."""
+    """Return where a run started; what its record lacks is read from the pre-training run, if it is here."""
     workdir = os.path.normpath(start.workdir)
     if start.tokens is None and start.heldout_loss is None:
         return read_checkpoint(workdir, start.step)

@@ -1,7 +1,4 @@
-"""From single runs to what a table prints: seeds summarized, recipes chosen, averages formed.
-
-A figure that is not there stays missing: nothing here invents one.
-"""
+"""From single runs to what a table prints: seeds summarized, recipes chosen, averages formed."""
 
 import dataclasses
 import statistics
@@ -22,7 +19,7 @@ Lookup = Callable[[str, str], float | None]
 
 
 class Summary(NamedTuple):
-    """What several seeds gave; `sd` is the sample standard deviation, None of one seed."""
+    """Hold what several seeds gave; `sd` is the sample standard deviation, None of one seed."""
 
     mean: float
     sd: float | None
@@ -38,7 +35,7 @@ def summarize(values: Sequence[float]) -> Summary:
 
 @dataclasses.dataclass(frozen=True)
 class Experiment:
-    """The seeds of one model on one task by one recipe."""
+    """Hold the seeds of one model on one task by one recipe."""
 
     recipe: Recipe
     runs: tuple[FineTuningRun, ...]
@@ -66,17 +63,9 @@ class Experiment:
 
 @dataclasses.dataclass(frozen=True)
 class Model:
-    """A model with all its tasks.
+    """Hold a model with all its tasks; without size and embedding it is a baseline that is no BERT.
 
-    Attributes:
-      label: what the columns call it, unique in a report.
-      name: as the paper's tables name models; None where it is a variant that the paper does not have.
-      size: encoder size; None for a baseline that is no BERT.
-      embedding: kind of token embedder; None for such a baseline.
-      parameters: trained numbers, 2-class convention.
-      start: the checkpoint; None: from scratch.
-      chosen: task -> the experiment that the tables show.
-      tried: task -> all experiments.
+    `label` is unique in a report; `name` is the paper's, None of a variant that the paper does not have.
     """
 
     label: str
@@ -104,7 +93,7 @@ class Model:
 
 
 class Average(NamedTuple):
-    """A mean over tasks; `value` is over those present and None where there is none."""
+    """Hold a mean over tasks; `value` is over those present and None where there is none."""
 
     value: float | None
     present: tuple[str, ...]
@@ -112,10 +101,7 @@ class Average(NamedTuple):
 
 
 def average(lookup: Lookup, tasks: Iterable[str]) -> Average:
-    """Average over tasks as the paper does: MNLI counts once, as the mean of matched and mismatched.
-
-    Source: EELBERT, section 4.
-    """
+    """Average as the paper does (EELBERT, section 4): MNLI counts once, as the mean of its two sets."""
     scores = {task: _task_score(lookup, task) for task in tasks}
     present = {task: score for task, score in scores.items() if score is not None}
     value = statistics.fmean(present.values()) if present else None
@@ -123,14 +109,13 @@ def average(lookup: Lookup, tasks: Iterable[str]) -> Average:
 
 
 def _task_score(lookup: Lookup, task: str) -> float | None:
-    """Return a task's share of an average, None where a metric of it is missing."""
     values = [lookup(task, metric) for metric in SCORE_METRICS[task]]
     known = [value for value in values if value is not None]
     return statistics.fmean(known) if len(known) == len(values) else None
 
 
 class Scores(NamedTuple):
-    """The models of a report: BERTs in the paper's order, and what needs no BERT."""
+    """Hold the models of a report: BERTs in the paper's order, and what needs no BERT."""
 
     models: tuple[Model, ...]
     baselines: tuple[Model, ...]
@@ -149,12 +134,7 @@ class Scores(NamedTuple):
 def collect(runs: Sequence[FineTuningRun], pretraining: Sequence[PretrainingRun]) -> Scores:
     """Group runs into models: those of one name that started from one checkpoint.
 
-    Args:
-      runs: finished fine-tuning runs.
-      pretraining: where their checkpoints may come from, to tell variants of a hash apart.
-
-    Raises:
-      UserError: a task was measured on different development sets, or a seed is there twice.
+    `pretraining` are runs that checkpoints may come from, to tell variants of a hash apart.
     """
     _check_development_sets(runs)
     by_model: dict[tuple[str, str, int | None], list[FineTuningRun]] = defaultdict(list)
@@ -178,7 +158,6 @@ def collect(runs: Sequence[FineTuningRun], pretraining: Sequence[PretrainingRun]
 
 
 def _labels(model: Model) -> tuple[str, ...]:
-    """Return what a model may be called: by its name, its checkpoint's folder, the checkpoint's path."""
     start = model.start
     if start is None:
         return (model.label,)
@@ -190,7 +169,6 @@ def _labels(model: Model) -> tuple[str, ...]:
 
 
 def _check_development_sets(runs: Sequence[FineTuningRun]) -> None:
-    """Refuse to put figures side by side that were measured on different examples."""
     first: dict[str, FineTuningRun] = {}
     for run in runs:
         other = first.setdefault(run.task, run)
@@ -202,7 +180,6 @@ def _check_development_sets(runs: Sequence[FineTuningRun]) -> None:
 
 
 def _model(runs: Sequence[FineTuningRun], changes: Mapping[Path, tuple[str, ...]]) -> Model:
-    """Return the model whose runs these are."""
     start, model = runs[0].start, runs[0].result.model
     changed = () if start is None else changes.get(Path(start.workdir).resolve(), ())
     by_task: dict[str, dict[Recipe, list[FineTuningRun]]] = defaultdict(lambda: defaultdict(list))
@@ -225,7 +202,6 @@ def _model(runs: Sequence[FineTuningRun], changes: Mapping[Path, tuple[str, ...]
 
 
 def _experiment(recipe: Recipe, runs: Sequence[FineTuningRun]) -> Experiment:
-    """Return the experiment; a seed counts once."""
     by_seed: dict[int, FineTuningRun] = {}
     for run in runs:
         other = by_seed.setdefault(run.result.seed, run)
@@ -239,10 +215,9 @@ def _experiment(recipe: Recipe, runs: Sequence[FineTuningRun]) -> Experiment:
 
 
 def _choose(experiments: Sequence[Experiment]) -> Experiment:
-    """Return the recipe to show: of those with the most seeds, the one with the best mean.
+    """Return the recipe with the most seeds, of several the best mean: one lucky run does not beat many.
 
-    Seeds come first, so that one lucky run of a grid does not beat the mean of several. Chosen on the set
-    that is reported, as the best of a grid always is; tables say how many were tried.
+    Chosen on the set that is reported, as the best of a grid always is; tables say how many were tried.
     """
 
     def rank(experiment: Experiment) -> tuple[int, float]:

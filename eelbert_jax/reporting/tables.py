@@ -20,7 +20,7 @@ PRESENT = "Mean of the tasks present (not the paper's score)"
 
 
 class _Column(NamedTuple):
-    """A column of `comparison`: its heading and its cells of a (task, metric), an average, `PRESENT`."""
+    """Hold a heading and the cells of a (task, metric), an average, `PRESENT`."""
 
     title: str
     figure: Callable[[str, str], str]
@@ -31,11 +31,7 @@ class _Column(NamedTuple):
 def comparison(title: str, reported: Sequence[str], models: Sequence[Model], scores: Scores) -> Table:
     """Return one of the paper's tables: tasks down, our models across, each beside what the paper reports.
 
-    Args:
-      title: its heading.
-      reported: models of the paper's table.
-      models: ours, in the order of the columns; without one the baselines stand alone.
-      scores: the baselines, which they have to beat.
+    Without `models` the baselines of `scores` stand alone.
     """
     columns = list(_columns(reported, models, scores))
     rows = [
@@ -81,7 +77,6 @@ def _columns(reported: Sequence[str], models: Sequence[Model], scores: Scores) -
 
 
 def _reported(model: Model) -> _Column:
-    """Return the column of what the paper reports of a model; one of recollections alone says so."""
 
     def cell(task: str, metric: str) -> str:
         flag = "" if published.has_signal(model.name, task, metric) else NO_SIGNAL
@@ -129,7 +124,6 @@ def _missing(tasks: Sequence[str]) -> str:
 
 
 def _both_averages(model: Model, tasks: Sequence[str]) -> str:
-    """Return one of the paper's averages: a figure only where all of its tasks are there."""
     means, medians = average(model.mean, tasks), average(model.median, tasks)
     if means.missing:
         return _missing(means.missing)
@@ -137,7 +131,6 @@ def _both_averages(model: Model, tasks: Sequence[str]) -> str:
 
 
 def _present(model: Model) -> tuple[str, ...]:
-    """Return those tasks of the paper's averages that the model was measured on."""
     return average(model.mean, SCORE_METRICS).present
 
 
@@ -149,7 +142,6 @@ def _present_cell(model: Model) -> str:
 
 
 def _reported_average(model: str | None, tasks: Sequence[str]) -> Figure | None:
-    """Return the average over `tasks` of what the paper reports, where it reports all of them."""
 
     def lookup(task: str, metric: str) -> float | None:
         found = published.score(model, task, metric)

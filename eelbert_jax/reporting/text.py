@@ -12,7 +12,7 @@ NONE = "-"
 
 @dataclasses.dataclass(frozen=True)
 class Table:
-    """A table of finished cells, as many in a row as columns; `notes` stand below it."""
+    """Hold finished cells, as many in a row as columns; `notes` stand below the table."""
 
     title: str
     columns: tuple[str, ...]
@@ -59,11 +59,7 @@ def millions(value: int | None) -> str:
 
 
 def tell_apart(choices: Sequence[Sequence[str]]) -> list[str]:
-    """Return a name for each thing: the first of its names, or a later one where others have the same.
-
-    Args:
-      choices: for each thing its names, from the shortest to the one that is its own.
-    """
+    """Return for each thing the first of its names that no other has, else its last."""
     names = [first for first, *_ in choices]
     for level in range(1, max(map(len, choices), default=0)):
         counts = Counter(names)

@@ -1,7 +1,6 @@
 """The cells of a sweep: which there are, and how each is called.
 
-A sweep's config file holds `get_config` and `sweep(add)`, which calls `add` once a cell with its overrides:
-`add(**{"config.seed": 1})`; `sweep(add, config)` also sees the config with the overrides of the command line.
+`sweep(add)` or `sweep(add, config)` of a config file calls `add(**{"config.seed": 1})` once a cell.
 """
 
 import dataclasses
@@ -22,20 +21,14 @@ LONGEST_NAME = 100
 JOBS = ("pretrain", "finetune")
 
 Config = Any
-"""An `ml_collections.ConfigDict`, which this room only hands on."""
+"""An `ml_collections.ConfigDict`."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Cell:
-    """One point of the grid.
+    """Hold one point of the grid; the name is a function of its overrides alone.
 
-    Attributes:
-      name: of its folder; short, unique in the grid and a function of its overrides alone.
-      overrides: what the grid sets, by the config's dotted keys.
-      job: one of `JOBS`.
-      words: what follows `eelbert JOB`, the workdir included.
-      workdir: folder of the run.
-      config: resolved.
+    `overrides` go by the config's dotted keys; `words` follow `eelbert JOB`.
     """
 
     name: str
@@ -52,15 +45,9 @@ class Cell:
 
 
 def plan(job: str, argv: list[str], workdir: str | Path) -> list[Cell]:
-    """Return the cells of the grid that a command line of `eelbert sweep` names, all of them checked.
+    """Return the cells of the grid that the words after `eelbert sweep` name, all of them checked.
 
-    Args:
-      job: one of `JOBS`, or "" for what the config file says.
-      argv: the words after `eelbert sweep`; the overrides among them hold for every cell.
-      workdir: folder of the cells' folders.
-
-    Raises:
-      UserError: no grid, a cell twice, or overrides that do not fit the config.
+    Overrides among the words hold for every cell; `job` "" leaves it to the config file.
     """
     config_file, common = cli.config_words("sweep", argv)
     assert config_file is not None  # the job has a default
@@ -105,7 +92,7 @@ def _override_words(overrides: Mapping[str, Any], config: Config, config_file: s
 
 
 def short_names(config: Config) -> dict[str, str]:
-    """Return for each dotted key the shortest end of it that no other key has: model.hash.base -> base.
+    """Return the shortest end of each dotted key that no other key has: model.hash.base -> base.
 
     A function of the config and not of the grid, so that a longer grid does not rename old cells.
     """
@@ -120,10 +107,7 @@ def short_names(config: Config) -> dict[str, str]:
 
 
 def cell_name(overrides: Mapping[str, Any], names: Mapping[str, str]) -> str:
-    """Return KEY=VALUE,KEY=VALUE with the short names, fit for a folder.
-
-    Where that loses something (a slash in a value, too many characters), eight hex digits tell cells apart.
-    """
+    """Return KEY=VALUE,KEY=VALUE fit for a folder, with eight hex digits where that loses something."""
     exact = ",".join(f"{names[key]}={value}" for key, value in overrides.items())
     safe = re.sub(r"[^\w.,=+-]", "-", exact, flags=re.ASCII)
     if safe == exact and len(safe) <= LONGEST_NAME:
@@ -133,7 +117,6 @@ def cell_name(overrides: Mapping[str, Any], names: Mapping[str, str]) -> str:
 
 
 def _grid(module: Any, config_file: str, config: Config) -> Sequence[dict[str, Any]]:
-    """Call the file's `sweep` and return the overrides of its cells, by dotted keys."""
     sweep = getattr(module, "sweep", None)
     if not callable(sweep):
         raise UserError(f"{config_file} has no function sweep(add); a sweep's config file must define one.")

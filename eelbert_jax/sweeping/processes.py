@@ -18,7 +18,7 @@ GRACE_SECS = 20.0
 
 
 class Task(Protocol):
-    """What to run and where its log goes."""
+    """Say what to run and where its log goes."""
 
     @property
     def command(self) -> Sequence[str]:
@@ -30,30 +30,21 @@ class Task(Protocol):
 
 
 class Ended(NamedTuple):
-    """How a process ended: after `seconds`, with its exit status, negative for a signal.
-
-    The status is None where it was not started, as another process works in the folder.
-    """
+    """Hold the exit status: negative for a signal, None where another process works in the folder."""
 
     status: int | None
     seconds: float
 
     def __str__(self) -> str:
-        """Return it in words."""
         if self.status is None:
             return "another process works in its folder"
         return f"killed by signal {-self.status}" if self.status < 0 else f"exit status {self.status}"
 
 
 def run_all(tasks: Iterable[Task], processes: int, ended: Callable[[Any, Ended], None]) -> None:
-    """Run all tasks; however this function ends, no process of it is left.
+    """Run all tasks, `processes` at a time; however this function ends, no process of it is left.
 
-    Each process gets a session of its own, so that Ctrl-C reaches the sweep alone and the sweep decides.
-
-    Args:
-      tasks: the next one is asked for when there is a place for it.
-      processes: how many run at a time.
-      ended: called with the task and how it ended.
+    Each gets a session of its own, so that Ctrl-C reaches the sweep alone and the sweep decides.
     """
     waiting = iter(tasks)
     running: list[tuple[Any, subprocess.Popen[bytes], float]] = []
@@ -106,10 +97,9 @@ def last_line(workdir: Path) -> str:
 
 
 def _start(task: Task) -> subprocess.Popen[bytes] | None:
-    """Start the task, or return None where another process works in its folder.
+    """Start the task, or return None where another process holds its log.
 
-    The lock on the log is held by the child, which inherits the open file: so it also stands where a killed
-    sweep has left its child behind.
+    The child inherits the lock, which so also stands where a killed sweep has left its child behind.
     """
     task.workdir.mkdir(parents=True, exist_ok=True)
     with (task.workdir / LOG_NAME).open("ab") as log:
@@ -123,7 +113,6 @@ def _start(task: Task) -> subprocess.Popen[bytes] | None:
 
 
 def _stop(processes: Sequence[subprocess.Popen[bytes]]) -> None:
-    """End the processes with their children: ask, wait, kill."""
     for process in processes:
         _signal(process, signal.SIGTERM)
     deadline = time.monotonic() + GRACE_SECS
@@ -136,6 +125,5 @@ def _stop(processes: Sequence[subprocess.Popen[bytes]]) -> None:
 
 
 def _signal(process: subprocess.Popen[bytes], number: signal.Signals) -> None:
-    """Send a signal to the process and its children; one that has ended needs none."""
     if process.poll() is None:
         os.killpg(process.pid, number)

@@ -1,4 +1,4 @@
-"""What the cells of a sweep have come to, and the tables of it."""
+"""What has become of the cells of a sweep, and the tables of it."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -17,7 +17,7 @@ BEST = "best"
 
 
 class Figures(NamedTuple):
-    """What a finished cell has come to: columns of the table, and the name of the one it is judged by."""
+    """Hold a finished cell's columns of the table, and the name of the one it is judged by."""
 
     values: Mapping[str, Any]
     main: str
@@ -29,7 +29,7 @@ class Figures(NamedTuple):
 
 
 class Outcome(NamedTuple):
-    """What became of a cell: "finished" with figures, or why there are none."""
+    """Say what became of a cell: "finished" with figures, or why there are none."""
 
     cell: Cell
     status: str
@@ -37,15 +37,7 @@ class Outcome(NamedTuple):
 
 
 def read_figures(cell: Cell, free_settings: Sequence[str]) -> Figures | None:
-    """Return what a cell has come to, None where it has to run, from the start or on.
-
-    Args:
-      cell: of the grid.
-      free_settings: what may differ between the starts of a run; see `workdir.changed_settings`.
-
-    Raises:
-      UserError: its folder holds a finished run of other settings, which neither counts nor is overwritten.
-    """
+    """Return what a cell has come to, None where it has to run; refuse a finished run of other settings."""
     read = pretraining_figures if cell.job == "pretrain" else finetuning_figures
     figures = read(cell.workdir, cell.config)
     changed = changed_settings(cell.config.to_dict(), cell.workdir, free_settings) if figures else []
@@ -111,7 +103,7 @@ def seed_records(outcomes: Sequence[Outcome]) -> list[dict[str, Any]]:
 
 
 def _best(values: Sequence[tuple[Cell, float | None]]) -> list[str | None]:
-    """Return a mark for the best of the values, and None for the others; of several tasks, one for each."""
+    """Mark the best of the values; of several tasks, one for each."""
     marks: list[str | None] = [None] * len(values)
     for task in dict.fromkeys(cell.overrides.get(TASK_KEY) for cell, _ in values):
         sign = -1 if values[0][0].job == "pretrain" else 1  # a loss, or a score
