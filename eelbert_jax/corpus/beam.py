@@ -1,8 +1,4 @@
-"""Units of a preparation as an Apache Beam pipeline: the engine for more text than one machine can take.
-
-A machine does for a unit what a process here does, `UnitTask`, so the bytes are the same; shards and records
-go to the one directory that all see.
-"""
+"""Units of a preparation as an Apache Beam pipeline, for more text than one machine can take."""
 
 import contextlib
 import io
@@ -46,12 +42,8 @@ def run_pipeline(task: UnitTask, numbers: Sequence[int], args: Sequence[str]) ->
     """Do the task for some units on a runner of Apache Beam and wait for the end.
 
     Args:
-      task: what to do; its directory, and the files of its units, must be the same for every machine.
-      numbers: the units.
+      task: its directory, and the files of its units, must be the same for every machine.
       args: pipeline options of Beam, such as ["--runner=DataflowRunner", ...].
-
-    Raises:
-      UserError: bad input, options that Beam refuses, or units that left neither a record nor a failure.
     """
     ledger.forget_failures(task.directory, numbers)
     pipeline = _pipeline(args)
@@ -77,7 +69,6 @@ def run_pipeline(task: UnitTask, numbers: Sequence[int], args: Sequence[str]) ->
 
 
 def _pipeline(args: Sequence[str]) -> beam.Pipeline:
-    """Return an empty pipeline, or say why Beam refuses the options."""
     usage = io.StringIO()  # a value of the wrong type ends in pages of usage and SystemExit
     try:
         with contextlib.redirect_stderr(usage):
@@ -92,7 +83,6 @@ def _pipeline(args: Sequence[str]) -> beam.Pipeline:
 
 
 def _raise_failure(task: UnitTask, numbers: Sequence[int]) -> None:
-    """Raise the first failure that is left of units without a record, if there is one."""
     without = set(ledger.missing_units(task.directory, len(task.units)))
     failures = ledger.read_failures(task.directory, [number for number in numbers if number in without])
     if failures:

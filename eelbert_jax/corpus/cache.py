@@ -1,8 +1,7 @@
 """Prepared rows from an object store, copied to this machine once and checked on the way.
 
 Training reads a few hundred bytes at a time from all over the shards: tens of milliseconds each from a store.
-So the shards of a split are copied whole when it is opened, and what is wrong with one is known before the
-first step.
+So the shards of a split are copied whole when it is opened.
 """
 
 import contextlib
@@ -23,29 +22,22 @@ BLOCK_BYTES = 1 << 22
 
 
 class Content(NamedTuple):
-    """What the manifest says of a file: its SHA-256 in hexadecimal and its size."""
+    """What the manifest says of a file; the SHA-256 is in hexadecimal."""
 
     sha256: str
     num_bytes: int
 
 
 def cache_folder() -> Path:
-    """Return where copies of rows are kept: $XDG_CACHE_HOME/eelbert_jax/rows, by default below ~/.cache."""
+    """Return $XDG_CACHE_HOME/eelbert_jax/rows, by default below ~/.cache."""
     return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "eelbert_jax" / "rows"
 
 
 def local_copy(url: str, identity: bytes, files: Mapping[str, Content | None]) -> Path:
     """Return a folder here with some files of prepared rows, copied unless an earlier call did.
 
-    The folder is named by what identifies the rows, so that rows prepared anew are not taken for the old
-    ones. A file of another size was damaged since, and is copied anew. Processes of one host wait for the one
-    that copies.
-
-    Args:
-      url: of the prepared rows.
-      identity: their manifest.
-      files: names below the URL, each with its content; None: copied at every call, and checked by the
-        caller.
+    The folder is named by the rows' manifest, so that rows prepared anew are not taken for the old ones. A
+    file of another size was damaged since, and is copied anew; one without a content always.
 
     Raises:
       UserError: a file is missing or has another SHA-256, or there is no room for it.
@@ -63,11 +55,7 @@ def local_copy(url: str, identity: bytes, files: Mapping[str, Content | None]) -
 
 
 def copy_again(url: str, folder: Path, name: str, sha256: str) -> None:
-    """Replace a copy whose bytes are no longer those of the manifest; another failure leaves none.
-
-    Raises:
-      UserError: the file in the store is missing or has another SHA-256 too, or there is no room for it.
-    """
+    """Replace a copy whose bytes are no longer those of the manifest; a second failure leaves none."""
     with _alone_in(folder, url):
         (folder / name).unlink(missing_ok=True)
         _copy(f"{url}/{name}", folder / name, sha256)
@@ -75,7 +63,6 @@ def copy_again(url: str, folder: Path, name: str, sha256: str) -> None:
 
 @contextlib.contextmanager
 def _alone_in(folder: Path, url: str) -> Iterator[None]:
-    """Keep other processes of this host out of a folder of copies, and say what to do where copying fails."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with open(folder / ".lock", "w") as lock:
@@ -93,12 +80,6 @@ def _has_size(path: Path, num_bytes: int) -> bool:
 
 
 def _copy(url: str, path: Path, sha256: str | None) -> None:
-    """Copy one file.
-
-    Raises:
-      UserError: its SHA-256 is another.
-      OSError: it cannot be read or written.
-    """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = storage.temporary_for(os.fspath(path))
     digest = hashlib.sha256()

@@ -1,8 +1,4 @@
-"""The documentation installed on this machine: a text corpus that needs no download.
-
-Documents are the docstrings of each module and the long description of each installed package. Nothing is
-imported or run: modules are parsed.
-"""
+"""The documentation installed on this machine, a corpus without a download; modules are parsed, not run."""
 
 import ast
 import dataclasses
@@ -21,7 +17,7 @@ MIN_CHARACTERS = 200
 MODULE_BYTES = 1 << 22
 """A larger module is left out: it is generated, and parsing it would take a gigabyte."""
 SKIPPED_FOLDERS = ("test", "tests", "testing", "idlelib", "__pycache__", "site-packages", "dist-packages")
-"""Names below a root: code that tests, code in other roots."""
+"""Below a root: code that tests, code in other roots."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,7 +67,6 @@ def documentation(path: Path) -> str:
 
 
 def _docstrings(tree: ast.Module) -> Iterator[str]:
-    """Yield the docstrings of a module, its classes and functions, as they stand in the file."""
     documented = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
     found = [node for node in ast.walk(tree) if isinstance(node, documented)]
     for node in sorted(found, key=lambda node: getattr(node, "lineno", 0)):
@@ -81,12 +76,7 @@ def _docstrings(tree: ast.Module) -> Iterator[str]:
 
 
 def find_documentation(max_bytes: int, unit_bytes: int) -> Iterator[DocumentationUnit]:
-    """Yield units of the documentation on this machine, standard library first, then packages by name.
-
-    Args:
-      max_bytes: limit of the size of all files.
-      unit_bytes: smallest size of a unit but the last.
-    """
+    """Yield units of at least `unit_bytes`, but the last: standard library, then packages by name."""
     group: list[tuple[str, str, int]] = []
     total = grouped = 0
     for root, path, size in _installed_files():
@@ -104,7 +94,6 @@ def find_documentation(max_bytes: int, unit_bytes: int) -> Iterator[Documentatio
 
 
 def _installed_files() -> Iterator[tuple[str, str, int]]:
-    """Yield (root, path below it, size) of modules and METADATA, ordered by path below the root."""
     paths = sysconfig.get_paths()
     for root in dict.fromkeys([paths["stdlib"], paths["purelib"], paths["platlib"]]):
         for path in sorted(_documented_files(Path(root))):
@@ -115,7 +104,6 @@ def _installed_files() -> Iterator[tuple[str, str, int]]:
 
 
 def _documented_files(root: Path) -> Iterator[str]:
-    """Yield the paths of modules and METADATA below a root, with slashes."""
     for folder, subfolders, files in os.walk(root):
         subfolders[:] = [name for name in subfolders if name not in SKIPPED_FOLDERS]
         below = Path(folder).relative_to(root)

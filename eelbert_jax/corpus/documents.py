@@ -1,7 +1,4 @@
-"""What every text source yields: documents as runs of bounded chunks, and which of them are held out.
-
-A document of any length passes through bounded memory: nothing here or downstream holds one whole.
-"""
+"""What every text source yields: documents of any length as bounded chunks, and which are held out."""
 
 import dataclasses
 import hashlib
@@ -13,8 +10,7 @@ from typing import Any, NamedTuple, Protocol
 from eelbert_jax.errors import UserError
 
 CHUNK_CHARACTERS = 4096
-"""A chunk is cut at the first end of a paragraph after so many characters, and so many decide whether a
-document is held out."""
+"""A chunk ends at the first paragraph's end after so many characters; so many decide what is held out."""
 MAX_PARAGRAPH_CHARACTERS = 1 << 18
 """A longer paragraph of a record is cut, at a space where there is one, which changes no token."""
 LINE_ENDS = re.compile("\r+\n|\r")
@@ -31,7 +27,6 @@ class BadRecord(Exception):
     """A record that cannot be used, in an input that can be read on."""
 
     def __init__(self, place: Place, reason: str):
-        """Say where, when it is asked for, and why."""
         super().__init__(reason)
         self.place = place
 
@@ -53,7 +48,6 @@ class ReadOptions:
     on_bad_record: str = "skip"
 
     def __post_init__(self) -> None:
-        """Check the policies."""
         policies = {"on_invalid_utf8": INVALID_UTF8_POLICIES, "on_bad_record": BAD_RECORD_POLICIES}
         for name, legal in policies.items():
             if getattr(self, name) not in legal:
@@ -67,9 +61,7 @@ class ReadTally:
     Attributes:
       num_bytes: of input, as they are on the disk, towards `Unit.num_bytes`.
       num_replaced: invalid UTF-8 sequences replaced.
-      num_records: lines, rows or examples, the bad ones included.
-      num_bad: records skipped.
-      first_bad: where the first stands and what is wrong with it; printable.
+      num_records: the bad ones included.
     """
 
     num_bytes: int = 0
@@ -133,8 +125,7 @@ def canonical(text: str) -> str:
 def is_held_out(head: str, fraction: float, seed: int) -> bool:
     """Decide by the first chunk of a document whether it is held out.
 
-    The text alone decides, so that equal documents never stand on both sides, however they are stored and
-    wherever they stand. A document that the input cuts in two files counts as two.
+    The text alone decides, so that equal documents never stand on both sides, however they are stored.
     """
     text = canonical(head)
     line_ended = text if text.endswith("\n") else text + "\n"  # the end of a file is as good as a line's
@@ -144,11 +135,7 @@ def is_held_out(head: str, fraction: float, seed: int) -> bool:
 
 
 def chunk_documents(lines: Iterable[str]) -> Iterator[Chunk]:
-    r"""Cut paragraphs into chunks of at least `CHUNK_CHARACTERS`, but for the last of a document.
-
-    Args:
-      lines: paragraphs, one a line, each with its "\n" where it is complete; a blank line ends a document.
-    """
+    r"""Cut paragraphs, one a line with its "\n", into chunks; a blank line ends a document."""
     parts: list[str] = []
     length = 0
     starts = True

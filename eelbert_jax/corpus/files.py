@@ -42,17 +42,14 @@ _JSON = json.JSONDecoder(parse_int=float)
 
 @dataclasses.dataclass(frozen=True)
 class FileUnit:
-    """Read some parts of files, one after the other; the end of a file ends a document.
-
-    Small files are grouped so that their text shares rows.
-    """
+    """Read parts of files, the small grouped so that their text shares rows; a file's end ends a document."""
 
     parts: tuple[FilePart, ...]
     versions: dict[str, str]
 
     @property
     def num_bytes(self) -> int:
-        """Sum of the sizes as they are on the disk, compressed where they are."""
+        """Sum of the sizes as they are on the disk."""
         return sum(part.stop - part.start for part in self.parts)
 
     def describe(self) -> dict[str, Any]:
@@ -60,12 +57,7 @@ class FileUnit:
         return {"files": [list(part) for part in self.parts]}
 
     def read(self, options: ReadOptions, tally: ReadTally) -> Iterator[Chunk]:
-        """Yield the documents of the parts in order.
-
-        Raises:
-          UserError: a file is missing, corrupt, truncated or not of its format, or a record is refused; the
-            message names the file and, where there is one, the line.
-        """
+        """Yield the documents of the parts in order; a `UserError` names the file, and the line if any."""
         for part in self.parts:
             end = tally.num_bytes + part.stop - part.start
             try:
@@ -78,14 +70,7 @@ class FileUnit:
 def find_file_units(
     files: Iterable[storage.FoundFile], min_bytes: int, max_bytes: int, options: ReadOptions
 ) -> Iterator[FileUnit]:
-    """Divide files, in the order given, into units that are worth a process and can be worked on at once.
-
-    Args:
-      files: from `storage.find_files`.
-      min_bytes: consecutive files are grouped up to at least this size.
-      max_bytes: txt and jsonl that are not compressed are cut into parts of this size.
-      options: has the format.
-    """
+    """Group files, in order, into units of at least `min_bytes`; cut plain txt and jsonl by `max_bytes`."""
     group: list[FilePart] = []
     versions: dict[str, str] = {}
     for path, size, version in files:
@@ -119,8 +104,6 @@ def file_format(path: str, options: ReadOptions) -> str:
 
 
 def _read_txt(part: FilePart, options: ReadOptions, tally: ReadTally) -> Iterator[Chunk]:
-    """Yield the documents of a txt file: paragraphs a line, apart by blank lines."""
-
     def paragraphs() -> Iterator[str]:
         for line in read_lines(part, True, PARAGRAPH_BYTES, options, tally):
             tally.num_records += not line.text.isspace()
@@ -130,7 +113,6 @@ def _read_txt(part: FilePart, options: ReadOptions, tally: ReadTally) -> Iterato
 
 
 def _read_jsonl(part: FilePart, options: ReadOptions, tally: ReadTally) -> Iterator[Chunk]:
-    """Yield the documents of a jsonl file: the text field of each line."""
     field = options.text_field or "text"
     for line in read_lines(part, False, RECORD_BYTES, options, tally):
         if not line.text.isspace():
@@ -139,7 +121,6 @@ def _read_jsonl(part: FilePart, options: ReadOptions, tally: ReadTally) -> Itera
 
 
 def _json_text(line: Line, field: str, options: ReadOptions, tally: ReadTally) -> str:
-    """Return the text of one record; a line that is no JSON object or has no such text is a `BadRecord`."""
     try:
         record = _JSON.decode(line.text)
     except (ValueError, RecursionError) as error:
@@ -165,7 +146,6 @@ def _json_text(line: Line, field: str, options: ReadOptions, tally: ReadTally) -
 
 
 def _read_parquet(part: FilePart, options: ReadOptions, tally: ReadTally) -> Iterator[Chunk]:
-    """Yield the documents of a parquet file: the values of one column."""
     import pyarrow as pa  # only here: the import takes longer than many a small job
     import pyarrow.parquet as pq
 

@@ -1,8 +1,7 @@
-"""The books of a preparation: a plan, a record a unit, and what went wrong; here or in an object store.
+"""The books of a preparation: a plan, a record a unit, and failures; here or in an object store.
 
 The plan says what the bytes of the shards depend on, so that no folder mixes two preparations. A record is
-written after the shards of its unit and vouches for them, so that to go on is to skip the units with one. A
-failure tells the process that began the work what another met in a unit. What cannot be read raises OSError.
+written after its unit's shards and vouches for them. What cannot be read is an OSError.
 """
 
 import json
@@ -34,13 +33,9 @@ def is_begun(directory: str) -> bool:
 
 
 def check_plan(directory: str, plan: dict[str, Any], is_done: bool) -> None:
-    """Write the plan, or compare it with the one that is there.
+    """Write the plan, or compare it with the one that is there; a difference is a `UserError`.
 
-    Where all units are done, what only one of the plans has does not matter: versions of the program differ
-    in it.
-
-    Raises:
-      UserError: the folder was begun with another plan; the message has the differences.
+    Where all units are done, what only one plan has does not matter: versions of the program differ in it.
     """
     path = f"{directory}/{PLAN_NAME}"
     if not is_begun(directory):

@@ -17,7 +17,7 @@ class MaskedRows(NamedTuple):
 
     Attributes:
       input_ids: int32 [B, L], the rows with their masked positions replaced.
-      positions: int32 [B, P], the masked positions, ascending within a row.
+      positions: int32 [B, P], ascending within a row.
       labels: int32 [B, P], the original ids at `positions`.
       weights: float32 [B, P], 1 for a real target, 0 where a row has fewer than P maskable tokens.
     """
@@ -42,18 +42,10 @@ def mask_rows(
     vocab_size: int,
     special_ids: Sequence[int],
 ) -> MaskedRows:
-    """Mask exactly `num_masked` positions of every row, 80/10/10.
+    """Mask exactly `num_masked` positions of every row of `ids`, int32 [B, L], 80/10/10.
 
-    A static P keeps every shape static, so that the head and the softmax over V run at P positions only.
-    Source: Devlin et al. 3.1, with a random number of positions a row.
-
-    Args:
-      ids: int32 [B, L] token ids.
-      key: a JAX key.
-      num_masked: P, positions a row.
-      mask_id: id of [MASK].
-      vocab_size: V; random tokens are uniform over it.
-      special_ids: ids that are never masked.
+    A static P keeps every shape static, so that the softmax over V runs at P positions only. Source: Devlin
+    et al. 3.1, with a random number of positions a row.
     """
     chex.assert_rank(ids, 2)
     batch, length = ids.shape
@@ -76,16 +68,7 @@ def mask_rows(
 
 
 def mask_rows_by_index(ids: jax.Array, row_indices: jax.Array, key: jax.Array, **options) -> MaskedRows:
-    """Mask each row with a key of its own, so that a row's masks do not depend on its batch.
-
-    Held-out evaluation uses it: the figure is the same whatever the batch size.
-
-    Args:
-      ids: int32 [B, L].
-      row_indices: int32 [B], folded into `key`.
-      key: a JAX key.
-      **options: of `mask_rows`.
-    """
+    """Mask each row with a key of its own, so that an evaluation's figure is that of any batch size."""
     keys = jax.vmap(lambda index: jax.random.fold_in(key, index))(row_indices)
     masked = jax.vmap(lambda row, row_key: mask_rows(row[None], row_key, **options))(ids, keys)
     return jax.tree.map(lambda leaf: leaf[:, 0], masked)

@@ -1,7 +1,6 @@
 """Turn text into prepared rows: unit by unit, in parallel, resumable, the same bytes every time.
 
-Nothing depends on the run, the order of work or the number of workers. So to resume is to skip finished
-units, and parallel work is units over processes (`run_here`) or over machines (`beam`).
+Nothing depends on the order of work or the number of workers, so to resume is to skip finished units.
 """
 
 import contextlib
@@ -34,7 +33,7 @@ from eelbert_jax.vocabulary import (
 from eelbert_jax.workdir import MANIFEST_NAME, VOCABULARY_NAME, locked, make_writable
 
 SAMPLE_UNITS, SAMPLE_CHARACTERS = 16, 1 << 16
-"""What is looked at before the work begins: so much of the beginnings of so many units."""
+"""Looked at before the work begins: so much of the beginnings of so many units."""
 COUNTS = ("num_documents", "num_tokens", "num_unknown", "num_dropped")
 
 Report = Callable[[int, int, int], None]
@@ -53,16 +52,7 @@ def choose_vocabulary(
     max_training_bytes: int,
     say: Say,
 ) -> Vocabulary:
-    """Return the vocabulary from a file or URL, or from the interrupted run, or trained on the source.
-
-    Args:
-      path: of the vocabulary; "": one of `settings.trained_vocabulary_size` tokens is trained.
-      units: the input.
-      settings: what rows to make.
-      directory: path or URL of the prepared rows.
-      max_training_bytes: text to train on, from the beginning of the source.
-      say: told before long work.
-    """
+    """Return the vocabulary of a path or URL, or of the interrupted run, or one trained on the source."""
     if path:
         return _read_vocabulary(storage.canonical(path))
     if ledger.is_begun(directory):
@@ -84,7 +74,6 @@ def _read_vocabulary(path: str) -> Vocabulary:
 
 
 def _training_texts(units: Sequence[Unit], settings: Settings, max_bytes: int) -> Iterator[str]:
-    """Yield the text that is not held out, from the beginning of the source up to a limit."""
     held_out, total = False, 0
     for chunk in itertools.chain.from_iterable(unit.read(settings.read, ReadTally()) for unit in units):
         if chunk.starts_document:
@@ -109,18 +98,12 @@ def prepare(
     """Prepare every unit that is not finished yet, then write the manifest and return it.
 
     Args:
-      units: the input, from `sources.find_units`.
-      settings: what rows to make.
-      vocabulary: of the ids; copied into the directory.
       source: what to record as the origin of the text.
-      directory: path or URL of a new or empty folder, or of one of the same preparation, which is continued.
-      engine: does the work; changes no byte.
+      directory: path or URL of an empty folder, or of one of the same preparation, which is continued.
       max_unknown_percent: largest share of [UNK] of a given vocabulary.
-      say: told what was found.
 
     Raises:
-      UserError: bad input, an unusable directory, a directory of another preparation or in use by another
-        process, text that the vocabulary does not fit or that has not even one row. Finished units stay.
+      UserError: bad input, a directory that cannot be used, text that gives no row. Finished units stay.
     """
     limit = 100.0 if settings.trained_vocabulary_size else max_unknown_percent
     try:
@@ -144,17 +127,7 @@ def prepare(
 
 
 def choose_engine(name: str, workers: int, beam_args: str, report: Report) -> Engine:
-    """Return what works on the units.
-
-    Args:
-      name: "local" or "beam".
-      workers: processes of the local engine; 0: one a core.
-      beam_args: pipeline options of Beam, as in a shell.
-      report: of the local engine.
-
-    Raises:
-      UserError: there is no such engine, it is not installed, or the number of workers is not legal.
-    """
+    """Return what works on the units: "local", where 0 workers are one a core, or "beam"."""
     if workers < 0:
         raise UserError(f"workers must be 0 (one a core) or more, got {workers}.")
     if name == "local":
@@ -173,7 +146,7 @@ def choose_engine(name: str, workers: int, beam_args: str, report: Report) -> En
 
 
 def run_here(task: UnitTask, numbers: Sequence[int], workers: int, report: Report) -> None:
-    """Do the task for some units on this machine: the local engine; 1 worker is this process."""
+    """Do the task for some units on this machine; 1 worker is this process."""
     total = sum(unit.num_bytes for unit in task.units)
     before = total - sum(task.units[n].num_bytes for n in numbers)
     report(total, before, 0)
@@ -182,10 +155,9 @@ def run_here(task: UnitTask, numbers: Sequence[int], workers: int, report: Repor
 
 @contextlib.contextmanager
 def _own(directory: str) -> Iterator[None]:
-    """Make a folder of this machine ready and keep a second process out until this one ends, however it ends.
+    """Make a folder here ready and keep a second process out until this one ends.
 
-    A store has no locks and needs no folders. The same command twice at once does no harm there but double
-    work, since equal plans give equal bytes.
+    A store has no locks; the same command twice does no harm there: equal plans give equal bytes.
     """
     if storage.is_url(directory):
         yield
@@ -215,7 +187,7 @@ def _plan(units: Sequence[Unit], settings: Settings, vocabulary: Vocabulary, sou
 
 
 def _forget_changed_units(directory: str, units: Sequence[Unit], settings: Settings, say: Say) -> None:
-    """Let units be prepared again whose text was edited: known by another time or checksum of a file."""
+    """Let units be prepared again whose text was edited: known by a file's time or checksum."""
     missing = set(ledger.missing_units(directory, len(units)))
     records = ledger.read_records(directory, (n for n in range(len(units)) if n not in missing))
     changed: dict[int, str] = {}
@@ -262,7 +234,6 @@ def _check_sample(task: UnitTask, numbers: Sequence[int], max_unknown_percent: f
 
 
 def _check_bad(counts: Mapping[str, Any]) -> None:
-    """Refuse input that is not what it is read as: more than half of its records are bad."""
     if 2 * counts["num_bad"] > counts["num_records"]:
         raise UserError(
             f"{counts['num_bad']} of {counts['num_records']} records are bad, the first: "
@@ -271,7 +242,6 @@ def _check_bad(counts: Mapping[str, Any]) -> None:
 
 
 def _check_whole(manifest: Mapping[str, Any], settings: Settings, max_unknown_percent: float) -> None:
-    """Refuse rows that are none or that nothing can be learned from; the finished units stay."""
     _check_bad(manifest)
     if manifest["num_bad"] and settings.read.on_bad_record == "refuse":
         raise UserError(f"{manifest['num_bad']} bad records were skipped, the first: {manifest['first_bad']}")

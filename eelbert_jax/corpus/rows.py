@@ -1,7 +1,7 @@
 """Fixed rows of token ids: the files that `prepare` writes and training reads.
 
-A directory of rows is `manifest.json`, a copy of the vocabulary, and for each split flat binary shards of
-[n, L] little-endian uint16 or uint32 without a header.
+A directory has `manifest.json`, a copy of the vocabulary, and for each split flat binary shards of [n, L]
+little-endian uint16 or uint32 without a header.
 """
 
 import hashlib
@@ -27,19 +27,17 @@ FEISTEL_ROUNDS = 8
 
 
 def id_dtype(vocab_size: int) -> np.dtype:
-    """Return the smallest type that holds every id: little-endian uint16 up to 65,536 tokens, else uint32."""
+    """Return the smallest type for every id: little-endian uint16 up to 65,536 tokens, else uint32."""
     return np.dtype("<u2" if vocab_size <= 1 << 16 else "<u4")
 
 
 class RowPacker:
     """Turn one split's stream of tokens into rows: [CLS], L - 2 contiguous tokens, [SEP].
 
-    Documents follow each other in the stream with one [SEP] between them, so that no row is padded and a row
-    may hold the end of one document and the beginning of the next.
+    Documents stand with one [SEP] between them, so that no row is padded.
     """
 
     def __init__(self, row_length: int, vocabulary: Vocabulary):
-        """Start an empty stream of rows of at least 3 tokens."""
         self._row_length = row_length
         self._dtype = id_dtype(vocabulary.size)
         self._cls_id, self._sep_id = vocabulary.cls_id, vocabulary.sep_id
@@ -98,7 +96,6 @@ class Rows:
         vocabulary: Vocabulary,
         url: str | None = None,
     ):
-        """Take what `open` has checked; `url` is where the directory's files were copied from."""
         self.manifest = manifest
         self.vocabulary = vocabulary
         self.row_length: int = manifest["row_length"]
@@ -119,8 +116,7 @@ class Rows:
         """Open the prepared rows of `split`, "train" or "heldout", in a folder or at a URL.
 
         Raises:
-          UserError: nothing (complete) is prepared there, the split is not there or has no row, or a file is
-            missing, has another size or SHA-256 than the manifest says, or is another vocabulary.
+          UserError: they are not there whole, or a file has another size or SHA-256 than the manifest says.
         """
         name = storage.canonical(directory).rstrip("/")
         manifest = read_manifest(name)
@@ -152,16 +148,10 @@ class Rows:
             )
 
     def __len__(self) -> int:
-        """Return the number of rows."""
         return int(self._ends[-1])
 
     def __getitem__(self, indices: np.ndarray) -> np.ndarray:
-        """Return the rows of int64 global `indices` [n] as [n, L], uint16 or uint32.
-
-        Raises:
-          IndexError: an index is negative or past the last row.
-          UserError: an id in a row is not below the vocabulary's size; names shard, row and byte.
-        """
+        """Return rows by int64 index [n] as [n, L]; an id past the vocabulary's size is a `UserError`."""
         indices = np.asarray(indices, np.int64)
         if indices.size and not (indices.min() >= 0 and indices.max() < len(self)):
             raise IndexError(
@@ -201,11 +191,7 @@ class Rows:
             )
 
     def verify(self) -> None:
-        """Compare the SHA-256 of every shard of the split with the manifest's; copy a bad copy once more.
-
-        Raises:
-          UserError: a shard differs, in a store too where it came from one.
-        """
+        """Compare every shard's SHA-256 with the manifest's; copy a bad copy from a store once more."""
         for number, shard in enumerate(self._shards):
             path = self._directory / shard["file"]
             with open(path, "rb") as file:
@@ -221,20 +207,13 @@ class Rows:
             self._maps.pop(number, None)
 
     def decode(self, rows: np.ndarray) -> list[str]:
-        """Return the text of rows [n, L] as the tokenizer normalised it, words apart by single spaces.
-
-        The [CLS] and [SEP] of the row itself are left out; a [SEP] between documents stays.
-        """
+        """Return the text of rows [n, L], without their [CLS] and [SEP], words apart by single spaces."""
         words = np.array(self.vocabulary.tokens, object)
         return [" ".join(words[row[1:-1]]).replace(" ##", "") for row in rows]
 
 
 def read_manifest(directory: str | os.PathLike[str]) -> dict[str, Any]:
-    """Return the manifest of prepared rows in a folder or at a URL.
-
-    Raises:
-      UserError: there is none, or another version of the program wrote it.
-    """
+    """Return the manifest of prepared rows in a folder or at a URL."""
     directory = storage.canonical(directory)
     path = f"{directory}/{MANIFEST_NAME}"
     try:
@@ -255,7 +234,6 @@ def read_manifest(directory: str | os.PathLike[str]) -> dict[str, Any]:
 
 
 def _fetch(url: str, manifest: dict[str, Any], split: str) -> Path:
-    """Return a folder of this machine with the vocabulary and the shards of a split."""
     files: dict[str, cache.Content | None] = {VOCABULARY_NAME: None}
     for shard in manifest["splits"][split]["shards"]:
         files[shard["file"]] = cache.Content(shard["sha256"], _shard_bytes(manifest, shard))
@@ -264,29 +242,15 @@ def _fetch(url: str, manifest: dict[str, Any], split: str) -> Path:
 
 
 def _shard_bytes(manifest: dict[str, Any], shard: dict[str, Any]) -> int:
-    """Return the size that a shard should have."""
     return shard["num_rows"] * manifest["row_length"] * np.dtype(manifest["dtype"]).itemsize
 
 
 def row_indices(seed: int, step: int, batch_size: int, num_rows: int) -> np.ndarray:
-    """Return the rows that batch `step` of an endless shuffled reading consists of.
+    """Return the rows of batch `step` of an endless shuffled reading, int64 [B]; a batch may span two epochs.
 
     A pure function, so that the position in the data is the step and nothing else has to be saved. Epoch e is
-    the order p -> F(p), with F a keyed bijection of [0, num_rows): a Feistel network over the next even
-    power of two, applied again while it leaves the range (cycle walking). Each row comes once an epoch, every
-    epoch has its own order, and memory is O(batch_size). Source: ours; Black and Rogaway 2002 for the walk.
-
-    Args:
-      seed: any integer; its low 64 bits count.
-      step: batches before this one.
-      batch_size: B, over all hosts.
-      num_rows: rows in the split.
-
-    Returns:
-      int64 [B]; a batch may hold the end of one epoch and the beginning of the next.
-
-    Raises:
-      UserError: a count is not positive or the step is negative.
+    a keyed bijection of [0, num_rows): a Feistel network over the next even power of two, applied again while
+    it leaves the range (cycle walking; Black and Rogaway 2002). Memory is O(batch_size).
     """
     if num_rows < 1 or batch_size < 1 or step < 0:
         raise UserError(
@@ -305,7 +269,6 @@ def row_indices(seed: int, step: int, batch_size: int, num_rows: int) -> np.ndar
 
 
 def _feistel(values: np.ndarray, keys: np.ndarray, half: np.uint64) -> np.ndarray:
-    """Permute [0, 4**half), each value by its own key; uint64 [n] in and out."""
     mask = (np.uint64(1) << half) - np.uint64(1)
     left, right = values >> half, values & mask
     for number in range(FEISTEL_ROUNDS):
@@ -314,10 +277,9 @@ def _feistel(values: np.ndarray, keys: np.ndarray, half: np.uint64) -> np.ndarra
 
 
 def unigram_entropy(rows: np.ndarray, special_ids: Iterable[int]) -> float:
-    """Return the entropy of the tokens' frequencies in nats, of rows [n, L] without the special tokens.
+    """Return the entropy in nats of the tokens' frequencies, of rows [n, L] without the special tokens.
 
-    No model that ignores the context can have a lower loss on these tokens, even one that knows their
-    frequencies beforehand; what lies below was learned from context.
+    No model that ignores the context can have a lower loss; what lies below was learned from context.
     """
     shares = _shares(rows, special_ids)
     return float(-np.sum(shares * np.log(shares)))
@@ -329,7 +291,6 @@ def unigram_accuracy(rows: np.ndarray, special_ids: Iterable[int]) -> float:
 
 
 def _shares(rows: np.ndarray, special_ids: Iterable[int]) -> np.ndarray:
-    """Return the frequency of every token that occurs, special ones left out."""
     counts = np.bincount(rows.ravel())
     counts[[i for i in special_ids if i < len(counts)]] = 0
     return counts[counts > 0] / counts.sum()

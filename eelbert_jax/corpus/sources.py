@@ -28,9 +28,9 @@ DOCUMENTATION = "docs"
 TFDS_NAME = re.compile(r"[a-z][a-z0-9_]*(/[\w.\-]+)?(:[\d.*]+)?")
 """NAME, NAME/CONFIG and NAME:VERSION."""
 READ_AT_ONCE = 256
-"""Examples of a TFDS dataset read by one call."""
+"""Examples of a TFDS dataset."""
 MANY_UNITS = 256
-"""A dataset is cut into about so many units where their size may be chosen: work for many processes."""
+"""A dataset is cut into about so many units: work for many processes."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,10 +40,7 @@ class SourceOptions:
     Attributes:
       min_unit_bytes: input is grouped, in the order of the names, into units of at least this size.
       max_unit_bytes: what can be cut is cut into units of at most this size.
-      tfds_split: split of a TFDS dataset, such as "train" or "train[:10%]".
-      tfds_data_dir: where TFDS keeps its data; "" is its own default.
-      tfds_download: download and prepare a TFDS dataset that is not there.
-      docs_bytes: size limit of the documentation, in bytes of text.
+      tfds_split: such as "train" or "train[:10%]".
     """
 
     min_unit_bytes: int = 4 << 20
@@ -54,7 +51,6 @@ class SourceOptions:
     docs_bytes: int = 64 << 20
 
     def __post_init__(self) -> None:
-        """Check the sizes."""
         if not 1 <= self.min_unit_bytes <= self.max_unit_bytes:
             raise UserError(
                 "unit_mib must be positive and its min no larger than its max, got "
@@ -66,13 +62,7 @@ def find_units(source: str, options: SourceOptions, read: ReadOptions) -> list[U
     """Return the units of a source in their order, without reading it.
 
     Args:
-      source: "docs", a glob of paths or of a URL (`**` crosses folders), or a TFDS name such as `lm1b` or
-        `wiki40b/en`.
-      options: how to divide it.
-      read: how text will be found in it.
-
-    Raises:
-      UserError: there is no such source, or it is empty.
+      source: "docs", a glob of paths or of a URL (`**` crosses folders), or a TFDS name such as `wiki40b/en`.
     """
     if source == DOCUMENTATION:
         return list(find_documentation(options.docs_bytes, options.min_unit_bytes))
@@ -97,11 +87,7 @@ def find_units(source: str, options: SourceOptions, read: ReadOptions) -> list[U
 
 @dataclasses.dataclass(frozen=True)
 class TfdsUnit:
-    """Read the examples from `start` up to `stop` of a TFDS dataset, each a document.
-
-    `full_name` has config and version, as TFDS resolved `name`; `num_bytes` is the share of the dataset's
-    size.
-    """
+    """Read some examples of a TFDS dataset, each a document; `num_bytes` is their share of its size."""
 
     name: str
     full_name: str
@@ -140,7 +126,6 @@ class TfdsUnit:
 
 
 def _tfds_units(source: str, options: SourceOptions, read: ReadOptions) -> Iterator[TfdsUnit]:
-    """Divide a TFDS split into ranges of examples that are many enough to share out and not too small."""
     builder = _builder(source, options)
     feature = _text_feature(builder, read)
     num_examples = len(_data_source(builder, options.tfds_split))
@@ -158,7 +143,6 @@ def _tfds_units(source: str, options: SourceOptions, read: ReadOptions) -> Itera
 
 @functools.cache
 def _builder(name: str, options: SourceOptions) -> Any:
-    """Return the TFDS builder of a dataset whose data are in place, fetched if that is allowed."""
     import tensorflow_datasets as tfds  # only here: the import takes seconds, and few sources need it
 
     data_dir = os.path.expanduser(options.tfds_data_dir) or None
@@ -179,7 +163,6 @@ def _builder(name: str, options: SourceOptions) -> Any:
 
 
 def _fetch(builder: Any, name: str, options: SourceOptions) -> None:
-    """Download and prepare a dataset, if that is allowed."""
     if not options.tfds_download:
         raise UserError(
             f"{name} is not prepared in {builder.data_dir}. Name the right folder by --config.tfds.data_dir, "
@@ -205,7 +188,6 @@ def _import_legacy_builder(name: str) -> None:
 
 
 def _data_source(builder: Any, split: str) -> Any:
-    """Return the examples of a split, by index."""
     try:
         return builder.as_data_source(split=split)
     except NotImplementedError as error:
@@ -220,7 +202,6 @@ def _data_source(builder: Any, split: str) -> Any:
 
 
 def _text_feature(builder: Any, read: ReadOptions) -> str:
-    """Return the name of the feature that holds the text."""
     features = builder.info.features
     strings = sorted(name for name in features if np.dtype(features[name].np_dtype).hasobject)
     name = read.text_field or ("text" if "text" in strings else strings[0] if len(strings) == 1 else "")

@@ -1,9 +1,7 @@
 """Files by path or by URL, so that text and rows in an object store are used like those on this machine.
 
-A name with "://" belongs to fsspec, which finds the library of the store by the scheme: gcsfs for gs://, s3fs
-for s3://, and so on; any other name, and one with file://, is a file here. A store is used for no more than
-all stores have: read a range, list, and put an object whole. What cannot be read or written is an OSError,
-whatever the library of a store raises.
+A name with "://" belongs to fsspec. A store is used for no more than all have: read a range, list, and put an
+object whole. What fails is an OSError, whatever the library raises.
 """
 
 import contextlib
@@ -25,11 +23,11 @@ VERSION_FIELDS = (
     *("md5Hash", "content_md5", "ETag", "etag", "crc32c", "checksum"),
     *("mtime", "LastModified", "last_modified", "created"),
 )
-"""What the listings of stores have that changes with the content of an object, the surest first."""
+"""What stores list that changes with the content of an object, the surest first."""
 
 
 class FoundFile(NamedTuple):
-    """A file, its size in bytes, and what changes when its content does: a checksum or a time."""
+    """A file; `version` changes when its content does: a checksum or a time."""
 
     path: str
     num_bytes: int
@@ -48,10 +46,7 @@ def is_url(path: str | os.PathLike[str]) -> bool:
 
 
 def find_files(pattern: str) -> list[FoundFile]:
-    """Return the files that match a glob (`**` crosses folders), by name.
-
-    A bracket opens a set of characters, or stands for itself where nothing matches so.
-    """
+    """Return the files that match a glob, by name; a bracket stands for itself where nothing matches."""
     if os.path.isfile(pattern):
         return [_local_file(pattern)]
     return _match(pattern) or (_match(pattern.replace("[", "[[]")) if "[" in pattern else [])
@@ -112,11 +107,7 @@ def read_bytes(path: str) -> bytes:
 
 
 def write_bytes(path: str, data: bytes) -> None:
-    """Put a small file in its place whole or not at all.
-
-    Raises:
-      UserError: it cannot be written.
-    """
+    """Put a small file in its place whole or not at all; what cannot be written is a `UserError`."""
     if not is_url(path):
         workdir.write_whole(Path(path), data)
         return
@@ -128,10 +119,7 @@ def write_bytes(path: str, data: bytes) -> None:
 
 
 def temporary_for(path: str) -> Path:
-    """Return a place here for what will be put at `path`: beside a file, of an object the system's own.
-
-    No other process has it, on this machine or another.
-    """
+    """Return a place that no other process has: beside a file, for a URL in the system's folder."""
     folder = Path(tempfile.gettempdir()) if is_url(path) else Path(path).parent
     return folder / f"{path.rsplit('/', 1)[-1]}.{uuid.uuid4().hex}.tmp"
 
@@ -160,7 +148,6 @@ def remove(path: str) -> None:
 
 @contextlib.contextmanager
 def _store(url: str) -> Iterator[tuple[Any, str]]:
-    """Give the block the file system of a URL and the name in it, and turn what it raises into OSErrors."""
     with _failures_of(url):
         from fsspec.core import url_to_fs  # only here: the import takes long, and few runs need it
 
@@ -185,8 +172,6 @@ def _failures_of(url: str) -> Iterator[None]:
 
 
 class _StoredFile(io.RawIOBase):
-    """Read a file of fsspec as `io.BufferedReader` wants it, with failures as OSErrors."""
-
     def __init__(self, file: Any, url: str):
         super().__init__()
         self._file = file

@@ -19,7 +19,7 @@ from eelbert_jax.errors import UserError
 COMPRESSION_SUFFIXES = (".gz", ".xz", ".zst")
 BLOCK_BYTES = 1 << 20
 ZSTD_INPUT_BYTES = 1 << 12
-"""Compressed bytes given to zstd at a time: each can expand to 32 KiB, and the output cannot be limited."""
+"""Compressed bytes given to zstd at a time: each can expand to 32 KiB, and the output has no limit."""
 ZSTD_WINDOW_BYTES = 1 << 31
 """The longest window that `zstd --long` writes; only a file that has one takes the memory."""
 BOUNDARY_BYTES = 1 << 22
@@ -28,11 +28,7 @@ _LINE_ENDS = re.compile(LINE_ENDS.pattern.encode())
 
 
 class FilePart(NamedTuple):
-    """A range of bytes of a file, moved to where documents begin.
-
-    It has the documents that begin after the first boundary at or after `start`, up to the first boundary at
-    or after `stop`; so the parts of a file meet.
-    """
+    """A range of bytes of a file, moved to the next boundaries of documents, so that parts meet."""
 
     path: str
     start: int
@@ -75,17 +71,12 @@ def is_compressed(path: str) -> bool:
 def read_lines(
     part: FilePart, by_document: bool, longest: int, options: ReadOptions, tally: ReadTally
 ) -> Iterator[Line]:
-    """Yield the lines of a part that are UTF-8.
+    """Yield the lines of a part that are UTF-8; what is corrupt or refused is a `UserError`.
 
     Args:
       part: what to read; of a compressed file, all.
       by_document: whether a blank line is the boundary of documents; else every line is one.
       longest: a longer line is cut, in bytes: after a space where there is one.
-      options: has the policies for invalid UTF-8 and for bad records.
-      tally: advanced by what is consumed.
-
-    Raises:
-      UserError: the file is corrupt or truncated, or a line is refused.
     """
     consumed_before = tally.num_bytes
     with storage.open_file(part.path) as raw:
@@ -109,7 +100,6 @@ def read_lines(
 def _decode(
     data: bytes, number: int, origin: Origin, options: ReadOptions, tally: ReadTally
 ) -> Iterator[Line]:
-    """Yield the good lines of a block, of which the first has the given number."""
     for here, line in enumerate(data.splitlines(keepends=True), start=number):
         try:
             text = line.decode("utf-8")
@@ -141,7 +131,6 @@ def _boundary(raw: BinaryIO, position: int, by_document: bool) -> int:
 
 
 def _stored_blocks(raw: BinaryIO, begin: int, end: int) -> Iterator[bytes]:
-    """Yield the bytes of a file from `begin` to `end`."""
     raw.seek(begin)
     while block := raw.read(min(BLOCK_BYTES, end - raw.tell())):
         yield block
@@ -164,7 +153,7 @@ def decompress(raw: BinaryIO, path: str) -> Iterator[bytes]:
 
 
 def _decompress_zstd(raw: BinaryIO) -> Iterator[bytes]:
-    """Yield the content of all frames; unlike the library's reader, notice a frame that is cut short."""
+    """Yield the content of all frames; unlike the library's reader, notice one that is cut short."""
     frame = None
     while data := raw.read(ZSTD_INPUT_BYTES):
         while data:
@@ -178,7 +167,6 @@ def _decompress_zstd(raw: BinaryIO) -> Iterator[bytes]:
 
 
 def _universal_newlines(blocks: Iterator[bytes]) -> Iterator[bytes]:
-    """Turn every end of a line into a line feed, wherever the blocks are cut."""
     held = b""  # carriage returns whose line feed may be in the next block
     for block in blocks:
         data = held + block
@@ -189,10 +177,7 @@ def _universal_newlines(blocks: Iterator[bytes]) -> Iterator[bytes]:
 
 
 def _whole_lines(blocks: Iterator[bytes], longest: int) -> Iterator[bytes]:
-    r"""Regroup blocks so that each ends with "\n"; a line of more than `longest` bytes is cut.
-
-    The cut is after a space where there is one, else between two UTF-8 sequences.
-    """
+    r"""Regroup blocks so that each ends with "\n"; a line of more than `longest` bytes is cut."""
     rest = b""
     for block in blocks:
         end = block.rfind(b"\n") + 1

@@ -26,11 +26,9 @@ class Settings:
     Attributes:
       row_length: L, tokens a row with [CLS] and [SEP].
       lowercase: lower-case and strip accents, as uncased BERT.
-      held_out_fraction: share of the documents held out for evaluation, in [0, 1).
+      held_out_fraction: share of the documents, in [0, 1).
       held_out_seed: picks which documents, in [0, 2**64).
-      trained_vocabulary_size: tokens asked for where the vocabulary was trained on the source; 0 for a given
-        one.
-      read: how text is found in the source.
+      trained_vocabulary_size: tokens of a vocabulary trained on the source; 0 for a given one.
     """
 
     row_length: int = 128
@@ -41,7 +39,6 @@ class Settings:
     read: ReadOptions = dataclasses.field(default_factory=ReadOptions)
 
     def __post_init__(self) -> None:
-        """Check the ranges."""
         if self.row_length < 3:
             raise UserError(f"row_length must be at least 3 ([CLS], a token, [SEP]), got {self.row_length}.")
         if not 0.0 <= self.held_out_fraction < 1.0:
@@ -58,7 +55,6 @@ class SplitWriter:
     """Write the rows of one split of one unit to a temporary file here, hashing on the way."""
 
     def __init__(self, directory: str, name: str, row_length: int, vocabulary: Vocabulary):
-        """Start an empty shard that `finish` will put at `name` below `directory`, which may be a URL."""
         self._path, self._name = f"{directory}/{name}", name
         self._unk_id = vocabulary.unk_id
         self._packer = RowPacker(row_length, vocabulary)
@@ -116,10 +112,6 @@ def prepare_unit(
     """Write the shards of one unit and return the record of them.
 
     Args:
-      unit: the input.
-      number: names the shards.
-      settings: what rows to make.
-      encoder: of the vocabulary and the case that `settings` says.
       directory: path or URL where the shards go, in a folder a split.
       advance: called with the input bytes consumed since the last call.
 

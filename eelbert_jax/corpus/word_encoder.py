@@ -1,7 +1,7 @@
 """Text to token ids, several times faster than the tokenizer it asks, with the same result.
 
 BERT's normalizer and splitter act on each character alone and WordPiece on each word alone: so what the
-Hugging Face tokenizer makes of each is remembered, and the work on a text is a table look-up for each.
+tokenizer makes of each is remembered.
 """
 
 import itertools
@@ -21,13 +21,9 @@ MAX_CHARACTERS = 1 << 21
 
 
 class WordEncoder:
-    """Encode text by BERT's WordPiece, as the tokenizer of `make_tokenizer` would.
-
-    What it remembers changes its speed alone, so that one encoder can serve any texts in any order.
-    """
+    """Encode text as the tokenizer of `make_tokenizer` would; what it remembers changes its speed alone."""
 
     def __init__(self, vocabulary: Vocabulary, lowercase: bool):
-        """Start with nothing remembered."""
         self.vocabulary = vocabulary
         self._tokenizer = make_tokenizer(vocabulary, lowercase=lowercase)
         self._decomposes = lowercase
@@ -45,7 +41,7 @@ class WordEncoder:
         return np.fromiter(ids, self._dtype)
 
     def _spell_character(self, code_point: int) -> str:
-        """Return what a character becomes within a word: letters, a space, a word of its own, or nothing."""
+        """Return what a character becomes in a word: letters, a space, a word of its own, or nothing."""
         character = chr(code_point)
         normalized = self._tokenizer.normalizer.normalize_str(character)
         if self._decomposes and any(unicodedata.combining(part) for part in normalized):

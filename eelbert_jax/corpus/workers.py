@@ -1,7 +1,6 @@
 """Run one function over many items in several processes that end when their parent does.
 
-`concurrent.futures` would do, but its workers outlive a parent that is killed, and cannot report progress
-within an item.
+The workers of `concurrent.futures` outlive a parent that is killed, and report no progress within an item.
 """
 
 import multiprocessing
@@ -32,19 +31,10 @@ def usable_cores() -> int:
 
 
 def run_tasks(task: Task, items: Sequence[int], workers: int, report: Callable[[int], None]) -> None:
-    """Do `task` for every item, in any order, on `workers` processes.
+    """Do `task` for every item, in any order, on `workers` processes; 1 is this process.
 
-    After the first error no item is begun, those that run are finished, and the error is raised.
-
-    Args:
-      task: what to do; with more than one worker it is pickled.
-      items: what to do it for.
-      workers: processes; 1 works in this process.
-      report: called now and then with the progress of all items together.
-
-    Raises:
-      UserError: the first that a task raised, or a worker was killed.
-      RuntimeError: a worker failed otherwise; its traceback is on stderr.
+    After the first error no item is begun, those that run are finished, and the error is raised: a
+    `UserError` of a task or of a killed worker, else `RuntimeError`.
     """
     if workers == 1:
         _run_here(task, items, report)
@@ -95,7 +85,6 @@ def _check_exit_codes(codes: list[int | None]) -> None:
 
 
 def _work(task: Task, items: Sequence[int], begun: Any, progress: Any, errors: Any) -> None:
-    """Do items until none is left; what one worker has begun no other does."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides
     threading.Thread(target=_end_with_parent, daemon=True).start()
 

@@ -4,10 +4,8 @@
     params = model.init(key, input_ids)["params"]
     logits = model.apply({"params": params, "constants": constants(config, vocabulary)}, input_ids)
 
-Parameter paths are the published ones (`bert/encoder/layer_0/attention/self/query/kernel`), so that import
-and export are a rename. A hashed token embedding is no parameter: it comes in the collection "constants",
-which no checkpoint holds. To train with dropout pass `deterministic=False` and `rngs={"dropout": key}`. To
-read what every layer computed pass `mutable=["intermediates"]` and hand the collection to `encoder_states`.
+Parameter paths are the published ones, so that import and export are a rename. A hashed token embedding
+comes in the collection "constants", which no checkpoint holds.
 """
 
 from collections.abc import Callable
@@ -41,10 +39,7 @@ def constants(config: BertConfig, vocabulary: Vocabulary) -> dict[str, Any]:
 
 
 def hashed_start(config: BertConfig, vocabulary: Vocabulary) -> dict[str, Any]:
-    """Return the parameters that do not start at random, to be laid over those of `init`.
-
-    The table of `hash_initialized` starts from the hash's vectors; nothing else does.
-    """
+    """Return the parameters that start from the hash's vectors, to be laid over those of `init`."""
     if config.embedding != "hash_initialized":
         return {}
     table = initial_table(config, vocabulary)
@@ -76,11 +71,7 @@ class BertEmbeddings(nn.Module):
     def __call__(
         self, input_ids: jax.Array, token_type_ids: jax.Array | None, deterministic: bool
     ) -> jax.Array:
-        """Embed tokens [B, L] as [B, L, D]; arguments as `BertModel`.
-
-        Raises:
-          UserError: the rows are longer than the position table.
-        """
+        """Embed tokens [B, L] as [B, L, D]; rows longer than the position table are a `UserError`."""
         length = input_ids.shape[1]
         if length > self.config.max_position_embeddings:
             raise UserError(
@@ -122,16 +113,11 @@ class BertModel(nn.Module):
         token_type_ids: jax.Array | None,
         deterministic: bool,
     ) -> jax.Array:
-        """Encode rows of tokens.
+        """Encode integers [B, L] as hidden states [B, L, D]; with the pooler return its output, [B, D].
 
         Args:
-          input_ids: integers [B, L] in [0, V).
           attention_mask: bool [B, L], True = a real token; None = all are, at no cost.
-          token_type_ids: integers [B, L] in [0, `type_vocab_size`); None = all 0.
-          deterministic: no dropout.
-
-        Returns:
-          With the pooler its output, [B, D], else the last layer's hidden states, [B, L, D].
+          token_type_ids: integers [B, L]; None = all 0.
         """
         chex.assert_rank(input_ids, 2)
         chex.assert_type(input_ids, int)
@@ -146,7 +132,7 @@ class BertModel(nn.Module):
 
 
 class BertForMaskedLM(nn.Module):
-    """Predict tokens. The decoder is the input table where that is trained, else a matrix of its own."""
+    """Predict tokens; the decoder is the input table where that is trained, else a matrix of its own."""
 
     config: BertConfig
 
@@ -162,10 +148,7 @@ class BertForMaskedLM(nn.Module):
         token_type_ids: jax.Array | None = None,
         deterministic: bool = True,
     ) -> jax.Array:
-        """Return float32 logits of every token at every position, [B, L, V]; arguments as `BertModel`.
-
-        Training has no use for most of them: see `decoder_inputs`.
-        """
+        """Return float32 logits of every token at every position, [B, L, V]."""
         hidden = self.bert(input_ids, attention_mask, token_type_ids, deterministic)
         features, decoder, bias = self.cls(hidden, self.bert.embeddings.trained_table())
         logits = jnp.einsum(
@@ -181,10 +164,7 @@ class BertForMaskedLM(nn.Module):
         token_type_ids: jax.Array | None = None,
         deterministic: bool = True,
     ) -> DecoderInputs:
-        """Return what the loss at `positions`, int32 [B, P], is made of: it fuses the softmax over V.
-
-        The features are [B, P, D]; other arguments as `BertModel`.
-        """
+        """Return what a loss at `positions`, int32 [B, P], takes to fuse the softmax over V."""
         chex.assert_rank(positions, 2)
         hidden = self.bert(input_ids, attention_mask, token_type_ids, deterministic)
         chosen = jnp.take_along_axis(hidden, positions[:, :, None], axis=1)
@@ -204,7 +184,7 @@ class BertForSequenceClassification(nn.Module):
         token_type_ids: jax.Array | None = None,
         deterministic: bool = True,
     ) -> jax.Array:
-        """Return float32 logits [B, num_labels]; arguments as `BertModel`."""
+        """Return float32 logits [B, num_labels]."""
         bert = BertModel(self.config, with_pooler=True, name="bert")
         pooled = bert(input_ids, attention_mask, token_type_ids, deterministic)
         pooled = Dropout(self.config.hidden_dropout_prob)(pooled, deterministic)
@@ -224,7 +204,7 @@ class BertForTokenClassification(nn.Module):
         token_type_ids: jax.Array | None = None,
         deterministic: bool = True,
     ) -> jax.Array:
-        """Return float32 logits [B, L, num_labels]; arguments as `BertModel`."""
+        """Return float32 logits [B, L, num_labels]."""
         bert = BertModel(self.config, with_pooler=False, name="bert")
         hidden = bert(input_ids, attention_mask, token_type_ids, deterministic)
         hidden = Dropout(self.config.hidden_dropout_prob)(hidden, deterministic)
@@ -234,12 +214,7 @@ class BertForTokenClassification(nn.Module):
 def make_predict_step(
     model: nn.Module, sharding: jax.sharding.Sharding
 ) -> Callable[[Any, Any, Any], jax.Array]:
-    """Return the jitted (params, constants, batch) -> float32 logits, placed by `sharding`.
-
-    Args:
-      model: a classifier of this module.
-      sharding: of the logits.
-    """
+    """Return the jitted (params, constants, batch) -> float32 logits, placed by `sharding`."""
 
     def predict_step(params: Any, constants: Any, batch: Any) -> jax.Array:
         variables = {"params": params, "constants": constants}
@@ -250,17 +225,15 @@ def make_predict_step(
 
 
 class EncoderStates(NamedTuple):
-    """What every layer computed: T + 1 hidden states, the embeddings' first, and T attention matrices."""
+    """T + 1 hidden states [B, L, D], the embeddings' first, and T probabilities [B, H, L, L] before dropout.
+    """
 
     hidden_states: tuple[jax.Array, ...]
     attention_probs: tuple[jax.Array, ...]
 
 
 def encoder_states(config: BertConfig, intermediates: dict[str, Any]) -> EncoderStates:
-    """Read the collection "intermediates" of `model.apply(..., mutable=["intermediates"])`.
-
-    Hidden states are [B, L, D] in the computation type, probabilities float32 [B, H, L, L] before dropout.
-    """
+    """Read the collection "intermediates" of `model.apply(..., mutable=["intermediates"])`."""
     bert = intermediates["bert"]
     embedded = bert["embeddings"][HIDDEN_STATE][0]
     encoder = bert["encoder"]

@@ -1,7 +1,4 @@
-"""What a BERT is: `BertConfig`, the table of published sizes, and what a checkpoint says that it is of.
-
-Field names are those of Hugging Face's `BertConfig`, so that export and import are a rename.
-"""
+"""What a BERT is; field names are those of Hugging Face's `BertConfig`, so that export is a rename."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -52,31 +49,15 @@ NOT_IDENTITY = (
 
 @dataclasses.dataclass(frozen=True)
 class BertConfig:
-    """Describe one BERT completely: sizes, embedder, numerics.
-
-    Source: Devlin et al. (the encoder), EELBERT section 3 (the embedder).
+    """Describe one BERT; a value out of range is a `UserError`. Source: Devlin et al., EELBERT section 3.
 
     Attributes:
-      vocab_size: V, token ids run from 0 to V - 1.
-      hidden_size: D, width of the encoder and of the embeddings.
-      num_hidden_layers: T.
-      num_attention_heads: H; D must be a multiple of it.
-      intermediate_size: F, feed-forward width.
-      max_position_embeddings: longest row that the position table covers, in tokens.
-      type_vocab_size: number of segment types.
-      hidden_dropout_prob: dropout after the embeddings and after each sub-layer, in [0, 1).
-      attention_probs_dropout_prob: dropout of the attention probabilities, in [0, 1).
-      layer_norm_eps: added to the variance in every LayerNorm.
       initializer_range: standard deviation of the truncated normal initializer.
-      embedding: one of `EMBEDDINGS`.
-      embedding_mode: one of `EMBEDDING_MODES`; how a hashed embedding is computed. Identical bits.
-      hash: the hash function, for `ngram_hash` and `hash_initialized`; `random_hash` takes its seed.
-      dtype: computation type, "float32" or "bfloat16"; parameters are float32 always.
-      scan_layers: run the layers under `nn.scan` (one compiled layer, parameters stacked on axis 0).
-      num_labels: classes of a classification head; 1 means regression.
-
-    Raises:
-      UserError: a value is out of range or two values contradict each other.
+      embedding_mode: how a hashed embedding is computed; identical bits.
+      hash: for `ngram_hash` and `hash_initialized`; `random_hash` takes its seed.
+      dtype: of the computation, "float32" or "bfloat16"; parameters are float32 always.
+      scan_layers: compile one layer for all, with parameters stacked on axis 0.
+      num_labels: 1 means regression.
     """
 
     vocab_size: int = 30522
@@ -136,11 +117,7 @@ class BertConfig:
 
     @classmethod
     def from_identity(cls, fields: Mapping[str, Any]) -> "BertConfig":
-        """Read what `to_identity` gave, without dropout and in float32.
-
-        Raises:
-          UserError: a field that this version does not have.
-        """
+        """Read what `to_identity` gave, without dropout and in float32; an unknown field is a `UserError`."""
         unknown = sorted(set(fields) - {field.name for field in dataclasses.fields(cls)})
         if unknown:
             raise UserError(f"A newer version wrote this model ({', '.join(unknown)}); update eelbert_jax.")
@@ -159,11 +136,7 @@ def identity(config: BertConfig, vocabulary: Vocabulary, lowercase: bool) -> dic
 
 
 def bert_config(model: Mapping[str, Any], vocab_size: int) -> BertConfig:
-    """Return the `BertConfig` that the group `model` of a config describes, for a vocabulary of this size.
-
-    Raises:
-      UserError: a value out of range, or another `vocab_size` than the vocabulary's.
-    """
+    """Return what the group `model` of a config describes; a `vocab_size` of its own must agree."""
     if model["vocab_size"] not in (None, vocab_size):
         raise UserError(
             f"config.model.vocab_size={model['vocab_size']}, but the vocabulary has {vocab_size} tokens; "
@@ -176,11 +149,7 @@ def bert_config(model: Mapping[str, Any], vocab_size: int) -> BertConfig:
 
 
 def sized(size: str, **changes) -> BertConfig:
-    """Return the published configuration called `size`, with `changes` applied.
-
-    Raises:
-      UserError: no such size.
-    """
+    """Return the published configuration called `size`, with `changes` applied."""
     if size not in SIZES:
         raise UserError(f"Unknown model size {size!r}; known sizes: {', '.join(SIZES)}.")
     return BertConfig(**{**SIZES[size], **changes})
@@ -195,7 +164,7 @@ def size_of(model: Mapping[str, Any]) -> str | None:
 
 
 def model_name(size: str, embedding: str) -> str:
-    """Return the name that tables use: BERT-tiny, EELBERT-mini, UNO-EELBERT, BERT-mini (random_hash)."""
+    """Return the name in tables: BERT-tiny, EELBERT-mini, UNO-EELBERT, BERT-mini (random_hash)."""
     if embedding == "ngram_hash":
         return "UNO-EELBERT" if size == "uno" else f"EELBERT-{size}"
     return f"BERT-{size}" if embedding == "table" else f"BERT-{size} ({embedding})"

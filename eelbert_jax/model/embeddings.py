@@ -1,13 +1,11 @@
 """Token embedders behind one call, ids [B, L] -> [B, L, D]: trained tables and hashed vectors.
 
     table             a trained parameter, as published BERTs have it
-    ngram_hash        EELBERT: nothing is trained or stored. `cached` gathers from a constant table,
-                      `on_the_fly` gathers integer signatures and projects them; identical bits
+    ngram_hash        EELBERT: nothing is trained or stored
     random_hash       the ablation: a hash of the token's id, which knows nothing of its spelling
     hash_initialized  a trained parameter whose first values are the n-gram hash's vectors
 
-What a hashed embedder reads comes in the variable collection "constants" (`embedding_constants` makes it): no
-parameter, no gradient, no optimizer state, in no checkpoint, since one integer regenerates it.
+What a hashed embedder reads comes in the collection "constants", which one integer regenerates.
 """
 
 import flax.linen as nn
@@ -26,13 +24,9 @@ COLLECTION = "constants"
 
 
 def make_token_embedder(config: BertConfig, name: str | None = None) -> nn.Module:
-    """Return the embedder that `config.embedding` and `config.embedding_mode` name.
+    """Return the embedder that `config` names, ids [B, L] -> `config.dtype` [B, L, D].
 
-    Its `__call__(ids)` maps integers [B, L] in [0, V) to `config.dtype` [B, L, D]. An id outside gives NaN,
-    never another token's vector.
-
-    Raises:
-      UserError: the hash function does not fit the width or cannot run on the fly.
+    An id outside [0, V) gives NaN, never another token's vector.
     """
     if config.embedding != "table":
         hash_of(config).widths(config.hidden_size)
@@ -49,10 +43,7 @@ def embedding_constants(config: BertConfig, vocabulary: Vocabulary) -> dict[str,
 
     Returns:
       {} for trained tables; {"table": float32 [V, D]} for a cached hash; {"signatures": uint32 [V, N', K],
-      "counts": int32 [V, N']} on the fly.
-
-    Raises:
-      UserError: the vocabulary's size is not the configuration's.
+        "counts": int32 [V, N']} on the fly.
     """
     if config.has_trained_table:
         return {}
@@ -63,11 +54,7 @@ def embedding_constants(config: BertConfig, vocabulary: Vocabulary) -> dict[str,
 
 
 def initial_table(config: BertConfig, vocabulary: Vocabulary) -> np.ndarray:
-    """Return the vectors of all tokens, float32 [V, D]: a cached table, or the start of `hash_initialized`.
-
-    Raises:
-      UserError: the vocabulary's size is not the configuration's.
-    """
+    """Return all tokens' vectors, float32 [V, D]: a cached table, or the start of `hash_initialized`."""
     signatures, counts = _signatures(config, vocabulary)
     return reference_embedding(hash_of(config), signatures, counts, config.hidden_size)
 
@@ -91,10 +78,7 @@ class CachedHashEmbedder(nn.Module):
 
 
 class OnTheFlyHashEmbedder(nn.Module):
-    """Gather the signatures of each token's grams and project them.
-
-    Takes N' (K + 1) integers a token, 57 for bert-base-uncased, where the table takes D numbers.
-    """
+    """Project the signatures of a token's grams: 57 integers for bert-base-uncased, a table has D numbers."""
 
     config: BertConfig
 
@@ -115,9 +99,8 @@ class OnTheFlyHashEmbedder(nn.Module):
 class TrainedEmbedder(nn.Module):
     """Gather from a parameter "embedding", float32 [V, D], whose gradient is summed in float32.
 
-    `table` starts from a truncated normal distribution. `hash_initialized` starts as NaN, to be replaced by
-    `initial_table`: a start that was forgotten stops the training at once, where zeros would hide it.
-    Source: EELBERT table 4 (the hash as initializer).
+    `hash_initialized` starts as NaN, to be replaced by `initial_table`: a start that was forgotten stops the
+    training at once, where zeros would hide it. Source: EELBERT table 4.
     """
 
     config: BertConfig
@@ -134,12 +117,11 @@ class TrainedEmbedder(nn.Module):
 
 
 def _rows(table: jax.Array, ids: jax.Array, mode: str = "fill") -> jax.Array:
-    """Return the rows of a table by id; unsigned, since a gather counts negative ids from the end."""
+    """Return rows by id; unsigned, since a gather counts negative ids from the end."""
     return jnp.take(table, ids.astype(jnp.uint32), axis=0, mode=mode)
 
 
 def _signatures(config: BertConfig, vocabulary: Vocabulary) -> tuple[np.ndarray, np.ndarray]:
-    """Return signatures uint32 [V, N', K] and gram counts int32 [V, N'] of the tokens, or of their ids."""
     if vocabulary.size != config.vocab_size:
         raise UserError(
             f"The vocabulary has {vocabulary.size} tokens, the model vocab_size={config.vocab_size}; use "
@@ -153,13 +135,7 @@ def _signatures(config: BertConfig, vocabulary: Vocabulary) -> tuple[np.ndarray,
 def _constant(
     module: nn.Module, name: str, shape: tuple[int | None, ...], dtype: jax.typing.DTypeLike
 ) -> jax.Array:
-    """Return a constant of a module; None in `shape` is any extent.
-
-    `init` without constants goes on with zeros, since parameters and their shapes do not depend on them.
-
-    Raises:
-      UserError: the constant is not there, or is another vocabulary's or width's.
-    """
+    """Return a constant, None in `shape` any extent; `init` without constants goes on with zeros."""
     if module.is_initializing() and not module.has_variable(COLLECTION, name):
         return jnp.zeros([extent or 1 for extent in shape], dtype)
     if not module.has_variable(COLLECTION, name):

@@ -1,8 +1,7 @@
-"""The BERT encoder: attention, feed-forward, layer, stack.
+"""The BERT encoder: attention, feed-forward, layer, stack; post-LN and module names as published.
 
-Post-LN as published: every sub-layer is `LayerNorm(x + Dropout(Dense(...)))`. Module names are the published
-ones, so that a parameter's path is its Hugging Face name. Every layer sows its hidden state and attention
-probabilities into "intermediates"; where nobody asks for that collection, nothing is kept.
+Every layer sows its hidden state and attention probabilities into "intermediates"; where nobody asks for that
+collection, nothing is kept.
 """
 
 import flax.linen as nn
@@ -18,8 +17,7 @@ ATTENTION_PROBS = "attention_probs"
 def _product(left: jax.Array, right: jax.Array, left_axis: int, right_axis: int) -> jax.Array:
     """Sum over an axis of each and round to the dtype of `left`.
 
-    XLA on a CPU multiplies bfloat16 in hardware, twice as fast, only where the result is asked for in
-    float32; else it widens the factors first.
+    XLA on a CPU multiplies bfloat16 in hardware, twice as fast, only where the result is to be float32.
     """
     dimensions = (((left_axis,), (right_axis,)), ((), ()))
 
@@ -57,8 +55,8 @@ bfloat16_dot.defvjp(_bfloat16_dot_forward, _bfloat16_dot_backward)
 def dense(config: BertConfig, features: int, name: str) -> nn.Dense:
     """Return a dense layer with BERT's initialization.
 
-    The kernel is normal, cut at two standard deviations and not rescaled for the cut, as in BERT's TensorFlow
-    code: at `initializer_range=0.02` its true standard deviation is 0.0176. Source: Devlin et al., A.2.
+    The normal is cut at two standard deviations and not rescaled, as in BERT's TensorFlow code: at
+    `initializer_range=0.02` its true standard deviation is 0.0176. Source: Devlin et al., A.2.
     """
     dtype = jnp.dtype(config.dtype)
     fast = dtype == jnp.bfloat16
@@ -73,10 +71,9 @@ def dense(config: BertConfig, features: int, name: str) -> nn.Dense:
 
 
 def layer_norm(config: BertConfig, name: str = "LayerNorm") -> nn.LayerNorm:
-    """Return BERT's LayerNorm: statistics in float32, two passes.
+    """Return BERT's LayerNorm, with statistics in float32 by two passes.
 
-    `E[(x - E[x])^2]` and not `E[x^2] - E[x]^2`: with an epsilon of 1e-12 the cancellation of the latter would
-    be divided by nearly nothing. Flax takes the statistics in float32 whatever `dtype`.
+    With an epsilon of 1e-12 the cancellation in `E[x^2] - E[x]^2` would be divided by nearly nothing.
     """
     return nn.LayerNorm(
         epsilon=config.layer_norm_eps,
@@ -88,11 +85,7 @@ def layer_norm(config: BertConfig, name: str = "LayerNorm") -> nn.LayerNorm:
 
 
 def gelu(inputs: jax.Array) -> jax.Array:
-    """Return the exact GELU, `x * (1 + erf(x / sqrt(2))) / 2`, in the dtype of `inputs`.
-
-    Not `nn.gelu(approximate=False)`: that takes erfc, a branch more accurate where the result is nearly 0 and
-    three times as slow on a CPU. In float32 throughout: a CPU would round bfloat16 after each operation.
-    """
+    """Return the exact GELU, inside in float32; by erf: `nn.gelu`'s erfc is three times as slow on a CPU."""
     wide = inputs.astype(jnp.float32)
     return (wide * (0.5 * (1.0 + jax.lax.erf(wide * 0.5**0.5)))).astype(inputs.dtype)
 
@@ -100,18 +93,15 @@ def gelu(inputs: jax.Array) -> jax.Array:
 class Dropout(nn.Module):
     """Zero entries at random and scale up the rest; draw 16 random bits an entry.
 
-    `nn.Dropout` draws 32 bits an entry, which costs a tiny model a tenth of its step on a CPU. The rate is
-    rounded to a multiple of 2^-16 and the scale is that of the rounded rate, so the mean is kept exactly.
-
-    Attributes:
-      rate: probability of a zero, in [0, 1); at 0 nothing is inserted.
+    `nn.Dropout` draws 32, which costs a tiny model a tenth of its step on a CPU. The scale is that of the
+    rate rounded to a multiple of 2^-16, so the mean is kept exactly.
     """
 
     rate: float
 
     @nn.compact
     def __call__(self, inputs: jax.Array, deterministic: bool) -> jax.Array:
-        """Return `inputs` with dropout applied, same shape and dtype."""
+        """Return `inputs` with dropout applied."""
         if deterministic or self.rate == 0.0:
             return inputs
         num_kept = 2**16 - round(2**16 * self.rate)
@@ -120,10 +110,9 @@ class Dropout(nn.Module):
 
 
 def random_uint16(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
-    """Return uniform uint16 of `shape`, of one axis or more, two from each 32-bit word.
+    """Return uniform uint16, two from each 32-bit word, where `jax.random.bits` spends a word on each.
 
-    `jax.random.bits(dtype=uint16)` spends a whole word on each. The last axis is the one halved, so that a
-    batch sharded over devices draws its bits where it lives.
+    The last axis is the one halved, so that a batch sharded over devices draws its bits where it lives.
     """
     *leading, width = shape
     words = jax.random.bits(key, (*leading, -(-width // 2)), jnp.uint32)
@@ -138,16 +127,7 @@ class SelfAttention(nn.Module):
 
     @nn.compact
     def __call__(self, hidden: jax.Array, attention_mask: jax.Array | None, deterministic: bool) -> jax.Array:
-        """Attend.
-
-        Args:
-          hidden: [B, L, D].
-          attention_mask: bool [B, L], True = may be attended to; None = all may, at no cost.
-          deterministic: no dropout.
-
-        Returns:
-          [B, L, D], the heads' outputs side by side.
-        """
+        """Map [B, L, D] to [B, L, D]; the mask is bool [B, L], True = may be attended to; None = all."""
         config = self.config
         head_width = config.hidden_size // config.num_attention_heads
 
@@ -172,7 +152,7 @@ class ResidualOutput(nn.Module):
 
     @nn.compact
     def __call__(self, inputs: jax.Array, residual: jax.Array, deterministic: bool) -> jax.Array:
-        """Map `inputs` [B, L, *] to the width of `residual` [B, L, D] and add; return [B, L, D]."""
+        """Map `inputs` [B, L, *] to the width of `residual` [B, L, D] and add."""
         outputs = dense(self.config, residual.shape[-1], "dense")(inputs)
         outputs = Dropout(self.config.hidden_dropout_prob)(outputs, deterministic)
         return layer_norm(self.config)(residual + outputs)
@@ -185,7 +165,7 @@ class AttentionBlock(nn.Module):
 
     @nn.compact
     def __call__(self, hidden: jax.Array, attention_mask: jax.Array | None, deterministic: bool) -> jax.Array:
-        """Map [B, L, D] to [B, L, D]; arguments as `SelfAttention`."""
+        """Map [B, L, D] to [B, L, D]."""
         mixed = SelfAttention(self.config, name="self")(hidden, attention_mask, deterministic)
         return ResidualOutput(self.config, name="output")(mixed, hidden, deterministic)
 
@@ -208,7 +188,7 @@ class EncoderLayer(nn.Module):
 
     @nn.compact
     def __call__(self, hidden: jax.Array, attention_mask: jax.Array | None, deterministic: bool) -> jax.Array:
-        """Map [B, L, D] to [B, L, D]; arguments as `SelfAttention`."""
+        """Map [B, L, D] to [B, L, D]."""
         attended = AttentionBlock(self.config, name="attention")(hidden, attention_mask, deterministic)
         widened = Intermediate(self.config, name="intermediate")(attended)
         outputs = ResidualOutput(self.config, name="output")(widened, attended, deterministic)
@@ -217,17 +197,13 @@ class EncoderLayer(nn.Module):
 
 
 class Encoder(nn.Module):
-    """The stack of T layers.
-
-    Unrolled, the parameters are `layer_0` ... `layer_{T-1}`. With `config.scan_layers` one layer is compiled
-    and run T times; its parameters are `layer`, stacked on axis 0.
-    """
+    """Run T layers, `layer_0` ...; with `config.scan_layers` one compiled `layer`, stacked on axis 0."""
 
     config: BertConfig
 
     @nn.compact
     def __call__(self, hidden: jax.Array, attention_mask: jax.Array | None, deterministic: bool) -> jax.Array:
-        """Map [B, L, D] to [B, L, D]; arguments as `SelfAttention`."""
+        """Map [B, L, D] to [B, L, D]."""
         num_layers = self.config.num_hidden_layers
         if not self.config.scan_layers:
             for index in range(num_layers):
@@ -246,7 +222,7 @@ class Encoder(nn.Module):
 
 
 def stack_layers(encoder: dict) -> dict:
-    """Turn {"layer_0": tree, ..., "layer_{T-1}": tree} into {"layer": tree}, every leaf stacked on axis 0."""
+    """Turn {"layer_0": tree, ...} into {"layer": tree}, every leaf stacked on axis 0."""
     layers = [encoder[f"layer_{index}"] for index in range(len(encoder))]
     return {"layer": jax.tree.map(lambda *leaves: jnp.stack(leaves), *layers)}
 

@@ -30,16 +30,14 @@ _LIST = re.compile(r"replica_groups=\{\{([\d,]*)\}")
 _ORIGIN = re.compile(r'op_name="([^"]*)"')
 _CYCLES = re.compile(r'"estimated_cycles":"(\d+)"')
 _FUSED_REDUCE_SCATTER = "all-reduce-scatter"
-"""Name of the computation in which the TPU compiler fuses an all-reduce and the slice that a chip keeps."""
+"""In it the TPU compiler fuses an all-reduce and the slice that a chip keeps."""
 
 
 def bytes_accessed(text: str) -> int:
-    """Return the bytes that a program (`Compiled.as_text()`) reads and writes, loops as often as they run.
+    """Return the bytes that a program (`Compiled.as_text()`) reads and writes, for compilers that do not say.
 
-    For compilers that do not say (GPUs not here). An instruction reads its operands and writes its result
-    once; a fusion reads of an operand what it slices out of it, and an update in place touches what it
-    replaces. What stays in a cache is counted too. Source: XLA's `HloCostAnalysis`, which counts the body of
-    a loop once.
+    A fusion reads of an operand what it slices out of it, an update in place touches what it replaces, and
+    what stays in a cache counts too. Source: XLA's `HloCostAnalysis`, but loops as often as they run.
     """
     computations = {
         name: {one.name: one for one in map(hlo.instruction, lines)}
@@ -56,7 +54,6 @@ _Computation = dict[str, hlo.Instruction]
 
 
 def _accessed(one: hlo.Instruction, computations: dict[str, _Computation]) -> int:
-    """Return the bytes of one execution of an instruction."""
     around = computations[one.computation]
     inside = next((computations[name] for name in hlo.callees(one) if name in computations), None)
     if one.opcode != "fusion" or inside is None:
@@ -71,17 +68,13 @@ def _accessed(one: hlo.Instruction, computations: dict[str, _Computation]) -> in
 
 
 def _read(user: hlo.Instruction, position: int, shape: str) -> int:
-    """Return what an instruction reads of the operand at `position`."""
     if position == 0 and user.opcode in _SLICES:
         return hlo.num_bytes(user.shape)
     return 0 if position == 0 and user.opcode == _UPDATE else hlo.num_bytes(shape)
 
 
 def _written(one: hlo.Instruction, around: _Computation) -> int:
-    """Return what an instruction writes.
-
-    A start repeats its operand beside its result, a library its scratch space, as s8: neither counts.
-    """
+    """Return what one writes: not a start's repeated operand, nor a library's scratch space, as s8."""
     if one.opcode.endswith("-start") and one.shape.startswith("("):
         return hlo.num_bytes(hlo.elements(one.shape)[0 if one.opcode == "copy-start" else 1])
     if one.opcode == "custom-call":
@@ -90,7 +83,6 @@ def _written(one: hlo.Instruction, around: _Computation) -> int:
 
 
 def _read_of_parameter(parameter: hlo.Instruction, inside: _Computation) -> int:
-    """Return what a fusion reads of an operand: all of it at most, however often it is used."""
     uses = _uses(parameter.name, inside)
     read = sum(_read(user, position, parameter.shape) for user, position in uses)
     return min(hlo.num_bytes(parameter.shape), read)
@@ -120,14 +112,10 @@ def _roots(inside: _Computation) -> list[hlo.Instruction]:
 
 @dataclasses.dataclass(frozen=True)
 class Collective:
-    """One collective instruction.
+    """One collective instruction, run `times` a step by `group_size` chips together.
 
     Attributes:
-      kind: one of `COLLECTIVES`.
-      payload_bytes: of the whole array that a group reduces, gathers or exchanges: the result, but of a
-        reduce-scatter the operand. Once, however often it runs.
-      group_size: chips that take part together.
-      times: how often a step runs it.
+      payload_bytes: of the result, but of a reduce-scatter the operand; once, however often it runs.
       origin: what it was compiled from, in JAX's words; "" where the compiler does not say.
     """
 
@@ -211,11 +199,7 @@ def traffic(collectives: Iterable[Collective]) -> list[Traffic]:
 
 
 def matmul_flops(jaxpr: Any) -> float:
-    """Return the floating-point operations of all matrix products of a jaxpr, over all devices.
-
-    A product and a sum count as two. Loops count as often as they run, where the compilers' own analyses
-    count a body once.
-    """
+    """Return the operations of a jaxpr's matrix products on all devices, loops as often as they run."""
     total = 0.0
     for equation in getattr(jaxpr, "jaxpr", jaxpr).eqns:
         if equation.primitive.name == "dot_general":
@@ -229,7 +213,6 @@ def matmul_flops(jaxpr: Any) -> float:
 
 
 def _programs(params: dict[str, Any]) -> Iterator[Any]:
-    """Yield the programs that an equation carries in its parameters, of which a conditional has several."""
     for value in params.values():
         for one in value if isinstance(value, tuple | list) else (value,):
             if hasattr(one, "eqns") or hasattr(one, "jaxpr"):
@@ -237,10 +220,7 @@ def _programs(params: dict[str, Any]) -> Iterator[Any]:
 
 
 def estimated_cycles(text: str) -> int:
-    """Return the cycles that the TPU compiler expects of its schedule, without collectives; 0 of others.
-
-    What runs side by side (copies between memories) is counted one after the other.
-    """
+    """Return the cycles of the TPU compiler's schedule without collectives, 0 of others; copies add up."""
     total = 0
     for instruction in hlo.executed(text):
         found = None if instruction.is_fused else _CYCLES.search(instruction.text)
@@ -251,9 +231,8 @@ def estimated_cycles(text: str) -> int:
 def collective_seconds(collectives: Iterable[Collective], chip: Chip, shape: Sequence[int]) -> float:
     """Return the time of collectives in a slice of this shape, one after the other and nothing beside them.
 
-    Bytes sent over the bandwidth of a chip's rings, and for each the way around: a ring reduces or gathers in
-    as many hops as it has neighbours, axis after axis; an all-reduce does both. Source: the ring algorithms
-    of Patarasu and Yuan (2009).
+    Bytes over the bandwidth of a chip's rings, and as many hops as a ring has neighbours, axis after axis,
+    twice for an all-reduce. Source: the ring algorithms of Patarasu and Yuan (2009).
     """
     seconds = 0.0
     for one in collectives:
@@ -269,9 +248,7 @@ class Estimate:
 
     Attributes:
       compute: arithmetic at the chip's bfloat16 peak.
-      memory: bytes accessed at the chip's memory bandwidth. The compiler counts what stays in the chip's fast
-        memory too, and the body of a loop once.
-      collectives: `collective_seconds`.
+      memory: bytes at the chip's bandwidth; the compiler counts its fast memory too, and a loop's body once.
       scheduled: cycles of the compiler's schedule at the chip's clock; None where it gives none.
     """
 

@@ -1,7 +1,6 @@
 """Accelerators to plan for: what their data sheets say, and devices to compile for that are not here.
 
-Figures of a data sheet are not measured: what a program reaches lies below them. The only importer of
-`topologies`.
+Figures of a data sheet are not measured: what a program reaches lies below them.
 """
 
 import dataclasses
@@ -19,24 +18,19 @@ from eelbert_jax.errors import UserError
 GIB = 2**30
 
 HOP_SECONDS = 1e-6
-"""Time that the first byte takes from chip to chip: the link latency with which ASTRA-sim's ring all-reduce
-agrees with TPU v3 ("Validation on Google's TPU-v3"); later generations publish none."""
+"""Link latency with which ASTRA-sim's ring all-reduce agrees with TPU v3 ("Validation on Google's TPU-v3");
+later generations publish none."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Chip:
-    """One kind of accelerator.
+    """One kind of accelerator; `peak_flops` is of dense bfloat16.
 
     Attributes:
-      name: as its maker calls it.
-      memory_bytes: high-bandwidth memory.
-      peak_flops: bfloat16 products and sums a second, dense.
-      memory_bandwidth: bytes a second between memory and chip.
-      ring_bandwidth: bytes a second that a chip sends to its two neighbours in one ring. The published
-        figure counts all links of a chip, both ways: 2 x axes x this.
-      ring_multiple: an axis of a slice closes to a ring when its length is a multiple of this; 1: always.
-      clock_hz: cycles a second in which the compiler counts; None: it gives no cycles.
-      source: page that the figures are from.
+      memory_bandwidth: bytes a second.
+      ring_bandwidth: bytes a second that a chip sends in one ring; the published figure is 2 x axes x this.
+      ring_multiple: an axis of a slice closes to a ring when its length is a multiple of this.
+      clock_hz: of the cycles in which the compiler counts; None: it gives none.
     """
 
     name: str
@@ -49,10 +43,7 @@ class Chip:
     source: str
 
     def send_bandwidth(self, shape: Sequence[int]) -> float:
-        """Return the bytes a second that a chip sends over all its rings, in a slice of this shape.
-
-        A slice without a closed axis still holds one ring through all its chips.
-        """
+        """Return the bytes a second that a chip sends; without a closed axis there still is one ring."""
         rings = sum(1 for length in shape if length > 1 and length % self.ring_multiple == 0)
         return self.ring_bandwidth * max(rings, 1)
 
@@ -128,18 +119,7 @@ CHIPS: Mapping[str, Chip] = MappingProxyType(
 
 @dataclasses.dataclass(frozen=True)
 class Gpu:
-    """One kind of GPU as XLA describes it to itself: attributes that the CUDA driver reports.
-
-    Attributes:
-      device_kind: a key of `CHIPS`.
-      compute_capability: (major, minor).
-      multiprocessors: streaming multiprocessors.
-      cores: float32 units of a multiprocessor.
-      shared_memory: bytes of a multiprocessor.
-      shared_memory_optin: bytes that a block may ask for.
-      l2_bytes: cache.
-      clock_ghz: highest.
-    """
+    """One kind of GPU as XLA describes it to itself; `device_kind` is a key of `CHIPS`."""
 
     device_kind: str
     compute_capability: tuple[int, int]
@@ -215,14 +195,7 @@ GPU_FLAG = "--xla_gpu_autotune_level=0"
 
 
 def absent_devices(topology: str) -> Sequence[jax.Device]:
-    """Return devices that are not here: to compile for, not to run on.
-
-    Args:
-      topology: "v5e:16x16", a TPU slice, or "h200:8", so many GPUs of one host.
-
-    Raises:
-      UserError: the compiler is not installed, or knows no such devices.
-    """
+    """Return devices to compile for that are not here: "v5e:16x16", a slice; "h200:8", GPUs of one host."""
     gpus = re.fullmatch(rf"({'|'.join(GPUS)}):([1-9]\d*)", topology)
     if gpus:
         return _gpu_devices(gpus[1], int(gpus[2]))

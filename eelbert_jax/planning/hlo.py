@@ -1,8 +1,4 @@
-"""Read a compiled program's text: which instructions run, how often, and the bytes of their results.
-
-The text form of HLO is what every backend gives (`Compiled.as_text`); there is no other stable way to ask
-what a program puts on the wire.
-"""
+"""Read a compiled program's text, the one stable way to ask what it puts on the wire."""
 
 import dataclasses
 import math
@@ -28,16 +24,12 @@ _BITS = re.compile(r"\d+")
 
 @dataclasses.dataclass(frozen=True)
 class Instruction:
-    """One instruction of a program.
+    """One instruction of a program; `is_fused`: part of a fusion, whose cost stands at the fusion.
 
     Attributes:
-      name: unique in its computation.
-      opcode: such as "all-reduce".
       shape: text of its result, a tuple in parentheses.
-      text: the whole line.
       times: how often it runs; in a loop of unknown length once a loop.
       computation: name of the computation that holds it.
-      is_fused: it is part of a fusion, whose cost stands at the fusion.
     """
 
     name: str
@@ -140,7 +132,6 @@ def num_bytes(shape: str) -> int:
 
 
 def _bits(dtype: str) -> int:
-    """Return the bits of a type by its name: f32, bf16, s8, f8e4m3fn, c64, pred; 0 of a token."""
     if dtype == "pred":
         return 8
     width = _BITS.search(dtype)

@@ -27,13 +27,10 @@ class Memory:
     """Bytes of one chip.
 
     Attributes:
-      params: parameters, float32.
-      optimizer: slots of the optimizer.
       constants: hashed tables.
       temporary: activations, gradients and what else lives during the step, at the worst moment.
       other: rows, metrics, the program, and the padding of layouts.
-      total: all of these at the worst moment.
-      capacity: of the chip, as its maker states it; None where unknown.
+      capacity: as the chip's maker states it; None where unknown.
       usable: what JAX takes of that.
     """
 
@@ -52,21 +49,10 @@ class Plan:
     """What one optimizer step takes of every chip.
 
     Attributes:
-      device_kind: as JAX calls the chip.
-      slice_shape: chips along each axis.
-      mesh: devices by axis.
       batch_size: rows a step, over all chips.
-      row_length: L.
-      total_steps: optimizer steps of the run.
-      memory: of a chip.
-      flops: of a chip, as the compiler counts; the body of a loop once. None where it does not say.
-      matmul_flops: of a chip, of the program's matrix products.
-      bytes_accessed: of a chip.
-      bytes_counted_by: "the compiler", the body of a loop once; "this program" where the compiler does not
-        say, a loop as often as it runs.
-      optimal_seconds: as the compiler says; None where it gives none, or none that can be (a negative one).
-      traffic: what goes over the wire.
-      estimate: None where no figures of the chip are known.
+      flops: of a chip, as the compiler counts, the body of a loop once; None where it does not say.
+      bytes_counted_by: "the compiler", a loop's body once, or "this program", as often as it runs.
+      optimal_seconds: as the compiler says; None where it gives none, or a negative one.
     """
 
     device_kind: str
@@ -114,10 +100,7 @@ def plan_step(
 
     Args:
       train_step: jitted (state, constants, batches [1, B, L]) -> (state, metrics).
-      state: tree with `params` and `opt_state`, of shapes with `NamedSharding`s.
-      constants: likewise.
-      batches: likewise.
-      total_steps: of the run.
+      state: tree with `params` and `opt_state`, like the rest of shapes with `NamedSharding`s.
 
     Raises:
       DoesNotFit: by the compiler's account or by the chip's size.
@@ -162,7 +145,6 @@ def _estimate(
     text: str,
     collectives: list[Collective],
 ) -> Estimate:
-    """Return the times of a step on one chip of a slice; `flops` and `accessed` are of one chip."""
     cycles = cost.estimated_cycles(text)
     return Estimate(
         compute=flops / chip.peak_flops,
@@ -183,7 +165,7 @@ def _compile(traced: Any) -> jax.stages.Compiled:
 
 
 def _usable_share(device: jax.Device) -> float:
-    """Return the share of a chip's memory that JAX takes: all of a TPU's, of a GPU's what is preallocated."""
+    """Return the share of its memory that JAX takes: all of a TPU's, of a GPU's what is preallocated."""
     if device.platform not in ("gpu", "cuda"):
         return 1.0
     try:
