@@ -225,8 +225,7 @@ def make_predict_step(
 
 
 class EncoderStates(NamedTuple):
-    """T + 1 hidden states [B, L, D], the embeddings' first, and T probabilities [B, H, L, L] before dropout.
-    """
+    """Hidden states [B, L, D], T + 1 with the embeddings, and T probabilities [B, H, L, L] before dropout."""
 
     hidden_states: tuple[jax.Array, ...]
     attention_probs: tuple[jax.Array, ...]
