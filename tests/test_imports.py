@@ -71,6 +71,12 @@ FORBIDDEN = [
         "*",
         ("errors", "datasets.tasks", "hashing.spec", "interchange*", "model*", "vocabulary", "workdir"),
     ),
+    # An objective knows a model, data and losses.
+    (
+        "objectives*",
+        "*",
+        ("errors", "corpus*", "datasets*", "model*", "objectives*", "training*", "vocabulary"),
+    ),
     # A plan is of any jitted step: it knows no model and no trainer.
     ("planning*", "*", ("errors", "planning*")),
 ]

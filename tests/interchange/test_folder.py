@@ -18,6 +18,7 @@ from eelbert_jax.interchange.folder import is_folder, read_folder, write_folder
 from eelbert_jax.jobs.finetune import finetune, starting_model
 from eelbert_jax.model import bert
 from eelbert_jax.model.config import sized
+from eelbert_jax.record import Start
 from eelbert_jax.vocabulary import SPECIAL_TOKENS, Vocabulary, make_tokenizer
 
 WORDS = ("the", "file", "table", "opens", "good", "bad", "##s", "##ing", ".")
@@ -388,15 +389,11 @@ def test_finetune_takes_a_folder_of_any_size(tmp_path):
     assert vocabulary == VOCABULARY
     jax.tree.map(np.testing.assert_array_equal, pretrained.params, {"bert": params["bert"]})
     config.opt.learning_rate = 1e-12
+    config.max_unknown_percent = 100  # of these few tokens
     result = finetune(config, tmp_path / "run")
-    assert result["model"]["name"] == "BERT-L1-H48"
-    assert result["model"]["size"] is None
-    assert result["pretrained"] == {
-        "workdir": str(folder),
-        "step": None,
-        "tokens": None,
-        "heldout_loss": None,
-    }
+    assert result.model.name == "BERT-L1-H48"
+    assert result.model.size is None
+    assert result.pretrained == Start(str(folder), None)
     tuned = load(tmp_path / "run")
     assert tuned.lowercase is False
     # At such a rate what comes out is what went in, the pooler with the rest.

@@ -250,7 +250,8 @@ def test_a_degenerate_run_is_said_or_stopped(tables, tmp_path, capsys):
 
 @pytest.mark.parametrize("flags", [(0, 0, 1), (0, 1, 0)])
 def test_degenerate_tells_of_the_best_step_and_not_of_the_last(tables, tmp_path, monkeypatch, flags):
-    scores, collapsed = iter((0.0, 0.9, 0.5)), iter(flags)
+    # At steps 0, the best and the last one, and once more with the best: its predictions are saved.
+    scores, collapsed = iter((0.0, 0.9, 0.5, 0.9)), iter(flags)
     monkeypatch.setattr(Classify, "scores", lambda *_: {"accuracy": next(scores), "f1": 0.0})
     monkeypatch.setattr(Classify, "is_degenerate", lambda *_: bool(next(collapsed)))
     monkeypatch.setattr(Classify, "majority_scores", lambda _: {"accuracy": 0.5, "f1": 0.0})

@@ -62,7 +62,7 @@ def test_from_text_to_answers_and_again(tmp_path, capsys):
 
     assert main(argv) == 0
     again = capsys.readouterr().out
-    assert "Resuming from step 40" in again
+    assert "is finished: nothing to do." in again
 
     def result(text):
         return [line for line in text.partition("\nResult")[2].splitlines() if "  time " not in line]

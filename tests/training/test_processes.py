@@ -1,4 +1,4 @@
-"""A fine-tuning over several processes and devices learns what one process does, and takes up its checkpoint."""
+"""A fine-tuning over several processes and devices learns what one process does; one takes up its run."""
 
 import itertools
 import sys
