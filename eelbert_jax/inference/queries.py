@@ -93,7 +93,7 @@ def _file_lines(file: str) -> Chunks:
         stream = Path(file).expanduser().open("rb")
     except OSError as error:
         raise UserError(f"Cannot read {file}: {error.strerror}; name a file with a text a line.") from error
-    return _lines(stream, file, None)
+    yield from _lines(stream, file, None)
 
 
 def _lines(stream: Any, name: str, columns: Sequence[str] | None) -> Chunks:
