@@ -282,7 +282,7 @@ def test_a_finished_run_started_again_does_nothing(rows_dir, finished, tmp_path)
     assert "is finished, and was trained otherwise: seed: 0, now 5." in error
     assert digests(workdir) == before
     [out] = run(words(rows_dir, workdir))
-    assert "Resuming from step 20" in out
+    assert "is finished: nothing to do." in out
     after = digests(workdir)
     del before["config.json"], after["config.json"]  # tells where the run was started last
     assert after == before
