@@ -23,13 +23,13 @@ class Job:
     Attributes:
       default_config: where the user names none; None: the job takes no config.
       workdir: "required", "none", or a default path.
-      flags: (name, default, help); a bool, int or str default decides the type.
+      flags: (name, default, help); a bool, int, float or str default decides the type.
     """
 
     summary: str
     default_config: str | None
     workdir: str
-    flags: tuple[tuple[str, bool | int | str, str], ...] = ()
+    flags: tuple[tuple[str, bool | int | float | str, str], ...] = ()
 
 
 DISTRIBUTED_FLAGS = (
@@ -77,6 +77,26 @@ JOBS: Mapping[str, Job] = MappingProxyType(
             "configs/glue.py",
             "required",
             DISTRIBUTED_FLAGS,
+        ),
+        "drop_layers": Job(
+            "drop whole layers of a model, to be fine-tuned then: a smaller model out (Poor Man's BERT)",
+            "configs/glue.py",
+            "required",
+            (
+                ("from", "", "the model: a run's workdir, or a folder as transformers saves it (required)"),
+                (
+                    "strategy",
+                    "",
+                    "top, even-alternate, odd-alternate, symmetric, bottom, or contribution (required)",
+                ),
+                ("num_layers", 0, "how many layers to drop, not how many to keep: the paper's K"),
+                (
+                    "tau",
+                    0.0,
+                    "of contribution, instead of a number: drop the layers across which the mean cosine of "
+                    "[CLS] is above this, on the development set of --config.task",
+                ),
+            ),
         ),
         "baseline": Job(
             "score words alone on the task of a fine-tuning config: what a BERT has to beat",
@@ -283,6 +303,8 @@ def _define_flags(spec: Job) -> flags.FlagValues:
             flags.DEFINE_bool(name, default_value, text, flag_values=values)
         elif isinstance(default_value, int):
             flags.DEFINE_integer(name, default_value, text, flag_values=values)
+        elif isinstance(default_value, float):
+            flags.DEFINE_float(name, default_value, text, flag_values=values)
         else:
             flags.DEFINE_string(name, default_value, text, flag_values=values)
     return values
@@ -321,10 +343,10 @@ def _check_override_keys(config: config_dict.ConfigDict, config_file: str, argv:
             )
 
 
-def _value_hint(default: bool | int | str) -> str:
+def _value_hint(default: bool | int | float | str) -> str:
     if isinstance(default, bool):
         return ""
-    return "=NUMBER" if isinstance(default, int) else "=TEXT"
+    return "=NUMBER" if isinstance(default, int | float) else "=TEXT"
 
 
 def _sentence(text: str) -> str:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from eelbert_jax.errors import UserError
-from eelbert_jax.workdir import RESULT_NAME, read_json, write_whole
+from eelbert_jax.workdir import DROPPED_NAME, RESULT_NAME, read_json, write_whole
 
 Record = TypeVar("Record")
 
@@ -46,6 +46,12 @@ class Fields:
         group = self.group(key)
         return {name: group.take(name, kind) for name in group._values}
 
+    def items(self, key: str, kind: type) -> list[Any]:
+        """Return the list under `key`, whose items are all of `kind`."""
+        names = [f"{key}[{i}]" for i in range(len(self.take(key, list)))]
+        found = Fields(self._path, dict(zip(names, self.take(key, list), strict=True)), self._prefix)
+        return [found.take(name, kind) for name in names]
+
     def record(self, kind: type[Record]) -> Record:
         """Return the dataclass `kind` of these values, each by the type of its field.
 
@@ -64,6 +70,8 @@ class Fields:
         if typing.get_origin(hint) is dict:
             return self.values(key, typing.get_args(hint)[1])
         kinds = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
+        if typing.get_origin(hint) is list:
+            return self.items(key, typing.get_args(hint)[0])
         nested: Any = next((kind for kind in kinds if dataclasses.is_dataclass(kind)), None)
         if nested is None:
             return self.take(key, *kinds)
@@ -111,6 +119,42 @@ class ModelRecord:
 
 
 @dataclasses.dataclass(frozen=True)
+class Dropped:
+    """The layers that a model lost, and when.
+
+    Attributes:
+      origin: folder of the model that had them all and was not fine-tuned yet.
+      num_layers: of that model.
+      kept_layers: those left of it, numbered from 1 there.
+      strategy: that chose the last ones.
+      order: what was done to the model so far, "drop" or "tune" each time.
+    """
+
+    origin: str
+    num_layers: int
+    kept_layers: list[int]
+    strategy: str
+    order: list[str]
+
+    @property
+    def num_dropped(self) -> int:
+        """K, the layers that are gone."""
+        return self.num_layers - len(self.kept_layers)
+
+    def tuned(self) -> "Dropped":
+        """Return what it is after a fine-tuning."""
+        return dataclasses.replace(self, order=[*self.order, "tune"])
+
+    @classmethod
+    def of(cls, folder: str | Path) -> "Dropped | None":
+        """Return what a model's folder, or a run's, says of lost layers; None: it has all."""
+        folder = Path(folder).expanduser()
+        if (folder / DROPPED_NAME).is_file():
+            return Fields(folder / DROPPED_NAME, read_json(folder / DROPPED_NAME)).record(cls)
+        return Result.read(folder / RESULT_NAME).dropped if (folder / RESULT_NAME).is_file() else None
+
+
+@dataclasses.dataclass(frozen=True)
 class Result:
     """What a finished fine-tuning or baseline leaves in `result.json`. Later fields have defaults.
 
@@ -125,6 +169,7 @@ class Result:
       num_examples: by split, "train" among them.
       test_metrics: of the best step on a labelled test file, scored once at the end; empty without one.
       data: SHA-256 by split of the files of one's own task, to tell tasks apart.
+      dropped: None of a model that has all its layers.
     """
 
     task: str
@@ -150,6 +195,7 @@ class Result:
     seconds: float
     test_metrics: dict[str, float] = dataclasses.field(default_factory=dict)
     data: dict[str, str] = dataclasses.field(default_factory=dict)
+    dropped: Dropped | None = None
 
     def write(self, workdir: Path) -> None:
         """Write `result.json` whole."""

@@ -15,6 +15,8 @@ from eelbert_jax.errors import UserError
 LOCK_NAME = ".lock"
 CONFIG_NAME = "config.json"
 RESULT_NAME = "result.json"
+DROPPED_NAME = "dropped.json"
+"""Beside a model that lost layers: which."""
 DETAILS_NAME = "details.json"
 PREDICTIONS_NAME = "predictions"
 """Where a model errs, by development split."""

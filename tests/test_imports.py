@@ -71,6 +71,12 @@ FORBIDDEN = [
         "*",
         ("errors", "datasets.tasks", "hashing.spec", "interchange*", "model*", "vocabulary", "workdir"),
     ),
+    # What makes a model smaller knows models that answer, and no run.
+    (
+        "compress*",
+        "*",
+        ("errors", "compress*", "datasets.encoding", "inference.compiled", "inference.predict", "model*"),
+    ),
     # An objective knows a model, data and losses.
     (
         "objectives*",
@@ -191,6 +197,7 @@ def test_all_rooms_are_seen():
         ("interchange.hf", "import torch", "torch"),
         ("interchange.folder", "from eelbert_jax.inference.load import load", "inference.load"),
         ("inference.predict", "from eelbert_jax.objectives import classify", "objectives.classify"),
+        ("compress.drop_layers", "from eelbert_jax.training import checkpoint", "training.checkpoint"),
         ("reporting.runs", "from eelbert_jax.jobs import sizes", "jobs.sizes"),
         ("sweeping.results", "from eelbert_jax.training import checkpoint", "training.checkpoint"),
         ("reporting.claims", "from eelbert_jax.model import bert", "model.bert"),

@@ -23,7 +23,7 @@ from eelbert_jax.workdir import BEST_NAME, CHECKPOINTS_NAME, CONFIG_NAME, VOCABU
 def load(path: str | Path, *, encoder_only: bool = False) -> Model:
     """Load the model of a folder: the best step of a fine-tuning, the newest of a pre-training.
 
-    `encoder_only` leaves out all heads of an imported model, so that any BERT will do.
+    `encoder_only` leaves out the heads that an imported model has of others, so that any BERT will do.
 
     Raises:
       UserError: there is no model, or its vocabulary or hash are not what this version computes.

@@ -94,6 +94,8 @@ def is_folder(path: str | Path) -> bool:
 def read_folder(path: str | Path, *, heads: bool = True) -> Imported:
     """Read a BERT; say on stderr what is left out: other heads, and rows of the table without a token.
 
+    Without `heads` it is the encoder alone, but for the classifier of a model that was fine-tuned here.
+
     Raises:
       UserError: it is no BERT, or its tensors are not those of its config.json or not the vectors of its
         hash.
@@ -103,7 +105,7 @@ def read_folder(path: str | Path, *, heads: bool = True) -> Imported:
     state = full_names(_read_weights(path))
     vocabulary, lowercase = read_tokenizer(path)
     config = _bert_config(path / CONFIG, values)
-    kind = _classifier_kind(values) if heads else None
+    kind = _classifier_kind(values) if heads or "task" in values.get(EXTRAS, {}) else None
     read_heads = [*(["cls.predictions."] if heads else []), *(["classifier."] if kind else [])]
     state = _without_other_heads(path, state, ("bert.", *read_heads))
     task = None

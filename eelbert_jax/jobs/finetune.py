@@ -22,7 +22,7 @@ from eelbert_jax.model.config import SIZES, BertConfig, bert_config, identity, m
 from eelbert_jax.model.count import count_parameters
 from eelbert_jax.objectives.classify import Classify, Scored
 from eelbert_jax.objectives.tag import Tag
-from eelbert_jax.record import ModelRecord, Result, own_data
+from eelbert_jax.record import Dropped, ModelRecord, Result, own_data
 from eelbert_jax.reporting.pretraining import read_checkpoint
 from eelbert_jax.training import distributed, sharding
 from eelbert_jax.training.checkpoint import Checkpoints
@@ -234,9 +234,12 @@ def make_result(
     task, run = objective.data.task, environment()
     splits = {"train": objective.data.train, **objective.data.scored}
     assert outcome.best is not None
-    start = None
+    start = dropped = None
     if pretrained is not None:
         start = read_checkpoint(str(config.pretrained), pretrained.step)
+        dropped = Dropped.of(config.pretrained)
+    if dropped is not None and config.num_epochs:
+        dropped = dropped.tuned()
     return Result(
         task=task.name,
         official=task.official,
@@ -261,6 +264,7 @@ def make_result(
         seconds=outcome.seconds,
         test_metrics=dict(scored["test"].scores) if "test" in scored else {},
         data=own_data(config.to_dict()),
+        dropped=dropped,
     )
 
 

@@ -311,6 +311,8 @@ def test_what_our_model_was_tuned_for_goes_along(tmp_path):
     task = TaskRecord("ratings", "regress", (), True, 24, mean=3.0, std=0.5)
     write(tmp_path, bert.BertForSequenceClassification, task=task, num_labels=1)
     assert load(tmp_path).task == task
+    assert load(tmp_path, encoder_only=True).task == task
+    edit(tmp_path / CONFIG, eelbert_jax={})
     assert load(tmp_path, encoder_only=True).task is None
 
 

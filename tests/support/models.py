@@ -1,5 +1,6 @@
 """Small models of random parameters, as runs leave them, for the tests that question them."""
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -34,17 +35,21 @@ def save(workdir: Path, name: str, params, saved_identity, settings) -> None:
     (workdir / "config.json").write_text(json.dumps(settings))
 
 
-def save_pretrained(workdir: Path) -> Path:
+def save_pretrained(workdir: Path, num_layers: int = 1) -> Path:
     """Leave what `eelbert pretrain` leaves."""
-    params = params_of(bert.BertForMaskedLM(CONFIG))
-    save(workdir, "checkpoints", params, identity(CONFIG, VOCABULARY, True), {})
+    config = dataclasses.replace(CONFIG, num_hidden_layers=num_layers)
+    params = params_of(bert.BertForMaskedLM(config))
+    save(workdir, "checkpoints", params, identity(config, VOCABULARY, True), {})
     return workdir
 
 
-def save_finetuned(workdir: Path, name: str, kind: str, labels=(), pairs=False, **fields) -> Path:
+def save_finetuned(
+    workdir: Path, name: str, kind: str, labels=(), pairs=False, num_layers: int = 1, **fields
+) -> Path:
     """Leave what `eelbert finetune` leaves."""
     task = TaskRecord(name, kind, tuple(labels), pairs, **{"max_length": 48, **fields})
-    config = sized("micro", vocab_size=VOCABULARY.size, num_labels=max(len(labels), 1))
+    changes = dict(num_hidden_layers=num_layers, num_labels=max(len(labels), 1))
+    config = sized("micro", vocab_size=VOCABULARY.size, **changes)
     params = params_of(model_class(task)(config))
     saved_identity = {**identity(config, VOCABULARY, True), "task": task.to_dict()}
     for name_of_checkpoints in ("best", "checkpoints"):
