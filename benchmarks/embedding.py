@@ -87,7 +87,7 @@ def outer_product(grams: jax.Array, counts: jax.Array, d: int) -> jax.Array:
 
 def forwards(size: str, batch: int, vocabulary: Vocabulary) -> dict[str, Forward]:
     """Return the table's forward pass and those of every way to hash, on the same tokens and weights."""
-    width = sized(size).hidden_size
+    width = sized(size).embedding_width
     ids = np.random.default_rng(1).integers(0, vocabulary.size, (batch, LENGTH), dtype=np.int32)
     characters, lengths = code_points([vocabulary.tokens[i] for i in ids.flat])
     grams, counts = reference_signatures(HashSpec(), characters, lengths)

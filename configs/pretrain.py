@@ -33,6 +33,9 @@ def model_config(size: str, embedding: str, preset: str) -> config_dict.ConfigDi
     defaults["hash"]["scale"] = config_dict.placeholder(float)
     # Empty: that of the rows' vocabulary. A number has to agree with it.
     defaults["vocab_size"] = config_dict.placeholder(int)
+    for name in ("embedding_size", "num_hidden_groups", "adapter_size"):  # empty: as a BERT has it
+        if defaults[name] is None:
+            defaults[name] = config_dict.placeholder(int)
     del defaults["num_labels"]  # a fine-tuning matter
     return config_dict.ConfigDict(defaults)
 

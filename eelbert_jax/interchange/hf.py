@@ -47,13 +47,22 @@ def hf_config(config: BertConfig) -> dict[str, Any]:
     """Return the fields of the Hugging Face `BertConfig` that describes the same encoder.
 
     A hashed embedding is no field of it: exported, it is a table that the decoder is not tied to.
+
+    Raises:
+      UserError: no BERT as published is this encoder.
     """
+    beyond = {"embedding_size": None, "num_hidden_groups": None, "adapter_size": None, "pooling": "pooler"}
+    unknown = [f"{name}={getattr(config, name)}" for name in beyond if getattr(config, name) != beyond[name]]
+    if unknown:
+        raise UserError(
+            f"No published BERT has {', '.join(unknown)}: such a model is used by eelbert_jax alone."
+        )
     shared = {name: getattr(config, name) for name in SHARED_FIELDS}
     return {
         "model_type": "bert",
         "hidden_act": "gelu",
         "pad_token_id": 0,
-        "tie_word_embeddings": config.has_trained_table,
+        "tie_word_embeddings": config.ties_decoder,
         **shared,
     }
 

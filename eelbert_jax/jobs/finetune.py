@@ -18,7 +18,7 @@ from eelbert_jax.errors import UserError
 from eelbert_jax.inference.load import load
 from eelbert_jax.inference.predict import Model
 from eelbert_jax.model.bert import hashed_start
-from eelbert_jax.model.config import SIZES, BertConfig, bert_config, identity, model_name, size_of
+from eelbert_jax.model.config import BertConfig, bert_config, identity, model_name, size_of
 from eelbert_jax.model.count import count_parameters
 from eelbert_jax.objectives.classify import Classify, Scored
 from eelbert_jax.objectives.tag import Tag
@@ -43,8 +43,8 @@ FREE_SETTINGS = (
 def starting_model(config: ml_collections.ConfigDict) -> tuple[BertConfig, Vocabulary, Model | None]:
     """Return the model to fine-tune, its vocabulary, and the checkpoint it starts from, if any.
 
-    The recipe names the size of our own checkpoints, which have a published one; an imported model's sizes
-    are its folder's, whatever the recipe says.
+    The recipe names the size of our own checkpoints that have a published one; others' sizes are their own,
+    whatever the recipe says.
 
     Raises:
       UserError: a checkpoint of ours is of another size, or a model from scratch has no vocabulary.
@@ -58,12 +58,10 @@ def starting_model(config: ml_collections.ConfigDict) -> tuple[BertConfig, Vocab
         vocabulary = load_vocabulary(config.vocabulary)
         return bert_config(config.model, vocabulary.size), vocabulary, None
     pretrained = load(config.pretrained, encoder_only=True)
-    wanted = SIZES[config.size]
-    found = {name: getattr(pretrained.config, name) for name in wanted}
-    if found != wanted and not pretrained.is_imported:
+    size = size_of(dataclasses.asdict(pretrained.config))
+    if size not in (None, config.size) and not pretrained.is_imported:
         raise UserError(
-            f"{config.pretrained} is of another size than {config.size!r}: {found}, wanted {wanted}; "
-            "put it into the recipe."
+            f"{config.pretrained} is of another size, {size!r}, than {config.size!r}; put it into the recipe."
         )
     names = ("hidden_dropout_prob", "attention_probs_dropout_prob", "dtype")
     changes = {name: config.model[name] for name in names}
@@ -213,10 +211,9 @@ def model_record(
 ) -> ModelRecord:
     """Return what the model is, by the name that tables use: BERT-tiny, UNO-EELBERT (scratch).
 
-    An imported model of no published size is called by its layers and width, BERT-L6-H384.
+    A model of no published size is called by its layers and width, BERT-L6-H384.
     """
-    imported = pretrained is not None and pretrained.is_imported
-    size = size_of(dataclasses.asdict(model_config)) if imported else config.size
+    size = size_of(dataclasses.asdict(model_config))
     called = size or f"L{model_config.num_hidden_layers}-H{model_config.hidden_size}"
     name = model_name(called, model_config.embedding) + (" (scratch)" if pretrained is None else "")
     parameters = count_parameters(model_config)["tagging" if kind == "tag" else "2-class"]

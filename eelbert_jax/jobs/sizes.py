@@ -40,12 +40,12 @@ def all_sizes() -> Iterator[Size]:
 
 def format_table(sizes: list[Size]) -> str:
     """Return the figures as text; megabytes are 10^6 bytes."""
-    lines = [f"{'size':<7}{'embedding':<18}" + "".join(f"{name:>13}{'MB':>8}" for name in CONVENTIONS)]
+    lines = [f"{'size':<11}{'embedding':<18}" + "".join(f"{name:>13}{'MB':>8}" for name in CONVENTIONS)]
     by_model: dict[tuple[str, str], str] = {}
     for size in sizes:
         cells = f"{size.parameters:>13,}{size.bytes_float32 / 1e6:>8.2f}"
         by_model[size.size, size.embedding] = by_model.get((size.size, size.embedding), "") + cells
-    lines += [f"{size:<7}{embedding:<18}{cells}" for (size, embedding), cells in by_model.items()]
+    lines += [f"{size:<11}{embedding:<18}{cells}" for (size, embedding), cells in by_model.items()]
     lines += ["", "Parameters, and MB: 10^6 bytes of float32. V = 30,522, 512 positions, 2 segment types."]
     lines += [f"{name}: {meaning}" for name, meaning in CONVENTIONS.items()]
     return "\n".join(lines)

@@ -47,7 +47,7 @@ def hashed_start(config: BertConfig, vocabulary: Vocabulary) -> dict[str, Any]:
 
 
 class BertEmbeddings(nn.Module):
-    """Sum token, position and segment embeddings, then LayerNorm and dropout."""
+    """Sum token, position and segment embeddings, LayerNorm, dropout, and a dense layer where E is not D."""
 
     config: BertConfig
 
@@ -58,11 +58,13 @@ class BertEmbeddings(nn.Module):
         self.token_type_embeddings = self._table(self.config.type_vocab_size)
         self.norm = layer_norm(self.config)
         self.dropout = Dropout(self.config.hidden_dropout_prob)
+        if self.config.embedding_width != self.config.hidden_size:
+            self.projection = dense(self.config, self.config.hidden_size, "projection")
 
     def _table(self, num_rows: int) -> nn.Embed:
         return nn.Embed(
             num_rows,
-            self.config.hidden_size,
+            self.config.embedding_width,
             dtype=jnp.dtype(self.config.dtype),
             param_dtype=jnp.float32,
             embedding_init=nn.initializers.truncated_normal(self.config.initializer_range),
@@ -83,12 +85,14 @@ class BertEmbeddings(nn.Module):
         positions = self.position_embeddings.embedding[None, :length].astype(self.config.dtype)
         embedded = self.word_embeddings(input_ids) + (positions + self.token_type_embeddings(token_types))
         embedded = self.dropout(self.norm(embedded), deterministic)
+        if self.config.embedding_width != self.config.hidden_size:
+            embedded = self.projection(embedded)
         self.sow("intermediates", HIDDEN_STATE, embedded)
         return embedded
 
     def trained_table(self) -> jax.Array | None:
-        """Return the token embedding that a decoder is tied to, float32 [V, D]; None where it is hashed."""
-        if not self.config.has_trained_table:
+        """Return the token embedding that a decoder is tied to, float32 [V, D]; None where there is none."""
+        if not self.config.ties_decoder:
             return None
         return self.word_embeddings.get_variable("params", "embedding")
 
@@ -103,7 +107,7 @@ class BertModel(nn.Module):
         """Name the parts as published."""
         self.embeddings = BertEmbeddings(self.config)
         self.encoder = Encoder(self.config)
-        if self.with_pooler:
+        if self.with_pooler and self.config.pooling == "pooler":
             self.pooler = Pooler(self.config)
 
     def __call__(
@@ -113,7 +117,7 @@ class BertModel(nn.Module):
         token_type_ids: jax.Array | None,
         deterministic: bool,
     ) -> jax.Array:
-        """Encode integers [B, L] as hidden states [B, L, D]; with the pooler return its output, [B, D].
+        """Encode integers [B, L] as hidden states [B, L, D]; `with_pooler` as `config.pooling` says, [B, D].
 
         Args:
           attention_mask: bool [B, L], True = a real token; None = all are, at no cost.
@@ -128,7 +132,9 @@ class BertModel(nn.Module):
             chex.assert_equal_shape([token_type_ids, input_ids])
         hidden = self.embeddings(input_ids, token_type_ids, deterministic)
         hidden = self.encoder(hidden, attention_mask, deterministic)
-        return self.pooler(hidden) if self.with_pooler else hidden
+        if not self.with_pooler:
+            return hidden
+        return self.pooler(hidden) if self.config.pooling == "pooler" else hidden[:, 0]
 
 
 class BertForMaskedLM(nn.Module):
@@ -237,8 +243,10 @@ def encoder_states(config: BertConfig, intermediates: dict[str, Any]) -> Encoder
     embedded = bert["embeddings"][HIDDEN_STATE][0]
     encoder = bert["encoder"]
     layers = unstack_layers(encoder) if config.scan_layers else encoder
-    in_order = [layers[f"layer_{index}"] for index in range(config.num_hidden_layers)]
+    in_order = [layers[f"layer_{index}"] for index in range(config.num_groups)]
     return EncoderStates(
-        hidden_states=(embedded, *(layer[HIDDEN_STATE][0] for layer in in_order)),
-        attention_probs=tuple(layer["attention"]["self"][ATTENTION_PROBS][0] for layer in in_order),
+        hidden_states=(embedded, *(state for layer in in_order for state in layer[HIDDEN_STATE])),
+        attention_probs=tuple(
+            probs for layer in in_order for probs in layer["attention"]["self"][ATTENTION_PROBS]
+        ),
     )

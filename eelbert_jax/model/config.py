@@ -11,15 +11,27 @@ from eelbert_jax.vocabulary import Vocabulary
 EMBEDDINGS = ("table", "ngram_hash", "random_hash", "hash_initialized")
 EMBEDDING_MODES = ("cached", "on_the_fly")
 
-SIZES = {
+SIZES: dict[str, dict[str, Any]] = {
     "micro": dict(num_hidden_layers=1, hidden_size=32, num_attention_heads=2, intermediate_size=64),
     "uno": dict(num_hidden_layers=2, hidden_size=128, num_attention_heads=2, intermediate_size=128),
     "tiny": dict(num_hidden_layers=2, hidden_size=128, num_attention_heads=2, intermediate_size=512),
     "mini": dict(num_hidden_layers=4, hidden_size=256, num_attention_heads=4, intermediate_size=1024),
     "base": dict(num_hidden_layers=12, hidden_size=768, num_attention_heads=12, intermediate_size=3072),
+    "minialbert": dict(
+        num_hidden_layers=6,
+        hidden_size=768,
+        num_attention_heads=12,
+        intermediate_size=3072,
+        num_hidden_groups=1,
+        embedding_size=128,
+        adapter_size=48,
+        tie_word_embeddings=False,
+        pooling="cls",
+    ),
 }
-"""Encoder sizes by name. Source: EELBERT section 4 and table 2; `micro` is for tests."""
+"""Sizes by name. Source: EELBERT section 4 and table 2; MiniALBERT section 3; `micro` is for tests."""
 
+POOLINGS = ("pooler", "cls")
 
 FIRST_FIELDS = (
     "vocab_size",
@@ -56,8 +68,15 @@ class BertConfig:
       embedding_mode: how a hashed embedding is computed; identical bits.
       hash: for `ngram_hash` and `hash_initialized`; `random_hash` takes its seed.
       dtype: of the computation, "float32" or "bfloat16"; parameters are float32 always.
-      scan_layers: compile one layer for all, with parameters stacked on axis 0.
+      scan_layers: compile one layer (group) for all, with parameters stacked on axis 0.
       num_labels: 1 means regression.
+      embedding_size: E, width of the embeddings before a dense layer makes them D wide; None: D, without it.
+      num_hidden_groups: layers with parameters of their own, each applied R times in a row
+        (`num_hidden_layers` over them); None: all. Source: ALBERT.
+      adapter_size: width of the bottleneck of two adapters a layer, which recursions do not share; None: no
+        adapters. Source: MiniALBERT section 3.
+      tie_word_embeddings: a trained table is the decoder of the MLM head too; for that E has to be D.
+      pooling: what a row's classifier reads: the "pooler" (dense and tanh), or the state of [CLS] as it is.
     """
 
     vocab_size: int = 30522
@@ -77,14 +96,31 @@ class BertConfig:
     dtype: str = "float32"
     scan_layers: bool = False
     num_labels: int = 2
+    embedding_size: int | None = None
+    num_hidden_groups: int | None = None
+    adapter_size: int | None = None
+    tie_word_embeddings: bool = True
+    pooling: str = "pooler"
 
     def __post_init__(self) -> None:
         for name in (
             *("vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size"),
             *("max_position_embeddings", "type_vocab_size", "num_labels"),
+            *("embedding_size", "num_hidden_groups", "adapter_size"),
         ):
-            if getattr(self, name) < 1:
-                raise UserError(f"{name} must be at least 1, got {getattr(self, name)}.")
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise UserError(f"{name} must be at least 1, got {value}.")
+        if self.num_hidden_layers % self.num_groups:
+            raise UserError(
+                f"num_hidden_layers={self.num_hidden_layers} is no multiple of num_hidden_groups="
+                f"{self.num_hidden_groups}; change one of them."
+            )
+        if self.ties_decoder and self.embedding_width != self.hidden_size:
+            raise UserError(
+                f"A table of embedding_size={self.embedding_size} is no decoder of hidden_size="
+                f"{self.hidden_size}; set tie_word_embeddings=False."
+            )
         if self.hidden_size % self.num_attention_heads:
             raise UserError(
                 f"hidden_size={self.hidden_size} is no multiple of num_attention_heads="
@@ -97,14 +133,35 @@ class BertConfig:
             ("embedding", EMBEDDINGS),
             ("embedding_mode", EMBEDDING_MODES),
             ("dtype", ("float32", "bfloat16")),
+            ("pooling", POOLINGS),
         ):
             if getattr(self, name) not in legal:
                 raise UserError(f"{name}={getattr(self, name)!r} is not one of {', '.join(legal)}.")
 
     @property
     def has_trained_table(self) -> bool:
-        """Whether the input embedding is a parameter, and so tied to the MLM decoder."""
+        """Whether the input embedding is a parameter."""
         return self.embedding in ("table", "hash_initialized")
+
+    @property
+    def ties_decoder(self) -> bool:
+        """Whether the MLM decoder is the input table."""
+        return self.tie_word_embeddings and self.has_trained_table
+
+    @property
+    def embedding_width(self) -> int:
+        """E."""
+        return self.embedding_size or self.hidden_size
+
+    @property
+    def num_groups(self) -> int:
+        """Layers with parameters of their own."""
+        return self.num_hidden_groups or self.num_hidden_layers
+
+    @property
+    def num_recursions(self) -> int:
+        """R, times that each of them is applied."""
+        return self.num_hidden_layers // self.num_groups
 
     def to_identity(self) -> dict[str, Any]:
         """Return what a checkpoint of it has to be taken up with, as JSON types."""
@@ -157,8 +214,11 @@ def sized(size: str, **changes) -> BertConfig:
 
 def size_of(model: Mapping[str, Any]) -> str | None:
     """Return the published size that a model's fields agree with, None where there is none."""
+    architecture = {name for fields in SIZES.values() for name in fields}
+    defaults = {field.name: field.default for field in dataclasses.fields(BertConfig)}
+    found = {name: model.get(name, defaults[name]) for name in architecture}
     for size, fields in SIZES.items():
-        if all(name in model and model[name] == value for name, value in fields.items()):
+        if found == {name: fields.get(name, defaults[name]) for name in architecture}:
             return size
     return None
 
@@ -167,4 +227,6 @@ def model_name(size: str, embedding: str) -> str:
     """Return the name in tables: BERT-tiny, EELBERT-mini, UNO-EELBERT, BERT-mini (random_hash)."""
     if embedding == "ngram_hash":
         return "UNO-EELBERT" if size == "uno" else f"EELBERT-{size}"
+    if size == "minialbert" and embedding == "table":
+        return "MiniALBERT"
     return f"BERT-{size}" if embedding == "table" else f"BERT-{size} ({embedding})"

@@ -1,4 +1,4 @@
-"""Token embedders behind one call, ids [B, L] -> [B, L, D]: trained tables and hashed vectors.
+"""Token embedders behind one call, ids [B, L] -> [B, L, E]: trained tables and hashed vectors.
 
     table             a trained parameter, as published BERTs have it
     ngram_hash        EELBERT: nothing is trained or stored
@@ -24,12 +24,12 @@ COLLECTION = "constants"
 
 
 def make_token_embedder(config: BertConfig, name: str | None = None) -> nn.Module:
-    """Return the embedder that `config` names, ids [B, L] -> `config.dtype` [B, L, D].
+    """Return the embedder that `config` names, ids [B, L] -> `config.dtype` [B, L, E].
 
     An id outside [0, V) gives NaN, never another token's vector.
     """
     if config.embedding != "table":
-        hash_of(config).widths(config.hidden_size)
+        hash_of(config).widths(config.embedding_width)
     if config.has_trained_table:
         return TrainedEmbedder(config, name=name)
     if config.embedding_mode == "cached":
@@ -42,7 +42,7 @@ def embedding_constants(config: BertConfig, vocabulary: Vocabulary) -> dict[str,
     """Return what the embedder reads from the collection "constants", by name.
 
     Returns:
-      {} for trained tables; {"table": float32 [V, D]} for a cached hash; {"signatures": uint32 [V, N', K],
+      {} for trained tables; {"table": float32 [V, E]} for a cached hash; {"signatures": uint32 [V, N', K],
         "counts": int32 [V, N']} on the fly.
     """
     if config.has_trained_table:
@@ -54,9 +54,9 @@ def embedding_constants(config: BertConfig, vocabulary: Vocabulary) -> dict[str,
 
 
 def initial_table(config: BertConfig, vocabulary: Vocabulary) -> np.ndarray:
-    """Return all tokens' vectors, float32 [V, D]: a cached table, or the start of `hash_initialized`."""
+    """Return all tokens' vectors, float32 [V, E]: a cached table, or the start of `hash_initialized`."""
     signatures, counts = _signatures(config, vocabulary)
-    return reference_embedding(hash_of(config), signatures, counts, config.hidden_size)
+    return reference_embedding(hash_of(config), signatures, counts, config.embedding_width)
 
 
 def hash_of(config: BertConfig) -> HashSpec:
@@ -65,14 +65,14 @@ def hash_of(config: BertConfig) -> HashSpec:
 
 
 class CachedHashEmbedder(nn.Module):
-    """Gather from the constant table "table", float32 [V, D]: for training, where memory is there."""
+    """Gather from the constant table "table", float32 [V, E]: for training, where memory is there."""
 
     config: BertConfig
 
     @nn.compact
     def __call__(self, ids: jax.Array) -> jax.Array:
-        """Embed ids [B, L] as [B, L, D]."""
-        shape = (self.config.vocab_size, self.config.hidden_size)
+        """Embed ids [B, L] as [B, L, E]."""
+        shape = (self.config.vocab_size, self.config.embedding_width)
         table = _constant(self, "table", shape, jnp.float32)
         return _rows(table, ids).astype(self.config.dtype)
 
@@ -84,12 +84,12 @@ class OnTheFlyHashEmbedder(nn.Module):
 
     @nn.compact
     def __call__(self, ids: jax.Array) -> jax.Array:
-        """Embed ids [B, L] as [B, L, D]."""
+        """Embed ids [B, L] as [B, L, E]."""
         spec = hash_of(self.config)
         rows = (self.config.vocab_size, spec.num_parts)
         signatures = _constant(self, "signatures", (*rows, None), jnp.uint32)
         counts = _constant(self, "counts", rows, jnp.int32)
-        seeds = jnp.asarray(hash_seeds(spec, self.config.hidden_size))
+        seeds = jnp.asarray(hash_seeds(spec, self.config.embedding_width))
         # An id outside [0, V) has the count that "fill" gives it, which no token has, and so becomes NaN.
         grams = _rows(signatures, ids, mode="clip")
         vectors = embed_signatures(grams, _rows(counts, ids), seeds, spec)
@@ -97,7 +97,7 @@ class OnTheFlyHashEmbedder(nn.Module):
 
 
 class TrainedEmbedder(nn.Module):
-    """Gather from a parameter "embedding", float32 [V, D], whose gradient is summed in float32.
+    """Gather from a parameter "embedding", float32 [V, E], whose gradient is summed in float32.
 
     `hash_initialized` starts as NaN, to be replaced by `initial_table`: a start that was forgotten stops the
     training at once, where zeros would hide it. Source: EELBERT table 4.
@@ -107,11 +107,11 @@ class TrainedEmbedder(nn.Module):
 
     @nn.compact
     def __call__(self, ids: jax.Array) -> jax.Array:
-        """Embed ids [B, L] as [B, L, D]."""
+        """Embed ids [B, L] as [B, L, E]."""
         start = nn.initializers.truncated_normal(self.config.initializer_range)
         if self.config.embedding == "hash_initialized":
             start = nn.initializers.constant(jnp.nan)
-        shape = (self.config.vocab_size, self.config.hidden_size)
+        shape = (self.config.vocab_size, self.config.embedding_width)
         table = self.param("embedding", start, shape, jnp.float32)
         return _rows(table, ids).astype(self.config.dtype)
 

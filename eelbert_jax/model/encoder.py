@@ -181,15 +181,37 @@ class Intermediate(nn.Module):
         return gelu(dense(self.config, self.config.intermediate_size, "dense")(hidden))
 
 
-class EncoderLayer(nn.Module):
-    """One transformer layer: attention block, then feed-forward block."""
+class Adapter(nn.Module):
+    """Bottleneck in line: `LayerNorm(Up(GELU(Down(x))) + x)`. Source: MiniALBERT section 3."""
 
     config: BertConfig
 
     @nn.compact
-    def __call__(self, hidden: jax.Array, attention_mask: jax.Array | None, deterministic: bool) -> jax.Array:
+    def __call__(self, hidden: jax.Array) -> jax.Array:
         """Map [B, L, D] to [B, L, D]."""
+        assert self.config.adapter_size is not None
+        narrow = gelu(dense(self.config, self.config.adapter_size, "down")(hidden))
+        return layer_norm(self.config)(dense(self.config, hidden.shape[-1], "up")(narrow) + hidden)
+
+
+class EncoderLayer(nn.Module):
+    """One transformer layer: attention block, then feed-forward block, each behind its adapter, if any.
+
+    Called R times, it is a recursion: all parameters are shared but those of the adapters.
+    """
+
+    config: BertConfig
+
+    @nn.compact
+    def __call__(
+        self, hidden: jax.Array, attention_mask: jax.Array | None, deterministic: bool, recursion: int = 0
+    ) -> jax.Array:
+        """Map [B, L, D] to [B, L, D]."""
+        if self.config.adapter_size is not None:
+            hidden = Adapter(self.config, name=f"attention_adapter_{recursion}")(hidden)
         attended = AttentionBlock(self.config, name="attention")(hidden, attention_mask, deterministic)
+        if self.config.adapter_size is not None:
+            attended = Adapter(self.config, name=f"output_adapter_{recursion}")(attended)
         widened = Intermediate(self.config, name="intermediate")(attended)
         outputs = ResidualOutput(self.config, name="output")(widened, attended, deterministic)
         self.sow("intermediates", HIDDEN_STATE, outputs)
@@ -197,25 +219,30 @@ class EncoderLayer(nn.Module):
 
 
 class Encoder(nn.Module):
-    """Run T layers, `layer_0` ...; with `config.scan_layers` one compiled `layer`, stacked on axis 0."""
+    """Run `layer_0` ..., each R times; with `config.scan_layers` one compiled `layer`, stacked on axis 0."""
 
     config: BertConfig
 
     @nn.compact
     def __call__(self, hidden: jax.Array, attention_mask: jax.Array | None, deterministic: bool) -> jax.Array:
         """Map [B, L, D] to [B, L, D]."""
-        num_layers = self.config.num_hidden_layers
+
+        def recur(layer: EncoderLayer, hidden: jax.Array, attention_mask: jax.Array | None) -> jax.Array:
+            for recursion in range(self.config.num_recursions):
+                hidden = layer(hidden, attention_mask, deterministic, recursion)
+            return hidden
+
+        num_groups = self.config.num_groups
         if not self.config.scan_layers:
-            for index in range(num_layers):
-                layer = EncoderLayer(self.config, name=f"layer_{index}")
-                hidden = layer(hidden, attention_mask, deterministic)
+            for index in range(num_groups):
+                hidden = recur(EncoderLayer(self.config, name=f"layer_{index}"), hidden, attention_mask)
             return hidden
         scan = nn.scan(
-            lambda layer, carry, mask: (layer(carry, mask, deterministic), None),
+            lambda layer, carry, mask: (recur(layer, carry, mask), None),
             variable_axes={"params": 0, "intermediates": 0},
             split_rngs={"params": True, "dropout": True},
             in_axes=nn.broadcast,
-            length=num_layers,
+            length=num_groups,
         )
         hidden, _ = scan(EncoderLayer(self.config, name="layer"), hidden, attention_mask)
         return hidden

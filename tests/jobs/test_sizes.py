@@ -1,5 +1,6 @@
 """The published parameter counts, reproduced exactly, and the table that prints them."""
 
+import dataclasses
 import json
 
 import pytest
@@ -27,6 +28,25 @@ def test_counts_are_the_published_ones(size, embedding, masked_lm, two_class):
     decoder = 0 if embedding == "table" else config.vocab_size * config.hidden_size
     pooler = config.hidden_size * (config.hidden_size + 1)
     assert tuple(counts.values()) == (masked_lm, masked_lm + decoder, two_class, two_class - pooler)
+
+
+@pytest.mark.parametrize("width", [128, 312, 768])
+def test_minialbert_counts_are_the_published_ones(width):
+    """12.07M, 17.93M and 31.84M with adapters; the published checkpoint holds an unread pooler besides."""
+    config = sized("minialbert", embedding="table", embedding_size=width)
+    embeddings = (30_522 + 512 + 2) * width + 2 * width + (0 if width == 768 else width * 768 + 768)
+    layer = 4 * (768 * 768 + 768) + 2 * (768 * 3072) + 3072 + 768 + 4 * 768
+    adapters = 6 * 2 * ((768 * 48 + 48) + (48 * 768 + 768) + 2 * 768)
+    assert adapters == 912_960
+    encoder = embeddings + layer + adapters
+    published = {128: 12_072_768, 312: 17_925_072, 768: 31_838_016}
+    counts = sizes.count_parameters(config)
+    assert encoder == counts["tagging"] - (768 + 1) * 2 == published[width]
+    assert counts["2-class"] == counts["tagging"]  # [CLS] is read as it is
+    without = sizes.count_parameters(dataclasses.replace(config, adapter_size=None))
+    assert counts["tagging"] - without["tagging"] == adapters
+    checkpoint = counts["MLM+decoder"] + 768 * 768 + 768
+    assert width != 128 or checkpoint == 36_726_906
 
 
 def test_count_follows_the_number_of_labels():

@@ -40,7 +40,7 @@ def test_the_formula_counts_what_the_modules_make(size, embedding):
     counts = count_parameters(config)
     made = {convention: shapes(head(config)) for convention, head in HEADS.items()}
     assert {name: counts[name] for name in HEADS} == {name: total(tree) for name, tree in made.items()}
-    decoder = 0 if config.has_trained_table else total(made["MLM+decoder"]["cls"]["predictions"]["decoder"])
+    decoder = 0 if config.ties_decoder else total(made["MLM+decoder"]["cls"]["predictions"]["decoder"])
     assert counts["MLM"] == counts["MLM+decoder"] - decoder
 
 
