@@ -17,9 +17,10 @@ from eelbert_jax.datasets.glue import Examples
 from eelbert_jax.errors import UserError
 from eelbert_jax.vocabulary import Vocabulary
 
-SHORTEST_BUCKET = 16
-WORTH_COMPILING = 100
-"""Batches an epoch that a length needs beside the powers of two."""
+WORTH_COMPILING = 2**15
+"""Tokens of padding that a length has to spare an epoch: a second of a tiny model on two cores."""
+WORTH_A_BATCH = 2**10
+"""The same where lengths stay compiled: what fills up one more batch."""
 IGNORED = -1
 """Tag id of a position that is no word's first piece."""
 
@@ -188,47 +189,48 @@ def encode_words(
     )
 
 
-def bucket_lengths(lengths: np.ndarray, max_length: int, batch_size: int) -> tuple[int, ...]:
-    """Return the lengths that batches may have: powers of two from 16, and `max_length` last.
+def bucket_lengths(lengths: np.ndarray, max_length: int, worth: int) -> tuple[int, ...]:
+    """Return the lengths that batches may have: few to compile, near the examples' own [n], n >= 1.
 
-    Between them (8, 12, 24, ...) those that `WORTH_COMPILING` batches would use: a shape costs seconds to
-    compile and spares a batch milliseconds.
+    Of 8, 12, 16, 24, ... and `max_length` those that are used, less the ones that spare fewer than `worth`
+    tokens of padding.
     """
-    powers = [SHORTEST_BUCKET]
-    while powers[-1] < max_length:
-        powers.append(2 * powers[-1])
-    between = [SHORTEST_BUCKET // 2, *(3 * power // 4 for power in powers)]
-    steps = np.array(sorted({length for length in (*powers, *between) if length < max_length} | {max_length}))
-    uses = np.bincount(np.searchsorted(steps, lengths), minlength=len(steps)) // batch_size
-    kept = [
-        step
-        for step, batches in zip(steps.tolist(), uses, strict=True)
-        if step == max_length or step in powers or batches >= WORTH_COMPILING
-    ]
-    return tuple(kept)
+    doubled = [8 << power for power in range(max_length.bit_length())]
+    steps = sorted(
+        {step for two in doubled for step in (two, 3 * two // 2) if step < max_length} | {max_length}
+    )
+    while True:
+        counts = np.bincount(np.searchsorted(steps, lengths), minlength=len(steps))
+        steps, counts = [step for step, count in zip(steps, counts, strict=True) if count], counts[counts > 0]
+        spared = counts[:-1] * np.diff(steps)
+        if not len(spared) or spared.min() >= worth:
+            return tuple(steps)
+        del steps[int(spared.argmin())]
 
 
-def train_batches(encoded: Encoded, batch_size: int, seed: int, epoch: int) -> list[BatchIndices]:
+def train_batches(
+    encoded: Encoded, batch_size: int, seed: int, epoch: int, worth: int = WORTH_COMPILING
+) -> list[BatchIndices]:
     """Return the batches of an epoch, every example once; pure, so a run resumes from its step alone."""
-    batches = _batches(encoded, batch_size, _permutation(seed, epoch, len(encoded)))
+    batches = _batches(encoded, batch_size, _permutation(seed, epoch, len(encoded)), worth)
     return [batches[i] for i in _permutation(~seed, epoch, len(batches))]
 
 
-def eval_batches(encoded: Encoded, batch_size: int) -> list[BatchIndices]:
+def eval_batches(encoded: Encoded, batch_size: int, worth: int = WORTH_COMPILING) -> list[BatchIndices]:
     """Return batches that hold every example once, in their order within each length."""
-    return _batches(encoded, batch_size, np.arange(len(encoded)))
+    return _batches(encoded, batch_size, np.arange(len(encoded)), worth)
 
 
 def _permutation(seed: int, epoch: int, size: int) -> np.ndarray:
     return row_indices(seed, epoch, size, size) if size else np.arange(0)
 
 
-def _batches(encoded: Encoded, batch_size: int, order: np.ndarray) -> list[BatchIndices]:
+def _batches(encoded: Encoded, batch_size: int, order: np.ndarray, worth: int) -> list[BatchIndices]:
     if not len(encoded) or batch_size < 1:
         raise UserError(
             f"Cannot make batches of {batch_size} rows out of {len(encoded)} examples; both must be positive."
         )
-    lengths = bucket_lengths(encoded.lengths, encoded.max_length, batch_size)
+    lengths = bucket_lengths(encoded.lengths, encoded.max_length, worth)
     buckets = np.searchsorted(lengths, encoded.lengths)[order]
     batches = []
     for bucket, length in enumerate(lengths):

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from eelbert_jax.datasets.encoding import Encoded, eval_batches, gather
+from eelbert_jax.datasets.encoding import WORTH_A_BATCH, Encoded, eval_batches, gather
 from eelbert_jax.model import bert
 
 BATCH_SIZE = 32
@@ -21,7 +21,7 @@ def outputs(
     """Yield some rows, int64 [n], and the outputs of `step` for them, until every row had its turn."""
     if not len(encoded):
         return
-    for batch in eval_batches(encoded, 1 if len(encoded) == 1 else batch_size):
+    for batch in eval_batches(encoded, 1 if len(encoded) == 1 else batch_size, WORTH_A_BATCH):
         outputs = jax.device_get(step(*gather(encoded, batch.indices, batch.length)))
         num_real = np.count_nonzero(batch.weights)  # the rest fills up
         yield batch.indices[:num_real], jax.tree.map(lambda leaf, n=num_real: leaf[:n], outputs)

@@ -62,6 +62,7 @@ class Classify:
 
     model_class: ClassVar[type[nn.Module]] = bert.BertForSequenceClassification
     keeps_best: ClassVar[bool] = True
+    has_many_shapes: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         if self.on_degenerate not in ("say", "stop"):

@@ -68,6 +68,7 @@ class MaskedLM:
 
     main_figure: ClassVar[str] = "heldout_loss"
     keeps_best: ClassVar[bool] = False
+    has_many_shapes: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         sharding.check_divisible("batch_size", self.batch_size, self.layout.mesh)

@@ -54,9 +54,11 @@ class Objective(Protocol):
       constants: what the model reads beside its parameters; no gradient, in no checkpoint.
       main_figure: the figure of `evaluate` that a run is judged by.
       keeps_best: the step with the largest main figure is the result; otherwise the last one is.
+      has_many_shapes: its batches, one a call, differ in shape.
     """
 
     keeps_best: ClassVar[bool]
+    has_many_shapes: ClassVar[bool]
 
     @property
     def constants(self) -> Any: ...  # noqa: D102
@@ -90,11 +92,13 @@ def make_train_step(
     passes: int = 1,
     trained: Callable[[Any], Any] | None = None,
 ) -> Callable[[TrainState, Any, Any], tuple[TrainState, Metrics]]:
-    """Return the jitted (state, constants, batches [K, B, ...]) -> (state, metrics [K]); donates the state.
+    """Return (state, constants, batches [K, B, ...]) -> (state, metrics [K]), jitted; donates the state.
 
-    K optimizer steps run in one call: for small models a call's dispatch costs as much as its arithmetic. The
-    dropout of a step is a function of (seed, step), so that a resumed run repeats it. Split parameters are
-    gathered once, before the passes; gradients are reduced once, after them, to where the slots lie.
+    K optimizer steps run in one call: for small models a call's dispatch costs as much as its arithmetic.
+    Where batches have many shapes, the update is a program of its own, compiled once and not with every
+    shape. The dropout of a step is a function of (seed, step), so that a resumed run repeats it. Split
+    parameters are gathered once, before the passes; gradients are reduced once, after them, to where the
+    slots lie.
 
     Args:
       passes: parts that a batch is taken in; their gradients are added up.
@@ -102,25 +106,42 @@ def make_train_step(
     """
     dropout_key = named_key(seed, "drop")
 
-    def update(state: TrainState, constants: Any, batch: Any) -> tuple[TrainState, Metrics]:
-        examples, total_weight = objective.examples(batch, state.step)
-        key = jax.random.fold_in(dropout_key, state.step)
-        whole = constrain(state.params, jax.tree.map(lambda _: layout.replicated, state.params))
+    def gradients(params: Any, step: jax.Array, constants: Any, batch: Any) -> tuple[jax.Array, Any]:
+        examples, total_weight = objective.examples(batch, step)
+        key = jax.random.fold_in(dropout_key, step)
+        whole = constrain(params, jax.tree.map(lambda _: layout.replicated, params))
         loss, grads = _gradients(objective, whole, constants, examples, total_weight, key, passes)
         if trained is not None:
             grads = jax.tree.map(
                 lambda grad, keep: grad if keep else jnp.zeros_like(grad), grads, trained(grads)
             )
-        grads = constrain(grads, layout.slots(grads))
+        return loss, constrain(grads, layout.slots(grads))
+
+    def update(state: TrainState, loss: jax.Array, grads: Any) -> tuple[TrainState, Metrics]:
         return apply_gradients(state, loss, grads, optimizer, lambda new: constrain(new, layout.state(new)))
+
+    def gradient_step(params: Any, step: jax.Array, constants: Any, batches: Any) -> tuple[jax.Array, Any]:
+        return gradients(params, step, constants, jax.tree.map(lambda leaf: leaf[0], batches))
+
+    def update_step(state: TrainState, loss: jax.Array, grads: Any) -> tuple[TrainState, Metrics]:
+        state, metrics = update(state, loss, grads)
+        return state, jax.tree.map(lambda leaf: leaf[None], metrics)
 
     def train_step(state: TrainState, constants: Any, batches: Any) -> tuple[TrainState, Metrics]:
         if jax.tree.leaves(batches)[0].shape[0] == 1:
-            state, metrics = update(state, constants, jax.tree.map(lambda leaf: leaf[0], batches))
-            return state, jax.tree.map(lambda leaf: leaf[None], metrics)
-        return jax.lax.scan(lambda state, batch: update(state, constants, batch), state, batches)
+            return update_step(state, *gradient_step(state.params, state.step, constants, batches))
+        return jax.lax.scan(
+            lambda state, batch: update(state, *gradients(state.params, state.step, constants, batch)),
+            state,
+            batches,
+        )
 
-    return jax.jit(train_step, donate_argnums=0)
+    if not objective.has_many_shapes:
+        return jax.jit(train_step, donate_argnums=0)
+    jitted_gradients, jitted_update = jax.jit(gradient_step), jax.jit(update_step, donate_argnums=0)
+    return lambda state, constants, batches: jitted_update(
+        state, *jitted_gradients(state.params, state.step, constants, batches)
+    )
 
 
 def _gradients(

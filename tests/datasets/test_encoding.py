@@ -136,18 +136,24 @@ def test_the_cut_is_that_of_transformers_for_all_lengths(published, vocabulary_f
 
 
 @pytest.mark.parametrize(
-    ("max_length", "expected"),
-    [(128, (16, 32, 64, 128)), (100, (16, 32, 64, 100)), (16, (16,)), (8, (8,)), (17, (16, 17))],
+    ("worth", "expected"),
+    [
+        (12, (8, 12, 24, 32, 96)),
+        (13, (8, 24, 32, 96)),
+        (33, (8, 32, 96)),
+        (97, (32, 96)),
+        (705, (96,)),
+    ],
 )
-def test_few_examples_have_powers_of_two(max_length, expected):
-    assert encoding.bucket_lengths(np.array([3, 5, 7]), max_length, 8) == expected
+def test_a_length_stands_where_it_spares_enough_padding(worth, expected):
+    # At first 8 spares 4 tokens each to 12, 12 spares 12 to 24, 24 spares 8 to 32, 32 spares 64 to 96.
+    lengths = np.repeat([7, 10, 20, 30, 90], [4, 1, 3, 3, 1])
+    assert encoding.bucket_lengths(lengths, 128, worth) == expected
 
 
-def test_lengths_between_stand_where_enough_batches_use_them():
-    many = encoding.WORTH_COMPILING * 4
-    lengths = np.repeat([7, 10, 15, 20, 30, 40, 90], [many - 1, many, 1, many, 1, many - 1, many])
-    # 8 has one example too few; 12, 24 and 96 have enough; 48 has not.
-    assert encoding.bucket_lengths(lengths, 128, 4) == (12, 16, 24, 32, 64, 96, 128)
+@pytest.mark.parametrize(("max_length", "expected"), [(8, (8,)), (17, (8, 17)), (100, (8, 24))])
+def test_the_last_length_is_at_most_the_longest_allowed(max_length, expected):
+    assert encoding.bucket_lengths(np.array([3, min(max_length, 17)]), max_length, 1) == expected
 
 
 @settings(max_examples=60)
@@ -156,13 +162,14 @@ def test_lengths_between_stand_where_enough_batches_use_them():
     batch_size=st.integers(1, 17),
     seed=st.integers(-5, 5),
     epoch=st.integers(0, 3),
+    worth=st.sampled_from([1, 100, encoding.WORTH_COMPILING]),
 )
-def test_every_example_once_in_a_static_shape_that_fits(lengths, batch_size, seed, epoch):
+def test_every_example_once_in_a_static_shape_that_fits(lengths, batch_size, seed, epoch, worth):
     encoded = of_lengths(lengths, max_length=100)
-    buckets = encoding.bucket_lengths(encoded.lengths, 100, batch_size)
+    buckets = encoding.bucket_lengths(encoded.lengths, 100, worth)
     for batches in (
-        encoding.train_batches(encoded, batch_size, seed, epoch),
-        encoding.eval_batches(encoded, batch_size),
+        encoding.train_batches(encoded, batch_size, seed, epoch, worth),
+        encoding.eval_batches(encoded, batch_size, worth),
     ):
         counts = np.zeros(len(encoded))
         for length, indices, weights in batches:
@@ -183,19 +190,19 @@ def test_batches_are_a_pure_function_of_seed_and_epoch():
     encoded = of_lengths([5, 20] * 50)
 
     def order(seed, epoch):
-        return [batch.indices.tolist() for batch in encoding.train_batches(encoded, 8, seed, epoch)]
+        return [batch.indices.tolist() for batch in encoding.train_batches(encoded, 8, seed, epoch, 1)]
 
     assert order(0, 0) == order(0, 0)
     assert order(0, 0) != order(0, 1)
     assert order(0, 0) != order(1, 0)
-    lengths = [batch.length for batch in encoding.train_batches(encoded, 8, 0, 0)]
+    lengths = [batch.length for batch in encoding.train_batches(encoded, 8, 0, 0, 1)]
     assert lengths != sorted(lengths), "batches of one length must not come in a row"
 
 
 def test_evaluation_keeps_the_order_within_a_length():
-    batches = encoding.eval_batches(of_lengths([5, 20, 6, 21, 7]), 2)
+    batches = encoding.eval_batches(of_lengths([5, 20, 6, 21, 7]), 2, worth=1)
     found = [(length, indices.tolist(), weights.tolist()) for length, indices, weights in batches]
-    assert found == [(16, [0, 2], [1, 1]), (16, [4, 4], [1, 0]), (32, [1, 3], [1, 1])]
+    assert found == [(8, [0, 2], [1, 1]), (8, [4, 4], [1, 0]), (24, [1, 3], [1, 1])]
 
 
 @pytest.mark.parametrize(("lengths", "batch_size"), [([], 4), ([3], 0)])
