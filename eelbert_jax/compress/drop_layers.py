@@ -106,7 +106,16 @@ def _cls_cosines(
 def without_layers(
     config: BertConfig, params: Mapping[str, Any], dropped: Sequence[int]
 ) -> tuple[BertConfig, dict[str, Any]]:
-    """Return what is left of a model, its layers not stacked, whether they were or not."""
+    """Return what is left of a model, its layers not stacked, whether they were or not.
+
+    Raises:
+      UserError: its layers share parameters.
+    """
+    if config.num_recursions > 1:
+        raise UserError(
+            f"This model applies {config.num_groups} shared layers {config.num_recursions} times each: none "
+            "of them can go alone; train one with fewer recursions, or drop layers of one that shares none."
+        )
     encoder = params["bert"]["encoder"]
     if config.scan_layers:
         encoder = unstack_layers(encoder)

@@ -25,7 +25,7 @@ FREE_SETTINGS = (
     *("recipe", "init_params_from", "data.", "run.", "model.vocab_size", "model.embedding_mode"),
     *("log_every_steps", "eval_every_steps", "checkpoint_every_steps", "keep_checkpoints"),
     *("keep_every_steps", "watchdog_seconds", "max_skipped_steps", "tensorboard"),
-    *("mesh.", "rows_per_device", "steps_per_call"),
+    *("mesh.", "rows_per_device", "steps_per_call", "sweep."),
 )
 """What may differ between the starts of a run without being worth a word."""
 

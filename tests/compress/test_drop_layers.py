@@ -114,6 +114,12 @@ def test_the_smaller_model_skips_the_dropped_layers(scan_layers):
     assert np.abs(states(*other, ids)[-1] - hidden).max() > 1e-2
 
 
+def test_shared_layers_are_not_dropped():
+    shared = dataclasses.replace(FOUR_LAYERS, num_hidden_groups=2)
+    with pytest.raises(UserError, match="applies 2 shared layers 2 times each"):
+        without_layers(shared, four_layers(), (2,))
+
+
 def test_similarities_are_those_of_each_text_alone():
     """Batches, padding and the rows that fill up change nothing; a layer that does nothing has 1."""
     params = four_layers()
