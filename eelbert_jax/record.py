@@ -1,7 +1,6 @@
 """The record of a finished run, `result.json`, and strict reading of JSON: errors name file and key."""
 
 import dataclasses
-import hashlib
 import json
 import math
 import types
@@ -216,13 +215,3 @@ class Result:
     def main_metric(self) -> str:
         """The metric that selected the best step."""
         return next(iter(self.metrics))
-
-
-def own_data(settings: Mapping[str, Any]) -> dict[str, str]:
-    """Return the SHA-256 by split of the files of a user's own task, for `Result.data`; of GLUE's nothing."""
-    files, digests = settings.get(settings["task"], {}), {}
-    for split in ("train", "dev"):
-        if files.get(split) is not None:
-            with Path(files[split]).expanduser().open("rb") as file:
-                digests[split] = hashlib.file_digest(file, "sha256").hexdigest()
-    return digests

@@ -6,7 +6,7 @@ import json
 import pytest
 
 from eelbert_jax.errors import UserError
-from eelbert_jax.record import ModelRecord, Result, Start, own_data
+from eelbert_jax.record import ModelRecord, Result, Start
 
 RESULT = Result(
     task="sst2",
@@ -68,11 +68,3 @@ def test_a_wrong_value_is_named_with_its_file(tmp_path, group, key, value, messa
     with pytest.raises(UserError) as error:
         Result.read(tmp_path / "result.json")
     assert str(error.value).startswith(f"{tmp_path / 'result.json'}: {message}.")
-
-
-def test_the_files_of_ones_own_task_are_digested_and_glues_are_not(tmp_path):
-    (tmp_path / "train.csv").write_text("abc")
-    settings = {"custom": {"train": str(tmp_path / "train.csv"), "dev": None, "dev_every": 5}}
-    digest = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
-    assert own_data({**settings, "task": "custom"}) == {"train": digest}
-    assert own_data({**settings, "task": "rte"}) == {}

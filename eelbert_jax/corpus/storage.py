@@ -12,7 +12,7 @@ import tempfile
 import uuid
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple, cast
+from typing import Any, NamedTuple, cast
 
 from eelbert_jax import workdir
 from eelbert_jax.errors import UserError
@@ -92,7 +92,7 @@ def names_in(folder: str) -> set[str]:
         return set()
 
 
-def open_file(path: str) -> BinaryIO:
+def open_file(path: str) -> io.BufferedReader:
     """Open a file for reading bytes from any place."""
     if not is_url(path):
         return open(path, "rb")

@@ -1,6 +1,7 @@
 """Sentences with a tag for every word, from files of columns: CoNLL-2003 and its kin, CoNLL-U."""
 
 import dataclasses
+import itertools
 import re
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
@@ -8,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from eelbert_jax.datasets.entities import OUTSIDE, are_entity_tags
-from eelbert_jax.datasets.tables import Tally, is_text, read_text, text_lines
+from eelbert_jax.datasets.tables import Tally, is_text, read_lines
 from eelbert_jax.datasets.tasks import TAG
 from eelbert_jax.errors import UserError
 
@@ -112,18 +113,27 @@ def load_conll(
     )
 
 
+def read_words(path: str, word_column: int, tally: Tally) -> Iterator[tuple[str, tuple[str, ...] | str]]:
+    """Yield the place of every sentence, as the file is read, and its words or what is wrong with them."""
+    for lines in _sentences(path, word_column, tally):
+        place = f"{path}, line {lines[0].number}"
+        try:
+            yield place, tuple(_word_and_tag(path, line, word_column, None, ())[0] for line in lines)
+        except ValueError as error:
+            yield place, str(error)
+
+
 def _sentences(path: str, word_column: int, tally: Tally) -> Iterator[list[_Line]]:
-    lines = [_Line(number, text) for number, text in enumerate(text_lines(read_text(path, tally)), start=1)]
-    no_words = ("#", DOCUMENT_MARK)
-    first = next((_columns(text) for _, text in lines if text.strip() and not text.startswith(no_words)), [])
+    lines = (_Line(number, text) for number, text in enumerate(read_lines(path, tally), start=1))
+    head, first = _until_first_word(lines)
     is_conllu = len(first) == CONLLU_COLUMNS and CONLLU_ID.fullmatch(first[0]) is not None
     if is_conllu and word_column % CONLLU_COLUMNS == 0:
         raise UserError(
             f"{path} is CoNLL-U, whose column 0 numbers the words; set --config.tokens.word_column=1 and "
-            "--config.tokens.tag_column, 3 for the universal parts of speech."
+            "--config.tokens.tag_column, 3 for the universal parts of speech; to predict, --text_column=1."
         )
     sentence: list[_Line] = []
-    for line in [*lines, _Line(0, "")]:
+    for line in itertools.chain(head, lines, [_Line(0, "")]):
         if not line.text.strip() or line.text.startswith(DOCUMENT_MARK):
             tally.blank_lines += line.number > 0 and not line.text.strip()
             if sentence and all(is_text(f"{path}, line {n}", text, tally) for n, text in sentence):
@@ -133,6 +143,16 @@ def _sentences(path: str, word_column: int, tally: Tally) -> Iterator[list[_Line
             sentence.append(line)
         else:
             tally.other_lines += 1
+
+
+def _until_first_word(lines: Iterator[_Line]) -> tuple[list[_Line], list[str]]:
+    """Return the lines up to the first with a word, and its columns."""
+    head = []
+    for line in lines:
+        head.append(line)
+        if line.text.strip() and not line.text.startswith(("#", DOCUMENT_MARK)):
+            return head, _columns(line.text)
+    return head, []
 
 
 def _is_word(text: str, is_conllu: bool, width: int, is_first: bool) -> bool:
@@ -158,10 +178,13 @@ def _word_and_tag(
     last = len(columns)
     is_there = all(-last <= column < last and columns[column].strip(" ") for column in wanted)
     if not is_there or len({column % last for column in wanted}) < len(wanted):
+        tag = f" and the tag in column {tag_column}"
+        flags = "--config.tokens.word_column and --config.tokens.tag_column"
+        if tag_column is None:
+            tag, flags = "", "--text_column"
         raise ValueError(
             f"{place}: {last} column{'s' * (last != 1)} in {line.text[:60]!r}; expected the word in column "
-            f"{word_column} and the tag in column {tag_column}, counted from 0 or from -1 for the last: set "
-            "--config.tokens.word_column and --config.tokens.tag_column."
+            f"{word_column}{tag}, counted from 0 or from -1 for the last: set {flags}."
         )
     tag = "" if tag_column is None else columns[tag_column].strip()
     if tag and labels and tag not in labels:

@@ -42,7 +42,7 @@ def custom_task(
     _check_splits(name, files, dev_every)
     _check_columns(name, text_columns, label_column)
     _check_labels(name, labels, regression)
-    paths = {split: _absolute(files[split]) for split in SPLITS if split in files}
+    paths = {split: absolute(files[split]) for split in SPLITS if split in files}
     if not regression and not labels:
         labels = _find_labels(paths["train"], columns, label_column, Tally(on_bad_record))
     if dev_every:
@@ -101,7 +101,8 @@ def _default_metrics(num_classes: int) -> tuple[str, ...]:
     return ("accuracy", "f1") if num_classes == 2 else ("accuracy",)
 
 
-def _absolute(path: str) -> str:
+def absolute(path: str) -> str:
+    """Return the full path of a file; a URL as it is."""
     path = storage.canonical(path)
     return path if storage.is_url(path) else os.path.abspath(path)
 

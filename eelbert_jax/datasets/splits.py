@@ -1,6 +1,7 @@
 """The splits of a task, read and encoded; their batches as arrays, and outputs back in their order."""
 
 import dataclasses
+import hashlib
 import os
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -10,9 +11,10 @@ import numpy as np
 
 from eelbert_jax.datasets import encoding, tasks
 from eelbert_jax.datasets.conll import TOKENS, TokenExamples, TokenTask, load_conll, token_task
-from eelbert_jax.datasets.custom import custom_task
+from eelbert_jax.datasets.custom import absolute, custom_task
 from eelbert_jax.datasets.glue import Examples, load_examples
 from eelbert_jax.datasets.metrics import LOWER_IS_BETTER, METRICS, Predictions
+from eelbert_jax.datasets.tables import open_file
 from eelbert_jax.datasets.tasks import REGRESS, TAG, Task, TaskRecord
 from eelbert_jax.errors import UserError
 from eelbert_jax.vocabulary import Vocabulary, check_unknown
@@ -133,6 +135,16 @@ def select_by(task: Task | TokenTask, metric: str | None) -> Task | TokenTask:
     return dataclasses.replace(task, metrics=(metric, *others))
 
 
+def file_digests(settings: Mapping[str, Any]) -> dict[str, str]:
+    """Return the SHA-256 by split of the files of a user's own task; of GLUE's nothing."""
+    files, digests = settings.get(settings["task"], {}), {}
+    for split in ("train", "dev"):
+        if files.get(split) is not None:
+            with open_file(files[split]) as file:
+                digests[split] = hashlib.file_digest(file, "sha256").hexdigest()
+    return digests
+
+
 def load_data(settings: Mapping[str, Any], vocabulary: Vocabulary, lowercase: bool) -> TaskData:
     """Read and encode the splits that settings name; say what was out of order or cut."""
     max_length, found = settings["max_length"], {}
@@ -175,7 +187,7 @@ def _read_texts(settings: Mapping[str, Any]) -> tuple[Task, dict[str, Examples]]
     found = {split: load_examples(task, split, **options) for split in ("train", *task.dev_splits)}
     test = settings["custom"]["test"]
     if test is not None and not task.official:  # read as the development file is: it has labels
-        labelled = dataclasses.replace(task, files=(("dev", os.path.abspath(test)),), dev_every=0)
+        labelled = dataclasses.replace(task, files=(("dev", absolute(test)),), dev_every=0)
         found["test"] = load_examples(labelled, "dev", **options)
     return task, found
 

@@ -22,6 +22,8 @@ FORMATS = {".tsv": "tsv", ".txt": "tsv", ".csv": "csv", ".jsonl": "jsonl", ".ndj
 FORMATS |= {".parquet": "parquet"}
 ENCODINGS = {codecs.BOM_UTF8: "utf-8", codecs.BOM_UTF16_LE: "utf-16-le", codecs.BOM_UTF16_BE: "utf-16-be"}
 """Encodings by byte-order mark; without one it is UTF-8."""
+BLOCK_BYTES = 1 << 20
+PARQUET_BATCH_ROWS = 1024
 BAD_RECORD_POLICIES = ("refuse", "skip")
 NO_TEXT = re.compile("[\ud800-\udfff]")
 """What invalid UTF-8 is decoded to, and what JSON can escape: half of a character."""
@@ -96,11 +98,10 @@ def read_rows(path: str, columns: Sequence[str], required: Sequence[str], tally:
     if kind == "parquet":
         yield from _read_parquet(path, required, tally)
         return
-    text = read_text(path, tally)
     if kind == "jsonl":
-        yield from _read_jsonl(path, text, tally)
+        yield from _read_jsonl(path, tally)
         return
-    records = _split_tsv(text) if kind == "tsv" else _split_csv(path, text)
+    records = _split_tsv(path, tally) if kind == "tsv" else _split_csv(path, tally)
     if not columns:
         _, columns = next(records, (0, []))
     _check_columns(path, columns, required)
@@ -129,25 +130,51 @@ def _uncompressed_name(path: str) -> str:
     return PurePath(path.lower()).stem if streams.is_compressed(path) else path.lower()
 
 
-def read_text(path: str, tally: Tally) -> str:
-    """Return a file's text, line ends as line feeds, without its byte-order mark.
-
-    Bytes that are no UTF-8 become what `is_text` finds.
-    """
+def open_file(path: str) -> io.BufferedReader:
+    """Open a file, or what a URL names."""
     try:
-        with storage.open_file(storage.canonical(path)) as file:
-            data = b"".join(streams.decompress(file, path)) if streams.is_compressed(path) else file.read()
+        return storage.open_file(storage.canonical(path))
     except OSError as error:
-        raise UserError(f"Cannot read {path}: {error.strerror or error}; give the path of a file.") from error
-    mark = next((mark for mark in ENCODINGS if data.startswith(mark)), b"")
-    tally.byte_order_marks += bool(mark)
-    text = data[len(mark) :].decode(ENCODINGS.get(mark, "utf-8"), errors="surrogateescape")
-    return text if "\n" in text else text.replace("\r", "\n")
+        raise _unreadable(path, error) from error
 
 
-def text_lines(text: str) -> list[str]:
-    """Return the lines of a text; other line separators of Unicode are text."""
-    return [line.removesuffix("\r") for line in text.removesuffix("\n").split("\n")] if text else []
+def _unreadable(path: str, error: OSError) -> UserError:
+    return UserError(f"Cannot read {path}: {error.strerror or error}; give the path of a file.")
+
+
+def read_lines(path: str, tally: Tally) -> Iterator[str]:
+    """Yield a file's lines as they are read, without their ends and without the byte-order mark.
+
+    Bytes that are no UTF-8 become what `is_text` finds; other line separators of Unicode are text.
+    """
+    return (line.removesuffix("\n").removesuffix("\r") for line in _raw_lines(path, tally))
+
+
+def _raw_lines(path: str, tally: Tally) -> Iterator[str]:
+    """Yield lines with their ends: carriage returns end them where the first block has no line feed."""
+    rest, end = "", ""
+    for text in _decoded_blocks(path, tally):
+        end = end or ("\r" if "\r" in text[:-1] and "\n" not in text else "\n")
+        *lines, rest = (rest + text).split(end)
+        yield from (line + end for line in lines)
+    if rest:
+        yield rest
+
+
+def _decoded_blocks(path: str, tally: Tally) -> Iterator[str]:
+    try:
+        with open_file(path) as file:
+            stored = iter(lambda: file.read(BLOCK_BYTES), b"")
+            blocks = streams.decompress(file, path) if streams.is_compressed(path) else stored
+            first = next(blocks, b"")
+            mark = next((mark for mark in ENCODINGS if first.startswith(mark)), b"")
+            tally.byte_order_marks += bool(mark)
+            decoder = codecs.getincrementaldecoder(ENCODINGS.get(mark, "utf-8"))("surrogateescape")
+            yield decoder.decode(first[len(mark) :])
+            yield from map(decoder.decode, blocks)
+            yield decoder.decode(b"", final=True)
+    except OSError as error:
+        raise _unreadable(path, error) from error
 
 
 def is_text(place: str, text: str, tally: Tally) -> bool:
@@ -175,16 +202,18 @@ def _check_columns(path: str, columns: Sequence[str], required: Sequence[str]) -
         raise UserError(f"{path} has two columns {doubled[0]!r}; rename one of them in its first line.")
 
 
-def _split_tsv(text: str) -> Iterator[tuple[int, list[str]]]:
+def _split_tsv(path: str, tally: Tally) -> Iterator[tuple[int, list[str]]]:
     """Yield (line number, fields), no field for a blank line."""
-    for number, line in enumerate(text_lines(text), start=1):
+    for number, line in enumerate(read_lines(path, tally), start=1):
         yield number, line.split("\t") if line else []
 
 
-def _split_csv(path: str, text: str) -> Iterator[tuple[int, list[str]]]:
+def _split_csv(path: str, tally: Tally) -> Iterator[tuple[int, list[str]]]:
     """Yield (line number of the record's end, fields)."""
     csv.field_size_limit(sys.maxsize)  # the library's own limit is 131,072 characters
-    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
+    # The library wants each line end of a file of mixed ones apart.
+    lines = (part for line in _raw_lines(path, tally) for part in io.StringIO(line, newline=""))
+    reader = csv.reader(lines, strict=True)
     start = 1
     try:
         for values in reader:
@@ -197,9 +226,9 @@ def _split_csv(path: str, text: str) -> Iterator[tuple[int, list[str]]]:
         ) from error
 
 
-def _read_jsonl(path: str, text: str, tally: Tally) -> Iterator[Row]:
+def _read_jsonl(path: str, tally: Tally) -> Iterator[Row]:
     """Yield a row a line, numbers as spelt; null, NaN, arrays and objects are no field."""
-    for number, line in enumerate(text_lines(text), start=1):
+    for number, line in enumerate(read_lines(path, tally), start=1):
         place = f"{path}, line {number}"
         if not line.strip():
             tally.blank_lines += 1
@@ -228,7 +257,7 @@ def _read_parquet(path: str, required: Sequence[str], tally: Tally) -> Iterator[
         with storage.open_file(storage.canonical(path)) as file, pq.ParquetFile(file) as table:
             _check_columns(path, table.schema_arrow.names, required)
             number = 0
-            for batch in table.iter_batches(columns=list(required)):
+            for batch in table.iter_batches(PARQUET_BATCH_ROWS, columns=list(required)):
                 for record in batch.to_pylist():
                     number += 1
                     fields = {name: _field(value) for name, value in record.items() if _is_field(value)}

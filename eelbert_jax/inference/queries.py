@@ -7,8 +7,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
-from eelbert_jax.datasets.conll import load_conll
-from eelbert_jax.datasets.tables import FORMATS, Tally, read_rows
+from eelbert_jax.datasets.conll import read_words
+from eelbert_jax.datasets.tables import FORMATS, Tally, open_file, read_rows
 from eelbert_jax.errors import UserError
 
 CHUNK_BYTES = 1 << 16
@@ -71,17 +71,18 @@ def read_queries(source: Source, stdin: BinaryIO, tally: Tally) -> Chunks:
     suffix = Path(source.file).suffix.lower()
     if suffix in COLUMN_SUFFIXES or source.text_column.removeprefix("-").isdecimal():
         column = int(source.text_column or COLUMN_SUFFIXES[suffix])
-        sentences = load_conll(
-            source.file, word_column=column, tag_column=None, on_bad_record=tally.on_bad_record
-        )
-        tally.bad_records += sentences.tally.bad_records
-        return _chunked(
-            Query(f"{source.file}, sentence {number}", words)
-            for number, words in enumerate(sentences.words, start=1)
-        )
+        return _chunked(_sentences(source.file, column, tally))
     if source.text_column or (suffix not in LINE_SUFFIXES and _is_table(source.file)):
         return _chunked(_rows(source, tally))
     return _file_lines(source.file)
+
+
+def _sentences(file: str, column: int, tally: Tally) -> Iterator[Item]:
+    try:
+        for place, words in read_words(file, column, tally):
+            yield words if isinstance(words, str) else Query(place, words)
+    except UserError as error:
+        yield error
 
 
 def _is_table(file: str) -> bool:
@@ -89,11 +90,7 @@ def _is_table(file: str) -> bool:
 
 
 def _file_lines(file: str) -> Chunks:
-    try:
-        stream = Path(file).expanduser().open("rb")
-    except OSError as error:
-        raise UserError(f"Cannot read {file}: {error.strerror}; name a file with a text a line.") from error
-    yield from _lines(stream, file, None)
+    yield from _lines(open_file(file), file, None)
 
 
 def _lines(stream: Any, name: str, columns: Sequence[str] | None) -> Chunks:

@@ -14,10 +14,10 @@ from eelbert_jax.datasets import metrics
 from eelbert_jax.datasets.baselines import LINEAR, TAG_LOOKUP, LinearBaseline, TagLookup, majority
 from eelbert_jax.datasets.conll import TokenExamples, TokenTask
 from eelbert_jax.datasets.glue import Examples
-from eelbert_jax.datasets.splits import read_splits
+from eelbert_jax.datasets.splits import file_digests, read_splits
 from eelbert_jax.datasets.tasks import TAG, Task
 from eelbert_jax.errors import UserError
-from eelbert_jax.record import ModelRecord, Result, own_data
+from eelbert_jax.record import ModelRecord, Result
 from eelbert_jax.training.fit import environment
 from eelbert_jax.workdir import DETAILS_NAME, write_whole
 
@@ -87,7 +87,7 @@ def _run(
         commit=environment()["commit"],
         seconds=round(time.monotonic() - started, 1),
         test_metrics=test_scores,
-        data=own_data(config.to_dict()),
+        data=file_digests(config.to_dict()),
     )
     return result, details
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from eelbert_jax import cli
 from eelbert_jax.datasets.encoding import check_max_length
-from eelbert_jax.datasets.splits import load_data
+from eelbert_jax.datasets.splits import file_digests, load_data
 from eelbert_jax.datasets.tasks import check_labels
 from eelbert_jax.errors import UserError
 from eelbert_jax.inference.load import load
@@ -22,7 +22,7 @@ from eelbert_jax.model.config import BertConfig, bert_config, identity, model_na
 from eelbert_jax.model.count import count_parameters
 from eelbert_jax.objectives.classify import Classify, Scored
 from eelbert_jax.objectives.tag import Tag
-from eelbert_jax.record import Dropped, ModelRecord, Result, own_data
+from eelbert_jax.record import Dropped, ModelRecord, Result
 from eelbert_jax.reporting.pretraining import read_checkpoint
 from eelbert_jax.training import distributed, sharding
 from eelbert_jax.training.checkpoint import Checkpoints
@@ -260,7 +260,7 @@ def make_result(
         commit=run["commit"],
         seconds=outcome.seconds,
         test_metrics=dict(scored["test"].scores) if "test" in scored else {},
-        data=own_data(config.to_dict()),
+        data=file_digests(config.to_dict()),
         dropped=dropped,
     )
 

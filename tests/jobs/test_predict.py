@@ -6,10 +6,13 @@ import subprocess
 import sys
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from eelbert_jax.__main__ import main
-from eelbert_jax.datasets import submission
+from eelbert_jax.corpus import storage
+from eelbert_jax.datasets import submission, tables
 from eelbert_jax.datasets.tables import Tally
 from eelbert_jax.errors import UserError
 from eelbert_jax.inference import queries
@@ -191,6 +194,32 @@ def test_many_lines_are_never_all_in_memory(monkeypatch):
     assert stream.tell() == 340
 
 
+@pytest.mark.parametrize("suffix", [".csv", ".tsv", ".jsonl", ".conll"])
+def test_a_large_file_is_read_as_it_is_answered(tmp_path, monkeypatch, suffix):
+    """Of a table, in blocks, and of columns of words too; what is wrong further on stops nothing before."""
+    path, column = tmp_path / f"large{suffix}", "0" if suffix == ".conll" else "review"
+    line = {".jsonl": '{{"review": "run {}"}}\n', ".conll": "run O\n{} O\n\n"}.get(suffix, "run {}\n")
+    header = "" if suffix in (".jsonl", ".conll") else "review\n"
+    path.write_bytes((header + "".join(map(line.format, range(9000)))).encode() + b"\xff\n")
+    read = []
+    original = storage.open_file
+
+    def counted(name):
+        read.append(original(name))
+        return read[-1]
+
+    monkeypatch.setattr(storage, "open_file", counted)
+    monkeypatch.setattr(tables, "BLOCK_BYTES", 1000)
+    source = queries.Source("", "", str(path), column, "", reads_pairs=False)
+    chunks = queries.read_queries(source, io.BytesIO(), Tally())
+    assert [query.first for query in next(chunks)[:2]] in (["run 0", "run 1"], [("run", "0"), ("run", "1")])
+    (file,) = read
+    assert file.tell() < path.stat().st_size / 2
+    rest = [item for chunk in chunks for item in chunk]
+    assert len(rest) + queries.CHUNK_ROWS == 9001
+    assert isinstance(rest[-1], UserError)
+
+
 def test_answers_before_a_bad_line_are_given(sst2, monkeypatch, capsys):
     lines = b"the file\nthe table\n\na runner\na\tb\tc\na table\n"
     stdin(monkeypatch, lines)
@@ -213,9 +242,6 @@ def table(tmp_path, suffix):
     rows = [("the file opens .", "yes"), ("a table, the file", "no"), ("the run", "yes")]
     path = tmp_path / f"reviews{suffix}"
     if suffix == ".parquet":
-        import pyarrow as pa
-        import pyarrow.parquet as pq
-
         pq.write_table(pa.table({"review": [a for a, _ in rows], "verdict": [b for _, b in rows]}), path)
     elif suffix == ".jsonl":
         path.write_text("".join(json.dumps({"review": a, "verdict": b}) + "\n" for a, b in rows))
