@@ -80,8 +80,7 @@ def least_contributing(similarities: Sequence[float], threshold: float) -> tuple
 
 def cls_similarities(model: Model, encoded: Encoded) -> np.ndarray:
     """Return for every layer the mean cosine of [CLS] before and after it, float64 [T]."""
-    variables = {"params": model.params["bert"], "constants": model.constants.get("bert", {})}
-    step = functools.partial(_cls_cosines, model.config, variables)
+    step = functools.partial(_cls_cosines, model.config, model.encoder_variables)
     return np.concatenate([cosines for _, cosines in outputs(step, encoded)]).mean(axis=0, dtype=np.float64)
 
 

@@ -208,11 +208,9 @@ def bucket_lengths(lengths: np.ndarray, max_length: int, worth: int) -> tuple[in
         del steps[int(spared.argmin())]
 
 
-def train_batches(
-    encoded: Encoded, batch_size: int, seed: int, epoch: int, worth: int = WORTH_COMPILING
-) -> list[BatchIndices]:
+def train_batches(encoded: Encoded, batch_size: int, seed: int, epoch: int) -> list[BatchIndices]:
     """Return the batches of an epoch, every example once; pure, so a run resumes from its step alone."""
-    batches = _batches(encoded, batch_size, _permutation(seed, epoch, len(encoded)), worth)
+    batches = _batches(encoded, batch_size, _permutation(seed, epoch, len(encoded)), WORTH_COMPILING)
     return [batches[i] for i in _permutation(~seed, epoch, len(batches))]
 
 

@@ -151,12 +151,14 @@ def read_lines(path: str, tally: Tally) -> Iterator[str]:
 
 
 def _raw_lines(path: str, tally: Tally) -> Iterator[str]:
-    """Yield lines with their ends: carriage returns end them where the first block has no line feed."""
+    """Yield lines with their ends: carriage returns end them where they come first and no line feed near."""
     rest, end = "", ""
     for text in _decoded_blocks(path, tally):
-        end = end or ("\r" if "\r" in text[:-1] and "\n" not in text else "\n")
-        *lines, rest = (rest + text).split(end)
-        yield from (line + end for line in lines)
+        rest += text
+        end = end or ("\n" if "\n" in rest else "\r" if "\r" in rest[:-1] else "")
+        if end:
+            *lines, rest = rest.split(end)
+            yield from (line + end for line in lines)
     if rest:
         yield rest
 

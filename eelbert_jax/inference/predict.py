@@ -81,6 +81,11 @@ class Model:
         return self.step is None
 
     @property
+    def encoder_variables(self) -> dict[str, Any]:
+        """What `bert.BertModel` is applied with; a trained table has no constants."""
+        return {"params": self.params["bert"], "constants": self.constants.get("bert", {})}
+
+    @property
     def max_length(self) -> int:
         """Tokens that it reads at most, [CLS] and [SEP] among them."""
         return self.config.max_position_embeddings if self.task is None else self.task.max_length
@@ -129,9 +134,10 @@ class Model:
         texts = _texts(texts, "encode")
         encoded, text_ids = self._encode(texts, None, stride)
         model = bert.BertModel(self.config, with_pooler=False)
-        variables = {"params": self.params["bert"], "constants": self.constants.get("bert", {})}
         found = np.zeros((len(encoded), self.config.hidden_size), np.float32)
-        for rows, output in outputs(functools.partial(vectors, model, pooling, variables), encoded):
+        for rows, output in outputs(
+            functools.partial(vectors, model, pooling, self.encoder_variables), encoded
+        ):
             found[rows] = output
         return mean_of_windows(found, text_ids, len(texts))
 

@@ -116,7 +116,7 @@ def random_uint16(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
     axis is the one halved, so that a batch sharded over devices draws its bits where it lives.
     """
     *leading, width = shape
-    first, second = jax.random.key_data(key)
+    first, second = jax.random.key_data(key)[:2]  # of two words, or of four
     num_words = -(-width // 2)
     counter = jax.lax.broadcasted_iota(jnp.uint32, (*leading, num_words), len(leading))
     stride = num_words

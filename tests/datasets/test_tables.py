@@ -6,6 +6,7 @@ import pyarrow.parquet as pq
 import pytest
 import zstandard
 
+from eelbert_jax.datasets import tables
 from eelbert_jax.datasets.tables import Tally, read_rows
 from eelbert_jax.errors import UserError
 
@@ -61,7 +62,9 @@ def test_parquet(tmp_path):
 
 @pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-16-be"])
 @pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
-def test_byte_order_marks_and_line_ends(encoding, end, tmp_path):
+@pytest.mark.parametrize("block_bytes", [3, 1 << 20])
+def test_byte_order_marks_and_line_ends(encoding, end, block_bytes, tmp_path, monkeypatch):
+    monkeypatch.setattr(tables, "BLOCK_BYTES", block_bytes)
     path = tmp_path / "train.tsv"
     mark = "\ufeff" if encoding == "utf-16-be" else ""
     path.write_bytes((mark + TABLE.replace("\n", end)).encode(encoding))

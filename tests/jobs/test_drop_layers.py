@@ -16,13 +16,14 @@ from eelbert_jax.record import Dropped
 from support.models import CONFIG, NLI_LABELS, VOCABULARY, params_of, save_finetuned, save_pretrained
 
 
-@pytest.fixture
-def encoder(tmp_path):
+@pytest.fixture(scope="module")
+def encoder(tmp_path_factory):
     """Four layers, as transformers would save them but for the hash."""
+    folder = tmp_path_factory.mktemp("model") / "encoder"
     config = dataclasses.replace(CONFIG, num_hidden_layers=4)
     params = params_of(bert.BertForMaskedLM(config))
-    write_folder(tmp_path / "encoder", config, VOCABULARY, params, lowercase=True)
-    return tmp_path / "encoder"
+    write_folder(folder, config, VOCABULARY, params, lowercase=True)
+    return folder
 
 
 @pytest.fixture

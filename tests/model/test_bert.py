@@ -310,6 +310,23 @@ def test_random_uint16_is_uniform_at_any_width():
         assert np.unique(bits).size > 0.9 * min(bits.size, 3001)
 
 
+def largest_correlation(bits, other):
+    """Return that of uint16 [R, C] with itself a place, a word or a row further, and with another key's."""
+    pairs = [(bits[:, 1:], bits[:, :-1]), (bits[1:], bits[:-1]), (bits[:, 2:], bits[:, :-2]), (bits, other)]
+    return max(abs(np.corrcoef(one.ravel(), two.ravel())[0, 1]) for one, two in pairs)
+
+
+@pytest.mark.parametrize("impl", ["threefry2x32", "rbg"])
+def test_random_uint16_differs_by_place_and_key(impl):
+    words = {"threefry2x32": 2, "rbg": 4}[impl]
+    near = [jax.random.wrap_key_data(jnp.full(words, word, jnp.uint32), impl=impl) for word in (6, 7)]
+    bits = [np.asarray(random_uint16(key, (512, 512)), np.float64) for key in near]
+    assert largest_correlation(*bits) < 5 / 512  # the correlation of n independent draws scatters by n^-1/2
+    # Negative control: a counter alone is uniform too.
+    counter = np.arange(512 * 512, dtype=np.float64).reshape(512, 512) % 65536
+    assert largest_correlation(counter, counter) > 0.9
+
+
 def test_dropout_keeps_the_mean_and_drops_the_rate():
     inputs = jnp.ones((400, 501))
     dropped = np.asarray(Dropout(0.1).apply({}, inputs, False, rngs={"dropout": jax.random.key(0)}))
