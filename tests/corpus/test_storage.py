@@ -6,103 +6,34 @@ fsspec's memory:// stands in for a store: it has objects and prefixes, no folder
 import gzip
 import json
 import lzma
-import os
 import re
 
-import fsspec
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 
-from eelbert_jax.corpus import cache as row_cache
 from eelbert_jax.corpus import storage
-from eelbert_jax.corpus.documents import Chunk, ReadOptions, ReadTally
-from eelbert_jax.corpus.rows import Rows, read_manifest
-from eelbert_jax.corpus.sources import SourceOptions, find_units
+from eelbert_jax.corpus.documents import Chunk, ReadOptions
+from eelbert_jax.corpus.sources import SourceOptions
 from eelbert_jax.errors import UserError
 from eelbert_jax.jobs import prepare
-from eelbert_jax.vocabulary import SPECIAL_TOKENS, Vocabulary, save_vocabulary
-
-WORDS = tuple(f"word{number}" for number in range(50))
-VOCABULARY = Vocabulary((*SPECIAL_TOKENS, *WORDS))
-PRODUCTS = ("manifest.json", "vocab.txt", "train", "heldout")
-
-
-def documents(seed: int, count: int = 30) -> list[str]:
-    generator = np.random.default_rng(seed)
-    return [" ".join(generator.choice(WORDS, generator.integers(5, 60))) for _ in range(count)]
+from support.stores import (
+    DeniedFileSystem,
+    documents,
+    files_here,
+    files_there,
+    flags,
+    texts_of,
+    upload,
+    write_corpus,
+)
 
 
 @pytest.fixture
 def corpus(tmp_path):
     """Write three files of documents and a vocabulary, and return the folder."""
-    folder = tmp_path / "corpus"
-    folder.mkdir()
-    for number in range(3):
-        (folder / f"{number}.txt").write_text("\n\n".join(documents(number)))
-    save_vocabulary(VOCABULARY, folder / "vocab")
-    return folder
-
-
-@pytest.fixture
-def store():
-    """Return the file system behind memory://, empty."""
-    system = fsspec.filesystem("memory")
-    system.store.clear()
-    system.pseudo_dirs[:] = [""]
-    yield system
-    system.store.clear()
-    system.pseudo_dirs[:] = [""]
-
-
-@pytest.fixture
-def cache(tmp_path, monkeypatch):
-    """Let copies of rows go to a folder of the test, and return it."""
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    return tmp_path / "cache"
-
-
-def upload(folder, system, url: str) -> None:
-    for path in folder.iterdir():
-        system.pipe_file(f"{url}/{path.name}", path.read_bytes())
-
-
-def flags(corpus, source, workdir, *more: str) -> list[str]:
-    return [
-        f"--config.source={source}",
-        f"--config.vocabulary={corpus}/vocab",
-        f"--workdir={workdir}",
-        "--config.row_length=16",
-        "--config.held_out.fraction=0.2",
-        "--config.unit_mib.min=0.001",
-        "--config.workers=1",
-        *more,
-    ]
-
-
-def files_here(workdir) -> dict[str, bytes]:
-    """Return what a preparation made in a folder."""
-    files = [path for path in workdir.rglob("*") if path.is_file()]
-    named = {path.relative_to(workdir).as_posix(): path.read_bytes() for path in files}
-    return {name: data for name, data in named.items() if name.split("/")[0] in PRODUCTS}
-
-
-def files_there(system, url: str) -> dict[str, bytes]:
-    """Return what a preparation made in the store."""
-    root = url.removeprefix("memory:/") + "/"
-    named = {name.removeprefix(root): system.cat_file(name) for name in system.find(root)}
-    return {name: data for name, data in named.items() if name.split("/")[0] in PRODUCTS}
-
-
-def texts_of(
-    source: str, options: SourceOptions | None = None, read: ReadOptions | None = None
-) -> list[list]:
-    """Return the chunks of each unit of a source."""
-    read = read or ReadOptions()
-    units = find_units(source, options or SourceOptions(), read)
-    return [list(unit.read(read, ReadTally())) for unit in units]
+    return write_corpus(tmp_path / "corpus")
 
 
 # Sources
@@ -160,58 +91,6 @@ def test_a_source_that_cannot_be_had_says_what_to_do(store, failing_stores, sour
     store.pipe_file("/bucket/folder/a.txt", b"text")
     with pytest.raises(UserError, match=message):
         texts_of(source)
-
-
-class LoginError(Exception):
-    """What a library of a store raises: no OSError."""
-
-
-class DeniedFileSystem(MemoryFileSystem):
-    """A store that lets nobody in."""
-
-    protocol = "denied"
-
-    def _refuse(self, *args, **kwargs):
-        raise LoginError("no token\nand a long story")
-
-    info = glob = ls = open = put_file = pipe_file = _refuse
-
-
-class FlakyFileSystem(MemoryFileSystem):
-    """A store whose connection breaks in the middle of an object."""
-
-    protocol = "flaky"
-    store = {"/bucket/a.txt": None}  # noqa: RUF012, as the class that it extends has it
-
-    def glob(self, path, detail=False, **kwargs):
-        return {"/bucket/a.txt": {"name": "/bucket/a.txt", "size": 3 << 20, "type": "file"}}
-
-    def open(self, path, mode="rb", **kwargs):
-        return self
-
-    def seek(self, offset, whence=0):
-        self.position = offset
-        return offset
-
-    def tell(self):
-        return self.position
-
-    def read(self, length):
-        if self.position >= 1 << 20:
-            raise LoginError("connection lost")
-        data = (b"word1 word2\n\n" * (length // 13 + 1))[:length]
-        self.position += length
-        return data
-
-    def close(self):
-        pass
-
-
-@pytest.fixture
-def failing_stores():
-    fsspec.register_implementation("denied", DeniedFileSystem, clobber=True)
-    fsspec.register_implementation("flaky", FlakyFileSystem, clobber=True)
-    fsspec.register_implementation("notinstalled", "no_such_module.X", True, "pip install the_library")
 
 
 def test_a_broken_connection_leaves_no_shard(corpus, tmp_path, failing_stores):
@@ -306,101 +185,3 @@ def test_temporary_files_go_when_the_store_refuses(corpus, tmp_path, store, monk
     with pytest.raises(UserError, match=r"Cannot write to memory://bucket/rows: LoginError"):
         prepare.main(flags(corpus, f"{corpus}/*.txt", "memory://bucket/rows"))
     assert not list(tmp_path.glob("*.tmp"))
-
-
-# Rows in a store
-
-
-@pytest.fixture
-def stored_rows(corpus, store, cache):
-    """Prepare rows in the store and return their URL."""
-    prepare.main(flags(corpus, f"{corpus}/*.txt", "memory://bucket/rows"))
-    return "memory://bucket/rows"
-
-
-def test_rows_are_read_from_a_store_and_copied_once(corpus, tmp_path, store, cache, stored_rows, monkeypatch):
-    prepare.main(flags(corpus, f"{corpus}/*.txt", tmp_path / "rows"))
-    opened = []
-    real = storage.open_file
-    monkeypatch.setattr(storage, "open_file", lambda path: opened.append(path) or real(path))
-    for split in ("train", "heldout"):
-        here, there = Rows.open(tmp_path / "rows", split), Rows.open(f"{stored_rows}/", split)
-        indices = np.arange(len(here))[::-1]
-        np.testing.assert_array_equal(there[indices], here[indices])
-        there.verify()
-    assert sum(path.endswith(".bin") for path in opened if storage.is_url(path)) == 6
-    opened.clear()
-    Rows.open(stored_rows, "train")
-    assert opened == [f"{stored_rows}/manifest.json", f"{stored_rows}/vocab.txt"]
-    assert Rows.open(f"file://{tmp_path}/rows", "train").manifest == read_manifest(tmp_path / "rows")
-
-
-def test_rows_prepared_anew_are_not_taken_for_the_old_ones(corpus, store, cache, stored_rows):
-    old = Rows.open(stored_rows, "train")
-    store.rm("/bucket/rows", recursive=True)
-    prepare.main(flags(corpus, f"{corpus}/*.txt", stored_rows, "--config.held_out.seed=1"))
-    new = Rows.open(stored_rows, "train")
-    new.verify()
-    old.verify()
-    assert len(old) != len(new)
-
-
-def test_a_damaged_shard_is_refused_and_mended_by_the_next_copy(store, cache, stored_rows):
-    good = store.cat_file("/bucket/rows/train/000001.bin")
-    store.pipe_file("/bucket/rows/train/000001.bin", good[:-1] + b"\xff")
-    with pytest.raises(
-        UserError, match=r"memory://bucket/rows/train/000001\.bin has SHA-256 .*copy it again"
-    ):
-        Rows.open(stored_rows, "train")
-    assert not list(cache.rglob("000001.bin"))
-    assert not list(cache.rglob("*.tmp"))
-    store.pipe_file("/bucket/rows/train/000001.bin", good)
-    Rows.open(stored_rows, "train").verify()
-
-
-@pytest.mark.parametrize("damage", [lambda data: data[:-1], lambda data: data[:-1] + b"\xff"])
-def test_a_copy_that_rots_is_replaced(store, cache, stored_rows, damage):
-    before = Rows.open(stored_rows, "train")
-    expected = before[np.arange(len(before))]
-    [copy] = cache.rglob("train/000001.bin")
-    copy.write_bytes(damage(copy.read_bytes()))
-    rows = Rows.open(stored_rows, "train")
-    rows.verify()
-    np.testing.assert_array_equal(rows[np.arange(len(rows))], expected)
-    assert copy.read_bytes() == store.cat_file("/bucket/rows/train/000001.bin")
-
-
-def test_a_copy_that_rots_is_not_used_where_the_store_has_nothing_better(store, cache, stored_rows):
-    rows = Rows.open(stored_rows, "train")
-    [copy] = cache.rglob("train/000001.bin")
-    rotten = copy.read_bytes()[:-1] + b"\xff"
-    copy.write_bytes(rotten)
-    store.pipe_file("/bucket/rows/train/000001.bin", rotten)
-    with pytest.raises(UserError, match=r"memory://bucket/rows/train/000001\.bin has SHA-256"):
-        rows.verify()
-    assert not copy.exists()
-
-
-def test_missing_rows_in_a_store_are_said(store, cache, stored_rows, failing_stores):
-    store.rm_file("/bucket/rows/train/000002.bin")
-    with pytest.raises(UserError, match=r"Cannot copy the rows .*train/000002\.bin no such object or bucket"):
-        Rows.open(stored_rows, "train")
-    with pytest.raises(
-        UserError, match=r"No prepared rows in memory://bucket/none .*no such object or bucket"
-    ):
-        Rows.open("memory://bucket/none", "train")
-    with pytest.raises(UserError, match=r"No prepared rows in denied://bucket/rows .*LoginError: no token"):
-        Rows.open("denied://bucket/rows", "train")
-
-
-def test_no_room_for_copies_is_one_clear_error(store, stored_rows, tmp_path, monkeypatch):
-    (tmp_path / "file").touch()
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
-    with pytest.raises(UserError, match=r"Cannot copy the rows .*Not a directory.*XDG_CACHE_HOME"):
-        Rows.open(stored_rows, "train")
-
-
-def test_copies_lie_in_the_cache_of_the_user(monkeypatch):
-    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
-    monkeypatch.setenv("HOME", "/home/someone")
-    assert os.fspath(row_cache.cache_folder()) == "/home/someone/.cache/eelbert_jax/rows"

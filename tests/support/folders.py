@@ -1,0 +1,54 @@
+"""Small models of random parameters as folders in the Hugging Face layout, and edits of them."""
+
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from safetensors.numpy import load_file, save_file
+
+from eelbert_jax.interchange.folder import write_folder
+from eelbert_jax.model import bert
+from eelbert_jax.model.config import sized
+from eelbert_jax.vocabulary import SPECIAL_TOKENS, Vocabulary
+
+WORDS = ("the", "file", "table", "opens", "good", "bad", "##s", "##ing", ".")
+VOCABULARY = Vocabulary((*SPECIAL_TOKENS, *WORDS))
+HEADS = (bert.BertForMaskedLM, bert.BertForSequenceClassification, bert.BertForTokenClassification)
+MODEL, CONFIG = "model.safetensors", "config.json"
+
+
+def micro(**changes):
+    return sized("micro", **{"vocab_size": VOCABULARY.size, "embedding": "table", **changes})
+
+
+def random_params(model):
+    """Return parameters around the usual ones, biases away from 0, in the model's tree."""
+    random = np.random.default_rng(0)
+    shapes = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, 1), jnp.int32))["params"]
+
+    def draw(path, leaf):
+        return random.normal(path[-1].key == "scale", 0.1, leaf.shape).astype(np.float32)
+
+    return jax.tree.map_with_path(draw, shapes)
+
+
+def write(path, model_class=bert.BertForMaskedLM, task=None, **changes):
+    """Write a model of random parameters and return its config and parameters."""
+    config = micro(**changes)
+    params = random_params(model_class(config))
+    write_folder(path, config, VOCABULARY, params, lowercase=False, task=task)
+    return config, params
+
+
+def change(folder, edit_state):
+    """Rewrite the weights of a folder."""
+    state = load_file(folder / MODEL)
+    edit_state(state)
+    save_file(state, folder / MODEL)
+
+
+def edit(path, **changes):
+    """Change fields of a JSON file; None removes one."""
+    values = {**json.loads(path.read_text()), **changes}
+    path.write_text(json.dumps({name: value for name, value in values.items() if value is not None}))
