@@ -68,7 +68,9 @@ def test_a_full_disk_is_told_at_the_end(tmp_path):
     assert restored(tmp_path) == 1
 
 
-def test_a_failed_save_does_not_hide_why_the_run_ended(tmp_path, capfd):
+def test_a_failed_save_does_not_hide_why_the_run_ended(
+    tmp_path, capsys
+):  # in memory: the limit would cut a captured file too
     def train():
         with Checkpoints(tmp_path) as checkpoints:
             checkpoints.save(state_at(2), IDENTITY)
@@ -76,7 +78,7 @@ def test_a_failed_save_does_not_hide_why_the_run_ended(tmp_path, capfd):
 
     with no_room_for_files_beyond(8_000), pytest.raises(KeyError, match="the cause"):
         train()
-    assert "Saving step 2" in capfd.readouterr().err
+    assert "Saving step 2" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("error", [None, SystemExit, KeyboardInterrupt])
