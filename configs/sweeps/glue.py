@@ -2,11 +2,12 @@
 
     eelbert sweep --config=configs/sweeps/glue.py:tiny,task=rte --config.pretrained=runs/tiny --workdir=...
     eelbert sweep --config=configs/sweeps/glue.py:tiny,grid=seeds --config.pretrained=runs/tiny --workdir=...
+    eelbert sweep --config=configs/sweeps/glue.py:tiny,grid=seeds --config.sweep.models='runs/dropped/*' ...
 
 The recipe is that of configs/glue.py with one word more: `grid=rates` (the default), the 20 cells that Google
 searched for its miniatures (batch 8-128 x rate, 4 epochs each), or `grid=seeds`, every task whose files are
 there, or a task=custom or task=tokens, with seeds 0, 1, ... at one setting, which
-`--config.opt.learning_rate=...` and its like change.
+`--config.opt.learning_rate=...` and its like change, from one model or from several.
 """
 
 import sys
@@ -20,6 +21,7 @@ from eelbert_jax.config_files import load_config
 from eelbert_jax.datasets.splits import find_glue_dir
 from eelbert_jax.datasets.tasks import GLUE_TASKS, Task, find_task
 from eelbert_jax.errors import UserError
+from eelbert_jax.reporting.runs import split_paths
 
 JOB = "finetune"
 GRIDS = ("rates", "seeds")
@@ -40,6 +42,8 @@ def get_config(recipe: str = "tiny") -> config_dict.ConfigDict:
     config.sweep.grid = grids[-1]
     config.sweep.num_seeds = 5  # grid=seeds: a task
     config.sweep.tasks = config_dict.placeholder(str)  # grid=seeds: by commas; empty: those with files
+    # grid=seeds: what to start from, folders or patterns by commas; empty: `pretrained` alone.
+    config.sweep.models = config_dict.placeholder(str)
     return config
 
 
@@ -50,9 +54,16 @@ def sweep(add: Callable[..., Any], config: config_dict.ConfigDict) -> None:
             for learning_rate in LEARNING_RATES:
                 add(**{"config.batch_size": batch_size, "config.opt.learning_rate": learning_rate})
         return
-    for task in chosen_tasks(config):
-        for seed in range(config.sweep.num_seeds):
-            add(**{"config.task": task, "config.seed": seed})
+    starts: list[dict[str, Any]] = [{}]
+    if config.sweep.models is not None:
+        starts = [
+            {"config.pretrained": str(path)}
+            for path in split_paths(config.sweep.models, "--config.sweep.models")
+        ]
+    for start in starts:
+        for task in chosen_tasks(config):
+            for seed in range(config.sweep.num_seeds):
+                add(**start, **{"config.task": task, "config.seed": seed})
 
 
 def chosen_tasks(config: config_dict.ConfigDict) -> list[str]:

@@ -1,6 +1,7 @@
 """The cells of a grid: their names and words, and grids that are refused before anything runs."""
 
 import itertools
+from pathlib import Path
 
 import hypothesis
 import hypothesis.strategies as st
@@ -146,6 +147,21 @@ def test_seeds_of_every_task_with_files(tmp_path, capsys):
     assert glue_tasks(tmp_path, capsys, tasks="cola", num_seeds=1)[0] == [("cola", 0)]
     with pytest.raises(UserError, match="'colla'; did you mean 'cola'"):
         glue_tasks(tmp_path, capsys, tasks="colla")
+
+
+def test_seeds_of_several_models(tmp_path):
+    for name in ("full", "top-2"):
+        (tmp_path / "models" / name).mkdir(parents=True)
+    module = load_config_module("configs/sweeps/glue.py")
+    config = module.get_config("tiny,grid=seeds")
+    config.sweep.update(tasks="rte", num_seeds=2, models=str(tmp_path / "models" / "*"))
+    grid = []
+    module.sweep(lambda **overrides: grid.append(overrides), config)
+    names = [(Path(cell["config.pretrained"]).name, cell["config.seed"]) for cell in grid]
+    assert names == [("full", 0), ("full", 1), ("top-2", 0), ("top-2", 1)]
+    config.sweep.models = str(tmp_path / "modles")
+    with pytest.raises(UserError, match=r"Nothing is at .*modles'; .*--config\.sweep\.models"):
+        module.sweep(lambda **overrides: None, config)
 
 
 def test_unknown_grid():
