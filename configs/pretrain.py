@@ -36,7 +36,7 @@ def model_config(size: str, embedding: str, preset: str) -> config_dict.ConfigDi
     for name in ("embedding_size", "num_hidden_groups", "adapter_size"):  # empty: as a BERT has it
         if defaults[name] is None:
             defaults[name] = config_dict.placeholder(int)
-    del defaults["num_labels"]  # a fine-tuning matter
+    del defaults["num_labels"], defaults["sentence_size"]  # matters of fine-tuning and of distillation
     return config_dict.ConfigDict(defaults)
 
 

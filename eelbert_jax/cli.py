@@ -72,6 +72,18 @@ JOBS: Mapping[str, Job] = MappingProxyType(
                 ("json", False, "print one JSON object instead of a page"),
             ),
         ),
+        "embed": Job(
+            "compute a teacher's vectors of sentences once, for a student to learn from",
+            "configs/embed.py",
+            "required",
+            (("from", "", "the teacher: the workdir of a run, or a folder in the Hugging Face layout"),),
+        ),
+        "distill": Job(
+            "train a small sentence encoder on a teacher's vectors",
+            "configs/distill.py",
+            "required",
+            DISTRIBUTED_FLAGS,
+        ),
         "finetune": Job(
             "fine-tune on a GLUE task or a table of your own: a checkpoint in, a classifier out",
             "configs/glue.py",

@@ -135,6 +135,12 @@ def encode_texts(
     return Encoded(tuple(ids), segment_lengths, max_length, vocabulary.pad_id, truncated, int(num_empty))
 
 
+def encoded_rows(rows: Sequence[np.ndarray], max_length: int, pad_id: int) -> Encoded:
+    """Return rows of `[CLS] a [SEP]`, of which nothing was cut, as `Encoded`."""
+    lengths = np.array([[len(row), 0] for row in rows], np.int32).reshape(-1, 2)
+    return Encoded(tuple(rows), lengths, max_length, pad_id, np.zeros(len(rows), np.bool_), num_empty=0)
+
+
 def cut_longest_first(first: int, second: int, room: int) -> tuple[int, int]:
     """Return how many tokens of each text stay, taking from the longer one until both fit.
 

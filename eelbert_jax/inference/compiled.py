@@ -11,6 +11,7 @@ import numpy as np
 
 from eelbert_jax.datasets.encoding import WORTH_A_BATCH, Encoded, eval_batches, gather
 from eelbert_jax.model import bert
+from eelbert_jax.model.heads import mean_pool
 
 BATCH_SIZE = 32
 
@@ -28,14 +29,14 @@ def outputs(
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def classifier_logits(
+def head_outputs(
     model: nn.Module,
     variables: Any,
     input_ids: jax.Array,
     attention_mask: jax.Array,
     token_type_ids: jax.Array,
 ) -> jax.Array:
-    """Return float32 [B, C], or [B, L, C] of a tagger."""
+    """Return what a model with its head says: float32 [B, C], or [B, L, C] of a tagger."""
     return model.apply(variables, input_ids, attention_mask, token_type_ids)  # type: ignore[return-value]
 
 
@@ -50,11 +51,7 @@ def vectors(
 ) -> jax.Array:
     """Return float32 [B, D]."""
     hidden: Any = model.apply(variables, input_ids, attention_mask, token_type_ids, deterministic=True)
-    hidden = hidden.astype(jnp.float32)
-    if pooling == "cls":
-        return hidden[:, 0]
-    kept = attention_mask[:, :, None].astype(jnp.float32)
-    return jnp.sum(hidden * kept, axis=1) / jnp.sum(kept, axis=1)
+    return hidden[:, 0].astype(jnp.float32) if pooling == "cls" else mean_pool(hidden, attention_mask)
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))

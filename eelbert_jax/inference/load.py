@@ -94,7 +94,8 @@ def _task_record(saved: dict[str, Any], path: Path) -> TaskRecord | None:
 
 
 def _shapes(config: BertConfig, task: TaskRecord | None) -> Any:
-    model = bert.BertForMaskedLM(config) if task is None else model_class(task)(config)
+    pretrained = bert.BertForSentenceEmbedding if config.sentence_size else bert.BertForMaskedLM
+    model = (pretrained if task is None else model_class(task))(config)
     key = jax.eval_shape(lambda: jax.random.key(0))
     shapes = jax.eval_shape(model.init, key, jax.ShapeDtypeStruct((1, 1), jnp.int32))["params"]
     device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])

@@ -9,13 +9,12 @@ from typing import Any, NamedTuple
 import flax.linen as nn
 import numpy as np
 
-from eelbert_jax.datasets.encoding import Encoded, encode_texts, encode_words
+from eelbert_jax.datasets.encoding import Encoded, encode_texts, encode_words, encoded_rows
 from eelbert_jax.datasets.tasks import TaskRecord
 from eelbert_jax.errors import UserError
-from eelbert_jax.inference.compiled import best_tokens, classifier_logits, outputs, vectors
+from eelbert_jax.inference.compiled import BATCH_SIZE, best_tokens, head_outputs, outputs, vectors
 from eelbert_jax.inference.windows import (
     WordWindow,
-    encoded_rows,
     mean_of_windows,
     text_windows,
     word_windows,
@@ -62,7 +61,7 @@ class Model:
     """Answer with a pre-trained, fine-tuned or imported model.
 
     Attributes:
-      params: "bert", and the heads that it has: "cls" (of a masked LM), "classifier".
+      params: "bert", and the heads that it has: "cls" (masked LM), "classifier", "projection" (sentences).
       step: completed updates; None of an imported model.
     """
 
@@ -119,27 +118,41 @@ class Model:
             raise UserError(f"{self.path} is fine-tuned on {self.task.name}: ask it with {method}().")
         return self.task
 
-    def encode(self, texts: Iterable[str], *, pooling: str = "mean", stride: int = 0) -> np.ndarray:
+    def encode(self, texts: Iterable[str], *, pooling: str | None = None, stride: int = 0) -> np.ndarray:
         """Return a vector a text, float32 [n, D], of texts of any length.
 
         Args:
-          pooling: "mean" of the tokens' last hidden states, or "cls", that of the first token.
+          pooling: as for `vectors`.
           stride: 0 cuts a text to `max_length` tokens; else the mean of windows, one every so many tokens.
 
         Raises:
           UserError: `texts` is a string or `stride` leaves tokens out.
         """
-        if pooling not in POOLINGS:
-            raise UserError(f"pooling={pooling!r} is not one of {', '.join(POOLINGS)}.")
         texts = _texts(texts, "encode")
         encoded, text_ids = self._encode(texts, None, stride)
-        model = bert.BertModel(self.config, with_pooler=False)
-        found = np.zeros((len(encoded), self.config.hidden_size), np.float32)
-        for rows, output in outputs(
-            functools.partial(vectors, model, pooling, self.encoder_variables), encoded
-        ):
+        return mean_of_windows(self.vectors(encoded, pooling), text_ids, len(texts))
+
+    def vectors(
+        self, encoded: Encoded, pooling: str | None = None, batch_size: int = BATCH_SIZE
+    ) -> np.ndarray:
+        """Return a vector a row, float32 [n, D].
+
+        `pooling` is "mean" of the tokens' last hidden states or "cls", that of the first token; None is the
+        model's own: a sentence encoder's projected mean, else the mean.
+        """
+        if pooling not in (None, *POOLINGS):
+            raise UserError(f"pooling={pooling!r} is not one of {', '.join(POOLINGS)}.")
+        if pooling is None and self.config.sentence_size:
+            model = bert.BertForSentenceEmbedding(self.config)
+            step, width = functools.partial(head_outputs, model, self._variables), self.config.sentence_size
+        else:
+            encoder = bert.BertModel(self.config, with_pooler=False)
+            step = functools.partial(vectors, encoder, pooling or "mean", self.encoder_variables)
+            width = self.config.hidden_size
+        found = np.zeros((len(encoded), width), np.float32)
+        for rows, output in outputs(step, encoded, batch_size):
             found[rows] = output
-        return mean_of_windows(found, text_ids, len(texts))
+        return found
 
     def classify(
         self, texts: Iterable[str], second_texts: Iterable[str] | None = None, *, stride: int = 0
@@ -265,7 +278,7 @@ class Model:
     def _logits(self, encoded: Encoded) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         assert self.task is not None
         model = model_class(self.task)(self.config)
-        return outputs(functools.partial(classifier_logits, model, self._variables), encoded)
+        return outputs(functools.partial(head_outputs, model, self._variables), encoded)
 
     def _mask_positions(self, input_ids: np.ndarray) -> np.ndarray:
         """Return where masks stand, int32 [B, P]; P is a power of two, so that few programs are compiled."""

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from eelbert_jax.datasets.encoding import Encoded, word_encoder
+from eelbert_jax.datasets.encoding import Encoded, encoded_rows, word_encoder
 from eelbert_jax.errors import UserError
 from eelbert_jax.vocabulary import Vocabulary
 
@@ -30,12 +30,6 @@ def text_windows(
             rows.append(np.array([vocabulary.cls_id, *window, vocabulary.sep_id], np.int32))
             text_ids.append(number)
     return encoded_rows(rows, max_length, vocabulary.pad_id), np.array(text_ids, np.int32)
-
-
-def encoded_rows(rows: Sequence[np.ndarray], max_length: int, pad_id: int) -> Encoded:
-    """Return rows of `[CLS] a [SEP]`, of which nothing was cut, as `Encoded`."""
-    lengths = np.array([[len(row), 0] for row in rows], np.int32).reshape(-1, 2)
-    return Encoded(tuple(rows), lengths, max_length, pad_id, np.zeros(len(rows), np.bool_), num_empty=0)
 
 
 def mean_of_windows(values: np.ndarray, text_ids: np.ndarray, num_texts: int) -> np.ndarray:

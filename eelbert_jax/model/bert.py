@@ -28,8 +28,11 @@ from eelbert_jax.model.encoder import (
     layer_norm,
     unstack_layers,
 )
-from eelbert_jax.model.heads import DecoderInputs, MaskedLMHead, Pooler
+from eelbert_jax.model.heads import DecoderInputs, MaskedLMHead, Pooler, mean_pool
 from eelbert_jax.vocabulary import Vocabulary
+
+PROJECTION_START = 0.05
+"""Scale of a sentence projection's first weights: outputs begin near zero, where a unit target's error is 1."""
 
 
 def constants(config: BertConfig, vocabulary: Vocabulary) -> dict[str, Any]:
@@ -195,6 +198,27 @@ class BertForSequenceClassification(nn.Module):
         pooled = bert(input_ids, attention_mask, token_type_ids, deterministic)
         pooled = Dropout(self.config.hidden_dropout_prob)(pooled, deterministic)
         return dense(self.config, self.config.num_labels, "classifier")(pooled).astype(jnp.float32)
+
+
+class BertForSentenceEmbedding(nn.Module):
+    """Give rows a vector each: the projected mean of their tokens' states, not normalized."""
+
+    config: BertConfig
+
+    @nn.compact
+    def __call__(
+        self,
+        input_ids: jax.Array,
+        attention_mask: jax.Array | None = None,
+        token_type_ids: jax.Array | None = None,
+        deterministic: bool = True,
+    ) -> jax.Array:
+        """Return float32 vectors [B, `config.sentence_size`]."""
+        bert = BertModel(self.config, with_pooler=False, name="bert")
+        hidden = bert(input_ids, attention_mask, token_type_ids, deterministic)
+        start = nn.initializers.truncated_normal(PROJECTION_START * self.config.initializer_range)
+        project = nn.Dense(self.config.sentence_size, kernel_init=start, name="projection")
+        return project(mean_pool(hidden, attention_mask))
 
 
 class BertForTokenClassification(nn.Module):

@@ -77,6 +77,8 @@ class BertConfig:
         adapters. Source: MiniALBERT section 3.
       tie_word_embeddings: a trained table is the decoder of the MLM head too; for that E has to be D.
       pooling: what a row's classifier reads: the "pooler" (dense and tanh), or the state of [CLS] as it is.
+      sentence_size: S, width of a sentence encoder's vectors, projections of the mean of the states; None: it
+        is none.
     """
 
     vocab_size: int = 30522
@@ -101,12 +103,13 @@ class BertConfig:
     adapter_size: int | None = None
     tie_word_embeddings: bool = True
     pooling: str = "pooler"
+    sentence_size: int | None = None
 
     def __post_init__(self) -> None:
         for name in (
             *("vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size"),
             *("max_position_embeddings", "type_vocab_size", "num_labels"),
-            *("embedding_size", "num_hidden_groups", "adapter_size"),
+            *("embedding_size", "num_hidden_groups", "adapter_size", "sentence_size"),
         ):
             value = getattr(self, name)
             if value is not None and value < 1:

@@ -65,6 +65,15 @@ class MaskedLMHead(nn.Module):
         return MaskedLMPredictions(self.config, name="predictions")(hidden, tied_table)
 
 
+def mean_pool(hidden: jax.Array, attention_mask: jax.Array | None) -> jax.Array:
+    """Return the mean over the real tokens of hidden states [B, L, D], float32 [B, D]."""
+    hidden = hidden.astype(jnp.float32)
+    if attention_mask is None:
+        return jnp.mean(hidden, axis=1)
+    kept = attention_mask[:, :, None].astype(jnp.float32)
+    return jnp.sum(hidden * kept, axis=1) / jnp.sum(kept, axis=1)
+
+
 class Pooler(nn.Module):
     """Summarize a row: dense and tanh of the first token's state. Source: Devlin et al., 3.1 ("C")."""
 

@@ -13,12 +13,16 @@ from eelbert_jax.errors import UserError
 NOT_DECAYED = ("bias", "LayerNorm")
 """Path words of parameters without weight decay. Source: Devlin et al., `optimization.py` of the release."""
 
+DECAYS = ("linear", "cosine")
+
 
 @dataclasses.dataclass(frozen=True)
 class OptimizerConfig:
     """AdamW with linear warm-up and linear decay. Source: EELBERT section 4 and Devlin et al. A.2.
 
     Attributes:
+      decay: of the rate after the warm-up, "linear" or "cosine".
+      final_percent: of the peak, the rate at the last step.
       weight_decay: decoupled, a share of the learning rate a step; none on biases and LayerNorm.
       max_grad_norm: clip the global gradient norm here; 0 turns clipping off.
       layer_decay: the rate of a layer is that of the one above times this, in (0, 1]; heads have the full
@@ -36,6 +40,8 @@ class OptimizerConfig:
     max_grad_norm: float = 1.0
     layer_decay: float = 1.0
     trainable: str = ""
+    decay: str = "linear"
+    final_percent: float = 0.0
 
     def __post_init__(self) -> None:
         if self.learning_rate <= 0:
@@ -49,6 +55,11 @@ class OptimizerConfig:
             )
         if not 0.0 < self.layer_decay <= 1.0:
             raise UserError(f"opt.layer_decay must lie in (0, 1], got {self.layer_decay}.")
+        if self.decay not in DECAYS or not 0.0 <= self.final_percent <= 100.0:
+            raise UserError(
+                f"opt.decay={self.decay!r} must be one of {', '.join(DECAYS)}, and opt.final_percent="
+                f"{self.final_percent} lie in [0, 100]."
+            )
         try:
             re.compile(self.trainable)
         except re.error as error:
@@ -56,18 +67,18 @@ class OptimizerConfig:
 
 
 def learning_rate_schedule(config: OptimizerConfig, total_steps: int) -> optax.Schedule:
-    """Return step -> learning rate: linear from 0 to the peak, then linear to 0 at `total_steps`."""
+    """Return step -> learning rate: linear from 0 to the peak, then down to the final one at the end."""
     if config.warmup_steps > total_steps:
         raise UserError(
             f"opt.warmup_steps={config.warmup_steps} exceeds total_steps={total_steps}; lower the warm-up."
         )
-    return optax.schedules.join_schedules(
-        [
-            optax.schedules.linear_schedule(0.0, config.learning_rate, config.warmup_steps),
-            optax.schedules.linear_schedule(config.learning_rate, 0.0, total_steps - config.warmup_steps),
-        ],
-        [config.warmup_steps],
-    )
+    peak, share, steps = config.learning_rate, config.final_percent / 100, total_steps - config.warmup_steps
+    if config.decay == "cosine" and steps:
+        down = optax.schedules.cosine_decay_schedule(peak, steps, alpha=share)
+    else:
+        down = optax.schedules.linear_schedule(peak, share * peak, steps)
+    warmup = optax.schedules.linear_schedule(0.0, peak, config.warmup_steps)
+    return optax.schedules.join_schedules([warmup, down], [config.warmup_steps])
 
 
 def decay_mask(params) -> object:

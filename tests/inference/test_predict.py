@@ -221,6 +221,6 @@ def test_what_cannot_be_answered_is_named(name, ask, said, request):
 
 def test_a_length_is_compiled_once(sst2):
     sst2.classify(TEXTS * 20)
-    before = compiled.classifier_logits._cache_size()
+    before = compiled.head_outputs._cache_size()
     sst2.classify(TEXTS[::-1] * 20)
-    assert compiled.classifier_logits._cache_size() == before
+    assert compiled.head_outputs._cache_size() == before

@@ -1,0 +1,171 @@
+"""A teacher's vectors of sentences, computed once: float16 shards beside the sentences' ids, with checksums.
+
+A shard is a safetensors file: "ids" of all its sentences one after another, their "lengths", "vectors" [n, S].
+The manifest says of which teacher and text the folder is and vouches for every shard that is there.
+"""
+
+import dataclasses
+import functools
+import hashlib
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors.numpy import load, save
+
+from eelbert_jax.datasets.encoding import Encoded, encoded_rows
+from eelbert_jax.datasets.splits import Split
+from eelbert_jax.errors import UserError
+from eelbert_jax.vocabulary import Vocabulary, load_vocabulary, save_vocabulary
+from eelbert_jax.workdir import MANIFEST_NAME, VECTORS_NAME, VOCABULARY_NAME, read_json, write_json, write_whole
+
+SHARD_SENTENCES = 4096
+"""Sentences a shard: what a kill can cost, about ten seconds of a small teacher."""
+
+
+def text_fingerprint(ids: Iterable[np.ndarray]) -> str:
+    """Identify sentences and their order: 16 hex digits."""
+    digest = hashlib.sha256()
+    for row in ids:
+        digest.update(len(row).to_bytes(4, "little") + row.astype("<u4").tobytes())
+    return digest.hexdigest()[:16]
+
+
+def write_vectors(
+    workdir: Path,
+    ids: Sequence[np.ndarray],
+    vectors_of: Callable[[Encoded], np.ndarray],
+    vocabulary: Vocabulary,
+    plan: Mapping[str, Any],
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> dict[str, Any]:
+    """Write the shards that are missing, in order, and return the manifest.
+
+    Args:
+      vectors_of: gives the vectors [n, S] of some sentences.
+      plan: what the vectors are of, as JSON values: "teacher", "text", "vocabulary", "max_length", ...
+      progress: told how many of all sentences are done.
+
+    Raises:
+      UserError: the folder holds the vectors of another plan.
+    """
+    manifest = _begin(workdir, {**plan, "num_sentences": len(ids), "shard_sentences": SHARD_SENTENCES})
+    save_vocabulary(vocabulary, workdir / VOCABULARY_NAME)
+    (workdir / VECTORS_NAME).mkdir(exist_ok=True)
+    for start in range(len(manifest["shards"]) * SHARD_SENTENCES, len(ids), SHARD_SENTENCES):
+        part = ids[start : start + SHARD_SENTENCES]
+        vectors = vectors_of(encoded_rows(part, plan["max_length"], vocabulary.pad_id))
+        if not np.all(np.isfinite(vectors)):
+            raise UserError("The teacher gives a vector that is not finite; name another teacher.")
+        content = save(
+            {
+                "ids": np.concatenate(part),
+                "lengths": np.array([len(row) for row in part], np.uint16),
+                "vectors": vectors.astype(np.float16),
+            }
+        )
+        name = f"{VECTORS_NAME}/{start // SHARD_SENTENCES:06d}.safetensors"
+        write_whole(workdir / name, content)
+        manifest["shards"].append({"file": name, "sha256": hashlib.sha256(content).hexdigest()})
+        write_json(workdir / MANIFEST_NAME, manifest)
+        progress(start + len(part), len(ids))
+    return manifest
+
+
+def _begin(workdir: Path, plan: Mapping[str, Any]) -> dict[str, Any]:
+    path = workdir / MANIFEST_NAME
+    if not path.is_file():
+        manifest = {"plan": dict(plan), "shards": []}
+        write_json(path, manifest)
+        return manifest
+    manifest = _read_manifest(path)
+    before = manifest["plan"]
+    changed = [f"{key}: {before.get(key)} there, {plan[key]} now" for key in plan if before.get(key) != plan[key]]
+    if changed:
+        raise UserError(
+            f"{workdir} holds vectors of another teacher or text ({'; '.join(changed)}). Take another --workdir, "
+            "or name the teacher and the text of this one."
+        )
+    return manifest
+
+
+def _read_manifest(path: Path) -> dict[str, Any]:
+    manifest = read_json(path)
+    if "plan" not in manifest or "shards" not in manifest:
+        raise UserError(f"{path} is no manifest of vectors; name the workdir of `eelbert embed`.")
+    return manifest
+
+
+@dataclasses.dataclass(frozen=True)
+class Vectors:
+    """Sentences and a teacher's vectors of them, in memory: of 384 entries 768 bytes a sentence.
+
+    Attributes:
+      plan: what they are of.
+      ids: integers [l] each, the shortest first.
+      values: float16 [n, S].
+    """
+
+    plan: dict[str, Any]
+    vocabulary: Vocabulary
+    ids: tuple[np.ndarray, ...]
+    values: np.ndarray
+
+    @classmethod
+    def open(cls, directory: str | Path) -> "Vectors":
+        """Read what `eelbert embed` wrote.
+
+        Raises:
+          UserError: it is not finished, or a file has another SHA-256 than the manifest says.
+        """
+        folder = Path(directory).expanduser()
+        if not (folder / MANIFEST_NAME).is_file():
+            raise UserError(f"{folder} holds no vectors: run `eelbert embed --workdir={folder}` first.")
+        manifest = _read_manifest(folder / MANIFEST_NAME)
+        plan = manifest["plan"]
+        vocabulary = load_vocabulary(folder / VOCABULARY_NAME)
+        if vocabulary.fingerprint != plan["vocabulary"]:
+            raise UserError(
+                f"{folder / VOCABULARY_NAME} is not the vocabulary that the vectors were made with; restore it."
+            )
+        if len(manifest["shards"]) * plan["shard_sentences"] < plan["num_sentences"]:
+            raise UserError(f"{folder} is not finished; run the same `eelbert embed` again, it continues.")
+        shards = [_read_shard(folder, shard) for shard in manifest["shards"]]
+        ids = [
+            row
+            for shard in shards
+            for row in np.split(shard["ids"], np.cumsum(shard["lengths"], dtype=np.int64)[:-1])
+        ]
+        return cls(plan, vocabulary, tuple(ids), np.concatenate([shard["vectors"] for shard in shards]))
+
+    @functools.cached_property
+    def lengths(self) -> np.ndarray:
+        """Tokens of every sentence, int64 [n]."""
+        return np.array([len(row) for row in self.ids])
+
+    def splits(self, max_length: int, heldout_every: int) -> tuple[Split, Split]:
+        """Return training and held-out sentences of at most `max_length` tokens: every so many is held out."""
+        short = np.flatnonzero(self.lengths <= max_length)
+        is_heldout = np.arange(len(short)) % heldout_every == 0
+        if is_heldout.all() or not is_heldout.any():
+            raise UserError(
+                f"{len(short)} sentences have at most {max_length} tokens; held out is one of {heldout_every}: "
+                "embed more, or set --config.data.max_length and heldout_every."
+            )
+        return self._split(short[~is_heldout], max_length), self._split(short[is_heldout], max_length)
+
+    def _split(self, rows: np.ndarray, max_length: int) -> Split:
+        ids = [self.ids[row] for row in rows]
+        return Split(encoded_rows(ids, max_length, self.vocabulary.pad_id), self.values[rows])
+
+
+def _read_shard(folder: Path, shard: Mapping[str, str]) -> dict[str, np.ndarray]:
+    path = folder / shard["file"]
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise UserError(f"Cannot read {path}: {error.strerror}; copy it again or embed again.") from error
+    if hashlib.sha256(content).hexdigest() != shard["sha256"]:
+        raise UserError(f"{path} was changed after it was written; copy it again or embed again.")
+    return load(content)

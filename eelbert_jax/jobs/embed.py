@@ -1,0 +1,86 @@
+"""`eelbert embed`: a teacher and sentences in, its vectors of them out, once for many students."""
+
+import dataclasses
+import hashlib
+import time
+from pathlib import Path
+from typing import Any
+
+import jax
+import ml_collections
+import numpy as np
+
+from eelbert_jax import cli
+from eelbert_jax.datasets.encoding import Encoded, check_max_length
+from eelbert_jax.datasets.sentences import read_sentences
+from eelbert_jax.datasets.vectors import text_fingerprint, write_vectors
+from eelbert_jax.errors import UserError
+from eelbert_jax.inference.load import load
+from eelbert_jax.inference.predict import Model
+from eelbert_jax.workdir import locked
+
+
+def embed(config: ml_collections.ConfigDict, teacher: str, workdir: str | Path) -> dict[str, Any]:
+    """Compute the vectors that are missing in the workdir and return its manifest.
+
+    Raises:
+      UserError: there is no teacher or no sentence, or the workdir holds vectors of others.
+    """
+    if not teacher:
+        raise UserError("embed needs a teacher: add --from=DIR, a run's workdir or a Hugging Face folder.")
+    model = load(teacher, encoder_only=True)
+    check_max_length(config.max_length, model.max_length)
+    ids = read_sentences(config.to_dict(), model.vocabulary, model.lowercase)
+    fast = dataclasses.replace(model, config=dataclasses.replace(model.config, dtype=config.dtype))
+
+    def vectors_of(encoded: Encoded) -> np.ndarray:
+        vectors = fast.vectors(encoded, config.pooling, config.batch_size)
+        return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
+
+    plan = {
+        "teacher": {
+            "name": model.path.name,
+            "parameters": parameters_fingerprint(model),
+            "pooling": config.pooling,
+            "dtype": config.dtype,
+        },
+        "text": text_fingerprint(ids),
+        "vocabulary": model.vocabulary.fingerprint,
+        "lowercase": model.lowercase,
+        "max_length": config.max_length,
+    }
+    folder = Path(workdir).expanduser()
+    with locked(folder):
+        return write_vectors(folder, ids, vectors_of, model.vocabulary, plan, _Progress())
+
+
+def parameters_fingerprint(model: Model) -> str:
+    """Identify the weights of a model's encoder and of its projection, if any: 16 hex digits."""
+    digest = hashlib.sha256()
+    parts = {name: model.params[name] for name in ("bert", "projection") if name in model.params}
+    for path, leaf in jax.tree_util.tree_leaves_with_path(parts):
+        digest.update(jax.tree_util.keystr(path).encode())
+        digest.update(np.asarray(leaf).tobytes())
+    return digest.hexdigest()[:16]
+
+
+class _Progress:
+    """Print how many sentences are done and how fast this start of the job is."""
+
+    def __init__(self) -> None:
+        self._began, self._before = time.monotonic(), -1
+
+    def __call__(self, done: int, total: int) -> None:
+        """Take how many of all sentences are done; the first shard also compiles and is not counted."""
+        if self._before < 0:
+            self._began, self._before = time.monotonic(), done
+        seconds = max(time.monotonic() - self._began, 1e-9)
+        print(
+            f"{done:,} of {total:,} sentences, {(done - self._before) / seconds:,.0f} sentences/s", flush=True
+        )
+
+
+def main(argv: list[str]) -> None:
+    """Run the job from the command line."""
+    invocation = cli.parse("embed", argv)
+    embed(invocation.config, invocation.flags["from"], invocation.workdir)
