@@ -19,8 +19,8 @@ from eelbert_jax.datasets.tasks import find_task
 from eelbert_jax.errors import UserError
 from eelbert_jax.vocabulary import Vocabulary
 
-SENTENCE_END = re.compile(r"(?<=[.!?])[\"'”’)]*\s+(?=[\"'“‘(]*[A-Z0-9])")
-"""White space after a stop and before a capital: a line of one sentence stays whole."""
+SENTENCE_END = re.compile(r"([.!?][\"'”’)]*)\s+(?=[\"'“‘(]*[A-Z0-9])")
+"""A stop and what closes with it, before a capital: a line of one sentence stays whole."""
 WORD = re.compile("[a-z]{3,}")
 
 
@@ -80,7 +80,7 @@ class _Reader:
 
 def split_sentences(text: str) -> list[str]:
     """Return the sentences of a text; a line's end ends one."""
-    return [part for line in text.splitlines() for part in SENTENCE_END.split(line)]
+    return SENTENCE_END.sub(r"\1\n", text).splitlines()
 
 
 def _of_text(reader: _Reader, source: str, per_file: int) -> Iterator[np.ndarray]:

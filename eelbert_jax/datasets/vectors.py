@@ -37,25 +37,25 @@ def write_vectors(
     ids: Sequence[np.ndarray],
     vectors_of: Callable[[Encoded], np.ndarray],
     vocabulary: Vocabulary,
-    plan: Mapping[str, Any],
+    identity: Mapping[str, Any],
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> dict[str, Any]:
     """Write the shards that are missing, in order, and return the manifest.
 
     Args:
       vectors_of: gives the vectors [n, S] of some sentences.
-      plan: what the vectors are of, as JSON values: "teacher", "text", "vocabulary", "max_length", ...
+      identity: what the vectors are of, as JSON values; "vocabulary" and "max_length" are read again.
       progress: told how many of all sentences are done.
 
     Raises:
-      UserError: the folder holds the vectors of another plan.
+      UserError: the folder holds vectors of another identity.
     """
-    manifest = _begin(workdir, {**plan, "num_sentences": len(ids), "shard_sentences": SHARD_SENTENCES})
+    manifest = _begin(workdir, {**identity, "num_sentences": len(ids), "shard_sentences": SHARD_SENTENCES})
     save_vocabulary(vocabulary, workdir / VOCABULARY_NAME)
     (workdir / VECTORS_NAME).mkdir(exist_ok=True)
     for start in range(len(manifest["shards"]) * SHARD_SENTENCES, len(ids), SHARD_SENTENCES):
         part = ids[start : start + SHARD_SENTENCES]
-        vectors = vectors_of(encoded_rows(part, plan["max_length"], vocabulary.pad_id))
+        vectors = vectors_of(encoded_rows(part, identity["max_length"], vocabulary.pad_id))
         if not np.all(np.isfinite(vectors)):
             raise UserError("The teacher gives a vector that is not finite; name another teacher.")
         content = save(
@@ -73,15 +73,19 @@ def write_vectors(
     return manifest
 
 
-def _begin(workdir: Path, plan: Mapping[str, Any]) -> dict[str, Any]:
+def _begin(workdir: Path, identity: Mapping[str, Any]) -> dict[str, Any]:
     path = workdir / MANIFEST_NAME
     if not path.is_file():
-        manifest = {"plan": dict(plan), "shards": []}
+        manifest = {"identity": dict(identity), "shards": []}
         write_json(path, manifest)
         return manifest
     manifest = _read_manifest(path)
-    before = manifest["plan"]
-    changed = [f"{key}: {before.get(key)} there, {plan[key]} now" for key in plan if before.get(key) != plan[key]]
+    before = manifest["identity"]
+    changed = [
+        f"{key}: {before.get(key)} there, {value} now"
+        for key, value in identity.items()
+        if before.get(key) != value
+    ]
     if changed:
         raise UserError(
             f"{workdir} holds vectors of another teacher or text ({'; '.join(changed)}). Take another --workdir, "
@@ -92,7 +96,7 @@ def _begin(workdir: Path, plan: Mapping[str, Any]) -> dict[str, Any]:
 
 def _read_manifest(path: Path) -> dict[str, Any]:
     manifest = read_json(path)
-    if "plan" not in manifest or "shards" not in manifest:
+    if "identity" not in manifest or "shards" not in manifest:
         raise UserError(f"{path} is no manifest of vectors; name the workdir of `eelbert embed`.")
     return manifest
 
@@ -102,12 +106,12 @@ class Vectors:
     """Sentences and a teacher's vectors of them, in memory: of 384 entries 768 bytes a sentence.
 
     Attributes:
-      plan: what they are of.
+      identity: what they are of.
       ids: integers [l] each, the shortest first.
       values: float16 [n, S].
     """
 
-    plan: dict[str, Any]
+    identity: dict[str, Any]
     vocabulary: Vocabulary
     ids: tuple[np.ndarray, ...]
     values: np.ndarray
@@ -123,13 +127,13 @@ class Vectors:
         if not (folder / MANIFEST_NAME).is_file():
             raise UserError(f"{folder} holds no vectors: run `eelbert embed --workdir={folder}` first.")
         manifest = _read_manifest(folder / MANIFEST_NAME)
-        plan = manifest["plan"]
+        identity = manifest["identity"]
         vocabulary = load_vocabulary(folder / VOCABULARY_NAME)
-        if vocabulary.fingerprint != plan["vocabulary"]:
+        if vocabulary.fingerprint != identity["vocabulary"]:
             raise UserError(
                 f"{folder / VOCABULARY_NAME} is not the vocabulary that the vectors were made with; restore it."
             )
-        if len(manifest["shards"]) * plan["shard_sentences"] < plan["num_sentences"]:
+        if len(manifest["shards"]) * identity["shard_sentences"] < identity["num_sentences"]:
             raise UserError(f"{folder} is not finished; run the same `eelbert embed` again, it continues.")
         shards = [_read_shard(folder, shard) for shard in manifest["shards"]]
         ids = [
@@ -137,7 +141,7 @@ class Vectors:
             for shard in shards
             for row in np.split(shard["ids"], np.cumsum(shard["lengths"], dtype=np.int64)[:-1])
         ]
-        return cls(plan, vocabulary, tuple(ids), np.concatenate([shard["vectors"] for shard in shards]))
+        return cls(identity, vocabulary, tuple(ids), np.concatenate([shard["vectors"] for shard in shards]))
 
     @functools.cached_property
     def lengths(self) -> np.ndarray:

@@ -37,7 +37,7 @@ def embed(config: ml_collections.ConfigDict, teacher: str, workdir: str | Path) 
         vectors = fast.vectors(encoded, config.pooling, config.batch_size)
         return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
 
-    plan = {
+    identity = {
         "teacher": {
             "name": model.path.name,
             "parameters": parameters_fingerprint(model),
@@ -49,9 +49,14 @@ def embed(config: ml_collections.ConfigDict, teacher: str, workdir: str | Path) 
         "lowercase": model.lowercase,
         "max_length": config.max_length,
     }
-    folder = Path(workdir).expanduser()
+    folder, started = Path(workdir).expanduser(), time.monotonic()
+
+    def progress(done: int, total: int) -> None:
+        seconds = time.monotonic() - started
+        print(f"{done:,} of {total:,} sentences after {seconds:,.0f} seconds", flush=True)
+
     with locked(folder):
-        return write_vectors(folder, ids, vectors_of, model.vocabulary, plan, _Progress())
+        return write_vectors(folder, ids, vectors_of, model.vocabulary, identity, progress)
 
 
 def parameters_fingerprint(model: Model) -> str:
@@ -62,22 +67,6 @@ def parameters_fingerprint(model: Model) -> str:
         digest.update(jax.tree_util.keystr(path).encode())
         digest.update(np.asarray(leaf).tobytes())
     return digest.hexdigest()[:16]
-
-
-class _Progress:
-    """Print how many sentences are done and how fast this start of the job is."""
-
-    def __init__(self) -> None:
-        self._began, self._before = time.monotonic(), -1
-
-    def __call__(self, done: int, total: int) -> None:
-        """Take how many of all sentences are done; the first shard also compiles and is not counted."""
-        if self._before < 0:
-            self._began, self._before = time.monotonic(), done
-        seconds = max(time.monotonic() - self._began, 1e-9)
-        print(
-            f"{done:,} of {total:,} sentences, {(done - self._before) / seconds:,.0f} sentences/s", flush=True
-        )
 
 
 def main(argv: list[str]) -> None:
