@@ -17,8 +17,8 @@ def get_config() -> ml_collections.ConfigDict:
     """Return the settings of `eelbert embed`."""
     config = ml_collections.ConfigDict()
 
-    # Text: what `config.source` of configs/prepare.py may be (a glob in quotes, a TFDS dataset, docs). Lines and
-    # paragraphs are cut into sentences, and a line of one sentence is left as it is.
+    # Text: what `config.source` of configs/prepare.py may be (a glob in quotes, a TFDS dataset, docs). Its
+    # lines are cut into sentences.
     config.source = ""
     config.sentences_per_file = 0  # taken from the beginning of each file of the source; 0: all
     # Tables (tsv, csv, jsonl, parquet): a glob in quotes, and the columns with texts, by commas.
@@ -30,8 +30,8 @@ def get_config() -> ml_collections.ConfigDict:
     config.words = False  # also the vocabulary's words of three letters and more, each a sentence
     config.max_length = 40  # tokens with [CLS] and [SEP]; longer sentences are left out; legal: 3 and more
 
-    # How the teacher's states become a vector: mean, cls, or empty for its own way (a sentence encoder of ours
-    # has one; else the mean). Vectors are divided by their lengths.
+    # How the teacher's states become a vector: mean, cls, or empty for its own way (a sentence encoder of
+    # ours has one; else the mean). Vectors are divided by their lengths.
     config.pooling = config_dict.placeholder(str)
     config.dtype = "bfloat16"  # of the teacher's computation; float32 is slower on most machines
     config.batch_size = 32  # sentences

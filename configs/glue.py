@@ -71,7 +71,9 @@ def get_config(recipe: str = "tiny") -> config_dict.ConfigDict:
 
     config.opt = config_dict.ConfigDict()
     config.opt.learning_rate = 3e-4  # peak
-    config.opt.warmup_percent = 10.0  # of all steps, linear from 0; then linear to 0
+    config.opt.warmup_percent = 10.0  # of all steps, linear from 0
+    config.opt.decay = "linear"  # of the rate after the warm-up, or "cosine"
+    config.opt.final_percent = 0.0  # of the peak, the rate at the end
     config.opt.weight_decay = 0.01
     config.opt.beta1 = 0.9
     config.opt.beta2 = 0.999

@@ -143,6 +143,15 @@ def save_vocabulary(vocabulary: Vocabulary, path: str | Path) -> None:
     write_whole(Path(path), vocabulary.text)
 
 
+def check_same(one: Vocabulary, other: Vocabulary, whose: str, others: str) -> None:
+    """Refuse two vocabularies that are not the same: ids would mean other tokens."""
+    if one.fingerprint != other.fingerprint:
+        raise UserError(
+            f"The vocabulary of {whose} ({one.size} tokens, {one.fingerprint}) is not that of {others} "
+            f"({other.size} tokens, {other.fingerprint}): take two that were made with one."
+        )
+
+
 def check_unknown(num_unknown: int, num_tokens: int, max_percent: float, lowercase: bool) -> None:
     """Refuse a vocabulary that does not fit a text, of whose tokens more than `max_percent` are [UNK]."""
     percent = 100 * num_unknown / max(num_tokens, 1)

@@ -28,7 +28,7 @@ def read_sentences(settings: Mapping[str, Any], vocabulary: Vocabulary, lowercas
     """Return the ids of every distinct sentence of the sources that settings of `configs/embed.py` name.
 
     Returns:
-      [CLS] a [SEP], integers [l], the shortest first; sentences of more than `max_length` tokens are left out.
+      [CLS] a [SEP], integers [l], the shortest first; what has more than `max_length` tokens is left out.
 
     Raises:
       UserError: no source is named, one cannot be read, or there is no sentence.

@@ -1,6 +1,6 @@
-"""A teacher's vectors of sentences, computed once: float16 shards beside the sentences' ids, with checksums.
+"""A teacher's vectors of sentences, computed once: float16 shards beside the ids, with checksums.
 
-A shard is a safetensors file: "ids" of all its sentences one after another, their "lengths", "vectors" [n, S].
+A shard is a safetensors file: "ids" of all its sentences, one after another, "lengths", "vectors" [n, S].
 The manifest says of which teacher and text the folder is and vouches for every shard that is there.
 """
 
@@ -18,7 +18,14 @@ from eelbert_jax.datasets.encoding import Encoded, encoded_rows
 from eelbert_jax.datasets.splits import Split
 from eelbert_jax.errors import UserError
 from eelbert_jax.vocabulary import Vocabulary, load_vocabulary, save_vocabulary
-from eelbert_jax.workdir import MANIFEST_NAME, VECTORS_NAME, VOCABULARY_NAME, read_json, write_json, write_whole
+from eelbert_jax.workdir import (
+    MANIFEST_NAME,
+    VECTORS_NAME,
+    VOCABULARY_NAME,
+    read_json,
+    write_json,
+    write_whole,
+)
 
 SHARD_SENTENCES = 4096
 """Sentences a shard: what a kill can cost, about ten seconds of a small teacher."""
@@ -88,8 +95,8 @@ def _begin(workdir: Path, identity: Mapping[str, Any]) -> dict[str, Any]:
     ]
     if changed:
         raise UserError(
-            f"{workdir} holds vectors of another teacher or text ({'; '.join(changed)}). Take another --workdir, "
-            "or name the teacher and the text of this one."
+            f"{workdir} holds vectors of another teacher or text ({'; '.join(changed)}). Take another "
+            "--workdir, or name the teacher and the text of this one."
         )
     return manifest
 
@@ -131,7 +138,8 @@ class Vectors:
         vocabulary = load_vocabulary(folder / VOCABULARY_NAME)
         if vocabulary.fingerprint != identity["vocabulary"]:
             raise UserError(
-                f"{folder / VOCABULARY_NAME} is not the vocabulary that the vectors were made with; restore it."
+                f"{folder / VOCABULARY_NAME} is not the vocabulary that the vectors were made with; restore "
+                "it."
             )
         if len(manifest["shards"]) * identity["shard_sentences"] < identity["num_sentences"]:
             raise UserError(f"{folder} is not finished; run the same `eelbert embed` again, it continues.")
@@ -149,13 +157,13 @@ class Vectors:
         return np.array([len(row) for row in self.ids])
 
     def splits(self, max_length: int, heldout_every: int) -> tuple[Split, Split]:
-        """Return training and held-out sentences of at most `max_length` tokens: every so many is held out."""
+        """Return training and held-out sentences of at most `max_length` tokens; one of many is held out."""
         short = np.flatnonzero(self.lengths <= max_length)
         is_heldout = np.arange(len(short)) % heldout_every == 0
         if is_heldout.all() or not is_heldout.any():
             raise UserError(
-                f"{len(short)} sentences have at most {max_length} tokens; held out is one of {heldout_every}: "
-                "embed more, or set --config.data.max_length and heldout_every."
+                f"{len(short)} sentences have at most {max_length} tokens, and one of {heldout_every} is "
+                "held out: embed more, or set --config.max_length and --config.heldout_every."
             )
         return self._split(short[~is_heldout], max_length), self._split(short[is_heldout], max_length)
 

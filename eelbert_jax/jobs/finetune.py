@@ -21,6 +21,7 @@ from eelbert_jax.model.bert import hashed_start
 from eelbert_jax.model.config import BertConfig, bert_config, identity, model_name, size_of
 from eelbert_jax.model.count import count_parameters
 from eelbert_jax.objectives.classify import Classify, Scored
+from eelbert_jax.objectives.examples import OnExamples
 from eelbert_jax.objectives.tag import Tag
 from eelbert_jax.record import Dropped, ModelRecord, Result
 from eelbert_jax.reporting.pretraining import read_checkpoint
@@ -89,25 +90,26 @@ def set_up(config: ml_collections.ConfigDict) -> tuple[Classify, Model | None, b
             "num_epochs=0 only evaluates: name a fine-tuned model by --config.pretrained=DIR, or train."
         )
     objective = kind(
-        dataclasses.replace(model_config, num_labels=data.task.num_labels),
+        dataclasses.replace(model_config, num_labels=data.task.num_labels, sentence_size=None),
         vocabulary,
         layout,
-        data,
-        record,
+        data.train,
         batch_size=config.batch_size,
         seed=config.seed,
+        data=data,
+        record=record,
         on_degenerate=config.on_degenerate,
         balanced=config.balanced,
     )
     return objective, pretrained, lowercase
 
 
-def make_fit_config(config: ml_collections.ConfigDict, objective: Classify) -> FitConfig:
+def make_fit_config(config: ml_collections.ConfigDict, objective: OnExamples) -> FitConfig:
     """Return what a run of `config` is besides its objective: epochs become steps."""
     per_epoch = objective.steps_per_epoch
     total_steps = per_epoch * config.num_epochs
     between = max(per_epoch // max(config.evals_per_epoch, 1), 1)
-    tokens = config.batch_size * max(round(float(np.mean(objective.data.train.encoded.lengths))), 1)
+    tokens = config.batch_size * max(round(float(np.mean(objective.train.encoded.lengths))), 1)
     durations = LoopConfig(
         total_steps=total_steps,
         steps_per_call=1,
@@ -131,19 +133,24 @@ def make_fit_config(config: ml_collections.ConfigDict, objective: Classify) -> F
     )
 
 
-def _start(config: ml_collections.ConfigDict, objective: Classify, pretrained: Model | None) -> Start:
+def encoder_start(
+    config: ml_collections.ConfigDict, objective: OnExamples, pretrained: Model | None
+) -> Start:
     """Return where a run without a checkpoint of its own starts: a fine-tuned model, an encoder, or scratch.
 
-    A pooler is new where the checkpoint has none, and left out where the model has none.
+    What the checkpoint does not have is new, as a pooler; what the model does not have is left out.
     """
     if pretrained is None:
         text = "Starting from scratch: no checkpoint in the workdir, none named."
         return Start(text, lambda like: hashed_start(objective.config, objective.vocabulary))
 
     def encoder(like: Any) -> Any:
+        heads = ("projection", *(() if pretrained.task is None else ("classifier",)))
+        found = {
+            name: pretrained.params[name] for name in heads if name in pretrained.params and name in like
+        }
         parts = pretrained.params["bert"].items()
-        head = {} if pretrained.task is None else {"classifier": pretrained.params["classifier"]}
-        return {"bert": {name: part for name, part in parts if name in like["bert"]}, **head}
+        return {"bert": {name: part for name, part in parts if name in like["bert"]}, **found}
 
     what = "encoder" if pretrained.task is None else "model"
     return Start(f"Starting from the {what} of {config.pretrained}.", encoder)
@@ -171,7 +178,7 @@ def finetune(config: ml_collections.ConfigDict, workdir: str | Path) -> Result:
             make_fit_config(config, objective),
             objective.layout,
             workdir,
-            start=_start(config, objective, pretrained),
+            start=encoder_start(config, objective, pretrained),
             identity=model_identity,
             record={**config.to_dict(), "run": environment()},
             vocabulary=objective.vocabulary,

@@ -32,7 +32,7 @@ from eelbert_jax.model.heads import DecoderInputs, MaskedLMHead, Pooler, mean_po
 from eelbert_jax.vocabulary import Vocabulary
 
 PROJECTION_START = 0.05
-"""Scale of a sentence projection's first weights: outputs begin near zero, where a unit target's error is 1."""
+"""Scale of a sentence projection's first weights: vectors begin near zero, at distance 1 of a unit vector."""
 
 
 def constants(config: BertConfig, vocabulary: Vocabulary) -> dict[str, Any]:

@@ -45,9 +45,9 @@ class Tag(Classify):
 
     def majority(self, split: Split) -> Tags:
         """Return the predictions that are always the training split's most frequent tag."""
-        assert isinstance(self.data.train.labels, tuple)
+        assert isinstance(self.train.labels, tuple)
         assert split.encoded.num_words is not None
-        tags = np.concatenate(self.data.train.labels)
+        tags = np.concatenate(self.train.labels)
         return [majority(tags, num_words) for num_words in split.encoded.num_words]
 
     def _named(self, tags: Sequence[np.ndarray]) -> list[list[str]]:

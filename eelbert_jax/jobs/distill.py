@@ -1,0 +1,87 @@
+"""`eelbert distill`: a teacher's vectors in, a small sentence encoder out."""
+
+import dataclasses
+from pathlib import Path
+
+import jax
+import ml_collections
+
+from eelbert_jax import cli
+from eelbert_jax.datasets.encoding import check_max_length
+from eelbert_jax.datasets.vectors import Vectors
+from eelbert_jax.errors import UserError
+from eelbert_jax.inference.load import load
+from eelbert_jax.inference.predict import Model
+from eelbert_jax.jobs.finetune import encoder_start, make_fit_config
+from eelbert_jax.model.config import bert_config, identity
+from eelbert_jax.objectives.distil import DistilEmbedding
+from eelbert_jax.training import distributed, sharding
+from eelbert_jax.training.fit import environment, fit, run_in
+from eelbert_jax.training.sharding import Layout
+from eelbert_jax.vocabulary import check_same
+
+
+def distill(config: ml_collections.ConfigDict, workdir: str | Path) -> dict[str, float]:
+    """Train as `config` says, resuming what the workdir holds.
+
+    Returns:
+      `heldout_cosine` to the teacher and `heldout_distance` of the last evaluation.
+
+    Raises:
+      UserError: the vectors or the config do not fit, or the run was begun with vectors of another teacher or
+        text; else as `fit`.
+    """
+    workdir = Path(workdir).expanduser()
+    with run_in(workdir, config.watchdog_seconds) as supervision:
+        vectors = _open_vectors(config)
+        objective, pretrained = set_up(config, vectors)
+        return fit(
+            objective,
+            make_fit_config(config, objective),
+            objective.layout,
+            workdir,
+            start=encoder_start(config, objective, pretrained),
+            identity=identity(objective.config, vectors.vocabulary, vectors.identity["lowercase"]),
+            record={**config.to_dict(), "vectors": vectors.identity, "run": environment()},
+            vocabulary=vectors.vocabulary,
+            supervision=supervision,
+        ).figures
+
+
+def _open_vectors(config: ml_collections.ConfigDict) -> Vectors:
+    if config.data.vectors is None:
+        raise UserError(
+            "No vectors to learn: set --config.data.vectors=DIR to a folder made by `eelbert embed`."
+        )
+    return Vectors.open(config.data.vectors)
+
+
+def set_up(config: ml_collections.ConfigDict, vectors: Vectors) -> tuple[DistilEmbedding, Model | None]:
+    """Return what to learn and the model to start from, if any."""
+    vocabulary, pretrained = vectors.vocabulary, None
+    model_config = bert_config(config.model, vocabulary.size)
+    if config.pretrained is not None:
+        pretrained = load(config.pretrained, encoder_only=True)
+        check_same(vocabulary, pretrained.vocabulary, "the vectors", str(config.pretrained))
+        model_config = dataclasses.replace(pretrained.config, dtype=model_config.dtype)
+    check_max_length(config.max_length, model_config.max_position_embeddings)
+    train, heldout = vectors.splits(config.max_length, config.heldout_every)
+    objective = DistilEmbedding(
+        dataclasses.replace(model_config, sentence_size=vectors.values.shape[1]),
+        vocabulary,
+        Layout(sharding.make_mesh(config.mesh.fsdp), config.mesh.zero1),
+        train,
+        batch_size=config.batch_size,
+        seed=config.seed,
+        heldout=heldout,
+    )
+    return objective, pretrained
+
+
+def main(argv: list[str]) -> None:
+    """Run the job from the command line."""
+    invocation = cli.parse("distill", argv)
+    with distributed.joined(**cli.distributed_flags(invocation)):
+        figures = distill(invocation.config, invocation.workdir)
+    if jax.process_index() == 0:
+        print("  ".join(f"{name} {value:.4f}" for name, value in figures.items()))

@@ -1,0 +1,138 @@
+"""A teacher's vectors, and a student that learns them, through the jobs."""
+
+import importlib
+import itertools
+import json
+
+import numpy as np
+import pytest
+
+from eelbert_jax import cli
+from eelbert_jax.errors import UserError
+from eelbert_jax.inference.load import load
+from eelbert_jax.jobs.distill import distill
+from eelbert_jax.jobs.embed import embed
+from eelbert_jax.jobs.finetune import finetune
+from support.models import VOCABULARY, save_pretrained
+
+WORDS = (("the", "a"), ("running", "file", "table"), ("opens", "runner", "run"), (".", "s"))
+TEXTS = [" ".join(words) for words in itertools.product(*WORDS)]
+
+
+@pytest.fixture(scope="module")
+def teacher(tmp_path_factory):
+    return save_pretrained(tmp_path_factory.mktemp("teacher"))
+
+
+@pytest.fixture(scope="module")
+def text(tmp_path_factory):
+    path = tmp_path_factory.mktemp("text") / "text.txt"
+    path.write_text("\n".join(TEXTS))
+    return path
+
+
+def embed_config(text, **changes):
+    config = cli.load_config("configs/embed.py")
+    config.update(source=str(text), dtype="float32", max_length=16, **changes)
+    return config
+
+
+@pytest.fixture(scope="module")
+def vectors(teacher, text, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("vectors")
+    embed(embed_config(text), str(teacher), folder)
+    return folder
+
+
+def student_config(vectors, **changes):
+    config = cli.load_config("configs/distill.py:embedding,size=micro")
+    config.data.vectors = str(vectors)
+    config.update(max_length=16, heldout_every=6, batch_size=8, num_epochs=20, **changes)
+    return config
+
+
+@pytest.fixture(scope="module")
+def student(vectors, tmp_path_factory):
+    workdir = tmp_path_factory.mktemp("student")
+    return workdir, distill(student_config(vectors), workdir)
+
+
+def records(workdir):
+    return [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+
+
+def test_a_student_comes_near_its_teacher_on_sentences_that_it_has_not_seen(student):
+    workdir, figures = student
+    heldout = [record["heldout_cosine"] for record in records(workdir) if "heldout_cosine" in record]
+    assert heldout[0] < 0.5 < 0.8 < figures["heldout_cosine"]
+    assert figures["heldout_distance"] < 0.5
+
+
+def test_a_students_vectors_are_near_its_teachers(student, teacher):
+    ours, theirs = load(student[0]).encode(TEXTS), load(teacher).encode(TEXTS)
+    assert ours.shape == theirs.shape
+    cosines = np.sum(ours * theirs, axis=1) / np.linalg.norm(ours, axis=1) / np.linalg.norm(theirs, axis=1)
+    assert cosines.mean() > 0.8
+    shuffled = np.sum(ours * theirs[::-1], axis=1)
+    assert np.sum(ours * theirs, axis=1).mean() > shuffled.mean()
+
+
+def test_a_students_encoder_is_fine_tuned(student, tmp_path, capsys):
+    table = tmp_path / "table.tsv"
+    rows = [f"{text}\t{text.split()[0]}\n" for text in TEXTS]
+    table.write_text("sentence\tlabel\n" + "".join(rows))
+    config = cli.load_config("configs/glue.py:micro,task=custom")
+    config.update(pretrained=str(student[0]), num_epochs=1)
+    config.custom.update(train=str(table), dev_every=4)
+    finetune(config, tmp_path / "run")
+    assert f"Starting from the encoder of {student[0]}" in capsys.readouterr().out
+    assert load(tmp_path / "run").classify(TEXTS[:2])[0].label in ("a", "the")
+
+
+def test_a_student_can_be_a_teacher_and_a_start(student, text, vectors, tmp_path, capsys):
+    embed(embed_config(text), str(student[0]), tmp_path / "vectors")
+    config = student_config(tmp_path / "vectors", pretrained=str(student[0]))
+    config.num_epochs = 0
+    figures = distill(config, tmp_path / "run")
+    assert figures["heldout_cosine"] == pytest.approx(1.0, abs=1e-3)
+    assert f"Starting from the encoder of {student[0]}" in capsys.readouterr().out
+
+
+def test_a_finished_embedding_and_student_are_left_as_they_are(student, teacher, text, vectors, capsys):
+    before = (vectors / "manifest.json").read_bytes()
+    embed(embed_config(text), str(teacher), vectors)
+    assert (vectors / "manifest.json").read_bytes() == before
+    assert distill(student_config(vectors), student[0]) == student[1]
+    assert "finished: nothing to do" in capsys.readouterr().out
+
+
+def test_vectors_of_another_teacher_or_text_are_refused(student, teacher, text, vectors, tmp_path):
+    with pytest.raises(UserError, match=r"another teacher or text .*pooling"):
+        embed(embed_config(text, pooling="cls"), str(teacher), vectors)
+    shorter = tmp_path / "text.txt"
+    shorter.write_text("\n".join(TEXTS[1:]))
+    with pytest.raises(UserError, match=r"another teacher or text .*text:"):
+        embed(embed_config(shorter), str(teacher), vectors)
+    embed(embed_config(shorter), str(teacher), tmp_path / "vectors")
+    with pytest.raises(UserError, match=r"other settings: vectors\.text"):
+        distill(student_config(tmp_path / "vectors"), student[0])
+
+
+def test_a_start_with_another_vocabulary_is_refused(vectors, tmp_path, monkeypatch):
+    monkeypatch.setattr("support.models.VOCABULARY", type(VOCABULARY)((*VOCABULARY.tokens[:-1], "new")))
+    start = save_pretrained(tmp_path / "start")
+    with pytest.raises(UserError, match="The vocabulary of the vectors"):
+        distill(student_config(vectors, pretrained=str(start)), tmp_path / "run")
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("embed", r"embed needs a teacher: add --from=DIR"),
+        ("distill", r"No vectors to learn: set --config\.data\.vectors=DIR"),
+    ],
+)
+def test_what_is_missing_is_named(name, said, tmp_path):
+    job = importlib.import_module(f"eelbert_jax.jobs.{name}")
+    with pytest.raises(UserError, match=said):
+        job.main([f"--workdir={tmp_path}"])
