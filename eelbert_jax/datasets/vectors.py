@@ -83,9 +83,9 @@ def write_vectors(
 def _begin(workdir: Path, identity: Mapping[str, Any]) -> dict[str, Any]:
     path = workdir / MANIFEST_NAME
     if not path.is_file():
-        manifest = {"identity": dict(identity), "shards": []}
-        write_json(path, manifest)
-        return manifest
+        fresh: dict[str, Any] = {"identity": dict(identity), "shards": []}
+        write_json(path, fresh)
+        return fresh
     manifest = _read_manifest(path)
     before = manifest["identity"]
     changed = [

@@ -213,7 +213,8 @@ class BertForSentenceEmbedding(nn.Module):
         token_type_ids: jax.Array | None = None,
         deterministic: bool = True,
     ) -> jax.Array:
-        """Return float32 vectors [B, `config.sentence_size`]."""
+        """Return float32 vectors [B, S]."""
+        assert self.config.sentence_size is not None
         bert = BertModel(self.config, with_pooler=False, name="bert")
         hidden = bert(input_ids, attention_mask, token_type_ids, deterministic)
         start = nn.initializers.truncated_normal(PROJECTION_START * self.config.initializer_range)

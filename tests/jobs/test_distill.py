@@ -4,6 +4,8 @@ import importlib
 import itertools
 import json
 
+import chex
+import jax
 import numpy as np
 import pytest
 
@@ -12,7 +14,7 @@ from eelbert_jax.errors import UserError
 from eelbert_jax.inference.load import load
 from eelbert_jax.jobs.distill import distill
 from eelbert_jax.jobs.embed import embed
-from eelbert_jax.jobs.finetune import finetune
+from eelbert_jax.jobs.finetune import encoder_start, set_up
 from support.models import VOCABULARY, save_pretrained
 
 WORDS = (("the", "a"), ("running", "file", "table"), ("opens", "runner", "run"), (".", "s"))
@@ -77,16 +79,19 @@ def test_a_students_vectors_are_near_its_teachers(student, teacher):
     assert np.sum(ours * theirs, axis=1).mean() > shuffled.mean()
 
 
-def test_a_students_encoder_is_fine_tuned(student, tmp_path, capsys):
+def test_a_fine_tuning_starts_from_a_students_encoder(student, tmp_path):
     table = tmp_path / "table.tsv"
     rows = [f"{text}\t{text.split()[0]}\n" for text in TEXTS]
     table.write_text("sentence\tlabel\n" + "".join(rows))
     config = cli.load_config("configs/glue.py:micro,task=custom")
     config.update(pretrained=str(student[0]), num_epochs=1)
     config.custom.update(train=str(table), dev_every=4)
-    finetune(config, tmp_path / "run")
-    assert f"Starting from the encoder of {student[0]}" in capsys.readouterr().out
-    assert load(tmp_path / "run").classify(TEXTS[:2])[0].label in ("a", "the")
+    objective, pretrained, _ = set_up(config)
+    assert objective.config.sentence_size is None
+    like = jax.eval_shape(objective.init, jax.random.key(0))
+    start = encoder_start(config, objective, pretrained)
+    assert start.text == f"Starting from the encoder of {student[0]}."
+    chex.assert_trees_all_equal(start.params(like), {"bert": load(student[0]).params["bert"]})
 
 
 def test_a_student_can_be_a_teacher_and_a_start(student, text, vectors, tmp_path, capsys):
