@@ -90,6 +90,15 @@ JOBS: Mapping[str, Job] = MappingProxyType(
             "required",
             DISTRIBUTED_FLAGS,
         ),
+        "evaluate": Job(
+            "say how well cosines of sentence vectors agree with people's numbers, without fine-tuning",
+            "configs/glue.py:tiny,task=stsb",
+            "none",
+            (
+                ("from", "", "models, by commas: workdirs of runs, folders in the Hugging Face layout"),
+                ("json", False, "print one JSON object a model instead of the table"),
+            ),
+        ),
         "drop_layers": Job(
             "drop whole layers of a model, to be fine-tuned then: a smaller model out (Poor Man's BERT)",
             "configs/glue.py",

@@ -1,10 +1,11 @@
 """Baselines that a BERT has to beat; the linear ones reach their one optimum, without a seed or tuning."""
 
+import contextlib
 import dataclasses
 import itertools
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -68,13 +69,9 @@ class LinearBaseline:
         cls, name: str, first: Sequence[str], second: Sequence[str] | None, labels: np.ndarray, kind: str
     ) -> "LinearBaseline":
         """Train on texts or pairs of texts; `labels` are class ids int [n], or numbers float [n]."""
-        try:
+        with _sklearn_needed():
             from sklearn.feature_extraction.text import TfidfVectorizer
             from sklearn.linear_model import LogisticRegression, Ridge
-        except ImportError as error:
-            raise UserError(
-                "The baselines of words need scikit-learn: pip install 'eelbert_jax[baseline]'."
-            ) from error
         if kind != REGRESS and len(np.unique(labels)) < 2:
             raise UserError(f"A baseline learns from two classes or more, got {len(np.unique(labels))}.")
         is_tfidf = name == "tfidf"
@@ -97,6 +94,25 @@ class LinearBaseline:
     def num_parameters(self) -> int:
         """Weights and biases."""
         return int(np.size(self.model.coef_) + np.size(self.model.intercept_))
+
+
+def tfidf_cosines(first: Sequence[str], second: Sequence[str]) -> np.ndarray:
+    """Return the cosines of TF-IDF vectors of pairs, float64 [n]; how rare a word is, these texts say."""
+    with _sklearn_needed():
+        from sklearn.feature_extraction.text import TfidfVectorizer
+    vectorizer = TfidfVectorizer(analyzer=lambda text: words_of((text,))).fit((*first, *second))
+    product = vectorizer.transform(first).multiply(vectorizer.transform(second))
+    return np.asarray(product.sum(axis=1))[:, 0]
+
+
+@contextlib.contextmanager
+def _sklearn_needed() -> Iterator[None]:
+    try:
+        yield
+    except ImportError as error:
+        raise UserError(
+            "The baselines of words need scikit-learn: pip install 'eelbert_jax[baseline]'."
+        ) from error
 
 
 def _examples(first: Sequence[str], second: Sequence[str] | None) -> list[tuple[str, ...]]:
