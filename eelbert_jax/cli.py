@@ -193,6 +193,21 @@ JOBS: Mapping[str, Job] = MappingProxyType(
                 ("workdir", "", "folder that receives the submission"),
             ),
         ),
+        "export": Job(
+            "write a model as files that answer elsewhere, each run there and compared: ONNX, transformers",
+            None,
+            "required",
+            (
+                ("from", "", "the model: a run's workdir, or a folder as transformers saves it (required)"),
+                ("to", "onnx", "onnx, hf (as transformers saves a BERT), or both with a comma between"),
+                (
+                    "inputs",
+                    "",
+                    "of onnx: ids, or for hashed embeddings signatures or vectors, or several (default: ids, "
+                    "of a hash with vectors, which model.py runs)",
+                ),
+            ),
+        ),
         "quickstart": Job(
             "see it all work in five minutes: prepare, pre-train and question a UNO, no data needed",
             "configs/quickstart.py",

@@ -10,7 +10,7 @@ import hashlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 
 from eelbert_jax.errors import UserError
 from eelbert_jax.workdir import write_whole
@@ -249,3 +249,14 @@ def make_tokenizer(vocabulary: Vocabulary, lowercase: bool = True, special_token
     if special_tokens:
         tokenizer.add_special_tokens(list(SPECIAL_TOKENS))
     return tokenizer
+
+
+def tokenizer_json(vocabulary: Vocabulary, lowercase: bool) -> str:
+    """Return the content of a `tokenizer.json`: the tokenizer with [CLS] a [SEP] b [SEP] around its texts."""
+    tokenizer = make_tokenizer(vocabulary, lowercase, special_tokens=True)
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="[CLS]:0 $A:0 [SEP]:0",
+        pair="[CLS]:0 $A:0 [SEP]:0 $B:1 [SEP]:1",
+        special_tokens=[("[CLS]", vocabulary.cls_id), ("[SEP]", vocabulary.sep_id)],
+    )
+    return tokenizer.to_str(pretty=True) + "\n"

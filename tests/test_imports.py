@@ -77,6 +77,17 @@ FORBIDDEN = [
         "*",
         ("errors", "compress*", "datasets.encoding", "inference.compiled", "inference.predict", "model*"),
     ),
+    # An export is made of a model that answers; what leaves with it knows nothing of ours.
+    (
+        "export*",
+        "*",
+        (
+            *("errors", "compress.quantize", "datasets.encoding", "datasets.tasks", "export*", "hashing*"),
+            *("inference.predict", "interchange.folder", "interchange.tokenizer_files", "model*"),
+            *("vocabulary", "workdir"),
+        ),
+    ),
+    ("export.shipped*", "*", ()),
     # An objective knows a model, data and losses.
     (
         "objectives*",
@@ -94,9 +105,11 @@ OUTSIDERS = {
     "apache_beam": ("corpus.beam",),
     "fsspec": ("corpus.storage",),
     "sklearn": ("datasets.baselines",),
-    "tokenizers": ("vocabulary",),
+    "tokenizers": ("vocabulary", "export.shipped.*"),
     "ml_collections": ("jobs.*", "cli", "config_files"),
     "jax.experimental.topologies": ("planning.devices",),
+    "onnx": ("export.*",),
+    "onnxruntime": ("export.check", "export.shipped.*"),
     "torch": (),
     "transformers": (),
 }
@@ -198,6 +211,8 @@ def test_all_rooms_are_seen():
         ("interchange.folder", "from eelbert_jax.inference.load import load", "inference.load"),
         ("inference.predict", "from eelbert_jax.objectives import classify", "objectives.classify"),
         ("compress.drop_layers", "from eelbert_jax.training import checkpoint", "training.checkpoint"),
+        ("export.shipped.model", "from eelbert_jax.vocabulary import Vocabulary", "vocabulary"),
+        ("inference.predict", "import onnxruntime", "onnxruntime"),
         ("reporting.runs", "from eelbert_jax.jobs import sizes", "jobs.sizes"),
         ("sweeping.results", "from eelbert_jax.training import checkpoint", "training.checkpoint"),
         ("reporting.claims", "from eelbert_jax.model import bert", "model.bert"),

@@ -154,10 +154,11 @@ def write_folder(
     write_whole(path / WEIGHTS, save(state, metadata={"format": "pt"}))
     save_vocabulary(vocabulary, path / VOCABULARY)
     write_whole(path / SETTINGS, json.dumps(settings, indent=2) + "\n")
-    write_whole(path / CONFIG, json.dumps(_config_values(config, params, task), indent=2) + "\n")
+    write_whole(path / CONFIG, json.dumps(config_values(config, params, task), indent=2) + "\n")
 
 
-def _config_values(config: BertConfig, params: Mapping[str, Any], task: TaskRecord | None) -> dict[str, Any]:
+def config_values(config: BertConfig, params: Mapping[str, Any], task: TaskRecord | None) -> dict[str, Any]:
+    """Return the config.json of a model as transformers knows it."""
     values = {**hf_config(config), "architectures": [_architecture(params)]}
     extras: dict[str, Any] = {}
     if config.embedding != "table":

@@ -1,0 +1,124 @@
+"""Run an exported graph in onnxruntime, on real texts, beside the model that it was made of."""
+
+import functools
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+import onnxruntime
+
+from eelbert_jax.datasets.encoding import Encoded, eval_batches, gather
+from eelbert_jax.errors import UserError
+from eelbert_jax.hashing.reference import code_points, reference_signatures
+from eelbert_jax.hashing.spec import random_signatures
+from eelbert_jax.inference.predict import Model, model_class
+from eelbert_jax.model import bert
+from eelbert_jax.model.embeddings import hash_of
+
+TOLERANCES = {"float32": 2e-6, "float16": 1e-3, "int8": 5e-2}
+"""Largest difference allowed, by how weights are kept."""
+
+Rows = tuple[np.ndarray, np.ndarray, np.ndarray]
+Feed = Callable[[np.ndarray], dict[str, np.ndarray]]
+
+
+class Difference(NamedTuple):
+    """Hold how far a graph is from its model.
+
+    Attributes:
+      largest: difference of an output, relative to the largest one where that is beyond 1.
+      changed: of `answers`, those with another class; both 0 where there are no classes.
+    """
+
+    largest: float
+    changed: int
+    answers: int
+
+
+def session(path: str | Path | bytes) -> onnxruntime.InferenceSession:
+    """Load a graph; a damaged file, or a runtime too old for it, is a `UserError`."""
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    try:
+        return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # its errors have no base class of their own
+        name = path if isinstance(path, str | Path) else "A graph"
+        raise UserError(
+            f"{name} is not read by onnxruntime {onnxruntime.__version__} ({error}): export it again, or "
+            "take onnxruntime 1.18 or newer."
+        ) from error
+
+
+def compare(model: Model, encoded: Encoded, graph: onnxruntime.InferenceSession, inputs: str) -> Difference:
+    """Return how far the outputs of a graph, which reads `inputs`, are from the model's, on all rows."""
+    feed, changed, answers = _feed(model, inputs), 0, 0
+    names = [output.name for output in graph.get_outputs()]
+    largest, scales = dict.fromkeys(names, 0.0), dict.fromkeys(names, 1.0)
+    for real, (ids, mask, types) in _batches(encoded, 8 if "cls" in model.params else 32):
+        expected = _outputs(model, ids, mask, types)
+        masks = {"attention_mask": mask.astype(np.int64), "token_type_ids": types.astype(np.int64)}
+        for name, found in zip(names, graph.run(names, {**feed(ids), **masks}), strict=True):
+            kept = real[:, None] & mask if found.ndim == 3 else real
+            ours, theirs = expected[name][kept], found[kept]
+            largest[name] = max(largest[name], float(np.abs(ours - theirs).max()))
+            scales[name] = max(scales[name], float(np.abs(ours).max()))
+            if name == "logits" and found.shape[-1] > 1:
+                changed += int(np.count_nonzero(ours.argmax(axis=-1) != theirs.argmax(axis=-1)))
+                answers += len(ours)
+    return Difference(max(largest[name] / scales[name] for name in names), changed, answers)
+
+
+def check_word_vectors(model: Model, graph: onnxruntime.InferenceSession) -> bool:
+    """Return whether a graph gives the bits of the hash for the whole vocabulary."""
+    table = np.asarray(model.constants["bert"]["embeddings"]["word_embeddings"]["table"])
+    parts = np.array_split(np.arange(len(table)), max(1, len(table) // 2048))
+    found = np.concatenate([graph.run(None, {"input_ids": part})[0] for part in parts])
+    return np.array_equal(found.view(np.int32), table.view(np.int32))
+
+
+def _batches(encoded: Encoded, batch_size: int) -> Iterator[tuple[np.ndarray, Rows]]:
+    for batch in eval_batches(encoded, batch_size):
+        yield batch.weights > 0, gather(encoded, batch.indices, batch.length)
+
+
+def _outputs(model: Model, *rows: np.ndarray) -> Mapping[str, np.ndarray]:
+    return jax.device_get(_compiled(model.config, _head(model))(model.params, model.constants, *rows))
+
+
+def _head(model: Model) -> Any:
+    if "classifier" in model.params:
+        assert model.task is not None
+        return model_class(model.task)
+    return bert.BertForMaskedLM if "cls" in model.params else None
+
+
+@functools.lru_cache(maxsize=8)
+def _compiled(config: Any, head: Any) -> Callable[..., Mapping[str, jax.Array]]:
+    encoder = bert.BertModel(config, with_pooler=False)
+
+    def outputs(params: Any, constants: Any, *rows: jax.Array) -> dict[str, jax.Array]:
+        of_encoder = {"params": params["bert"], "constants": constants.get("bert", {})}
+        found: dict[str, Any] = {"last_hidden_state": encoder.apply(of_encoder, *rows, deterministic=True)}
+        if head is not None:
+            found["logits"] = head(config).apply({"params": params, "constants": constants}, *rows)
+        return found
+
+    return jax.jit(outputs)
+
+
+def _feed(model: Model, inputs: str) -> Feed:
+    """Return what turns ids [B, L] into a graph's inputs, as its host would."""
+    if inputs == "ids":
+        return lambda ids: {"input_ids": ids.astype(np.int64)}
+    if inputs == "vectors":
+        table = np.asarray(model.constants["bert"]["embeddings"]["word_embeddings"]["table"])
+        return lambda ids: {"word_vectors": table[ids]}
+    spec = hash_of(model.config)
+    if model.config.embedding == "random_hash":
+        signatures, counts = random_signatures(model.config.hash, model.config.vocab_size)
+    else:
+        signatures, counts = reference_signatures(spec, *code_points(model.vocabulary.tokens))
+    kept = signatures.view(np.int32) if spec.bucket_size == 2**32 else signatures.astype(np.int64)
+    return lambda ids: {"signatures": kept[ids], "counts": counts[ids].astype(np.int64)}

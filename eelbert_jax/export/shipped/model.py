@@ -1,0 +1,98 @@
+"""Answer texts with the model of this folder; onnxruntime, tokenizers and numpy are all it takes.
+
+    python model.py "a gorgeous, witty, seductive movie"          prints a JSON line a text
+    from model import Model; Model().classify(["a gorgeous, witty, seductive movie"])
+
+A hashed embedding is computed once a token: `onnx/word_vectors.onnx` makes it, a table keeps it.
+"""
+
+import functools
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+from tokenizers import Tokenizer
+
+UNKNOWN = "a" * 101
+"""A word too long to be read: it becomes [UNK], as one does of which nothing is left."""
+
+
+class Model:
+    """Answer; `weights` is "", "fp16" or "quantized", and `threads` what a text may take (0: all)."""
+
+    def __init__(self, folder=Path(__file__).parent, weights="", threads=1):
+        self.config = json.loads((Path(folder) / "config.json").read_text())
+        self.task = self.config["eelbert_jax"].get("task", {})
+        self.tokenizer = Tokenizer.from_file(str(Path(folder) / "tokenizer.json"))
+        self.tokenizer.encode_special_tokens = True  # "[SEP]" in a text is text
+        self.tokenizer.enable_truncation(self.task.get("max_length", self.config["max_position_embeddings"]))
+        self.tokenizer.enable_padding(pad_id=self.config["pad_token_id"])
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads
+        onnx, ending = Path(folder) / "onnx", f"_{weights}.onnx" if weights else ".onnx"
+        self.hash = onnx / "word_vectors.onnx" if (onnx / f"model_vectors{ending}").exists() else None
+        if self.hash:
+            self.hash = onnxruntime.InferenceSession(self.hash, options)
+            shape = self.config["vocab_size"], self.hash.get_outputs()[0].shape[1]
+            self.table, self.is_known = np.empty(shape, np.float32), np.zeros(shape[0], bool)
+        name = f"model_vectors{ending}" if self.hash else f"model{ending}"
+        self.session = onnxruntime.InferenceSession(onnx / name, options)
+
+    def run(self, output, texts, batch_size=32, **how):
+        """Yield an encoding and its output for each of `texts`, each a string or a pair of them."""
+        for start in range(0, len(texts), batch_size):
+            rows = self.tokenizer.encode_batch(texts[start : start + batch_size], **how)
+            names = {"input_ids": "ids", "attention_mask": "attention_mask", "token_type_ids": "type_ids"}
+            feed = {name: np.array([getattr(row, of) for row in rows]) for name, of in names.items()}
+            if self.hash:
+                feed["word_vectors"] = self.word_vectors(feed.pop("input_ids"))
+            yield from zip(rows, self.session.run([output], feed)[0], strict=True)
+
+    def word_vectors(self, ids):
+        """Return the hashed vectors of ids [B, L], float32 [B, L, W]."""
+        new = np.unique(ids[~self.is_known[ids]])
+        if len(new):
+            self.table[new] = self.hash.run(None, {"input_ids": new})[0]
+            self.is_known[new] = True
+        return self.table[ids]
+
+    def encode(self, texts):
+        """Return a vector a text, float32 [n, D]: the mean of its tokens' last hidden states."""
+        found = self.run("last_hidden_state", texts)
+        return np.array([states[np.array(row.attention_mask) > 0].mean(axis=0) for row, states in found])
+
+    def classify(self, texts, second_texts=None):
+        """Return the class and its probability, or the number, of every text or pair of texts."""
+        pairs = texts if second_texts is None else list(zip(texts, second_texts, strict=True))
+        logits = np.array([each for _, each in self.run("logits", pairs)], np.float64)
+        if self.task["kind"] == "regress":
+            return (logits[:, 0] * self.task["std"] + self.task["mean"]).tolist()
+        shares = np.exp(logits - logits.max(axis=-1, keepdims=True))
+        shares /= shares.sum(axis=-1, keepdims=True)
+        return [(self.task["labels"][row.argmax()], float(row.max())) for row in shares]
+
+    def tag(self, sentences):
+        """Return the tag of every word of sentences, each a list of words; None where it was cut off."""
+        answers, split = [], functools.partial(self.tokenizer.encode, add_special_tokens=False)
+        sentences = [[word if split(word).ids else UNKNOWN for word in words] for words in sentences]
+        found = self.run("logits", sentences, is_pretokenized=True)
+        for words, (row, logits) in zip(sentences, found, strict=True):
+            tags, words_of = dict.fromkeys(range(len(words))), row.word_ids
+            for place in reversed(range(len(words_of))):  # so that a word's first piece has the last say
+                if words_of[place] is not None:
+                    tags[words_of[place]] = self.task["labels"][logits[place].argmax()]
+            answers.append(list(tags.values()))
+        return answers
+
+
+if __name__ == "__main__":
+    model, texts = Model(), sys.argv[1:]
+    if model.task.get("kind") == "tag":
+        answers = model.tag([text.split() for text in texts])
+    elif model.task:
+        answers = model.classify(*((texts[::2], texts[1::2]) if model.task["reads_pairs"] else (texts,)))
+    else:
+        answers = model.encode(texts).tolist()
+    print("\n".join(map(json.dumps, answers)))

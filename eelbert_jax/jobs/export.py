@@ -1,0 +1,152 @@
+"""`eelbert export`: a trained model in, files that answer elsewhere out, each run there before it counts."""
+
+import contextlib
+import dataclasses
+import hashlib
+import shutil
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from eelbert_jax import cli
+from eelbert_jax.datasets.conll import TokenExamples
+from eelbert_jax.datasets.encoding import Encoded, encode_texts, encode_words
+from eelbert_jax.datasets.splits import find_glue_dir, read_splits
+from eelbert_jax.datasets.tasks import GLUE_TASKS, TAG
+from eelbert_jax.errors import UserError, unknown
+from eelbert_jax.export.sentences import SENTENCES
+from eelbert_jax.inference.load import load
+from eelbert_jax.inference.predict import Model
+from eelbert_jax.interchange.folder import write_folder
+from eelbert_jax.reporting.card import model_card
+from eelbert_jax.workdir import (
+    CARD_NAME,
+    CHECKSUMS_NAME,
+    CONFIG_NAME,
+    RESULT_NAME,
+    locked,
+    read_json,
+    write_json,
+    write_whole,
+)
+
+TARGETS = ("onnx", "hf")
+"""Each a folder of its own in the workdir."""
+MOST_ROWS = 1000
+"""Rows of a development set that an export is tried on."""
+
+
+def export(
+    source: str | Path, workdir: str | Path, targets: Sequence[str], inputs: Sequence[str] = ()
+) -> None:
+    """Write a model as each of `targets`, check it, and say what is there.
+
+    `inputs` of the ONNX graphs are some of `encoder.INPUTS`; (): ids, and of hashed embeddings vectors too.
+
+    Raises:
+      UserError: a target is unknown, does not fit the model or answers otherwise than it.
+    """
+    for target in targets:
+        if target not in TARGETS:
+            raise unknown("target of --to", target, TARGETS)
+    model, source, folder = load(source), Path(source).expanduser(), Path(workdir).expanduser()
+    with locked(folder):
+        for target in targets:
+            place = folder / target
+            if place.exists():
+                raise UserError(f"{place} is there already: take another --workdir, or remove it.")
+            with _whole_or_not(place):
+                notes = (
+                    _write_onnx(place, model, source, inputs) if target == "onnx" else _write_hf(place, model)
+                )
+                card = model_card(source, model.step, model.config, model.task, notes)
+                write_whole(place / CARD_NAME, card)
+                files = sorted(path for path in place.rglob("*") if path.is_file())
+                write_json(place / CHECKSUMS_NAME, {str(p.relative_to(place)): _digest(p) for p in files})
+            print("\n".join([f"{place}:", *(f"  {note}" for note in notes)]))
+
+
+@contextlib.contextmanager
+def _whole_or_not(folder: Path) -> Iterator[None]:
+    """Make a folder, and remove it where the block fails."""
+    folder.mkdir()
+    try:
+        yield
+    except BaseException:
+        shutil.rmtree(folder)
+        raise
+
+
+def _write_onnx(folder: Path, model: Model, source: Path, inputs: Sequence[str]) -> list[str]:
+    try:
+        from eelbert_jax.export.onnx_folder import write_onnx_folder
+    except ModuleNotFoundError as error:
+        raise UserError(
+            f"--to=onnx needs the package {error.name}: pip install 'eelbert_jax[export]'."
+        ) from error
+    encoded, what = _texts(model, source)
+    inputs = inputs or (("ids",) if model.config.has_trained_table else ("ids", "vectors"))
+    records = write_onnx_folder(folder, model, inputs, encoded)
+    lines = [f"checked in onnxruntime on {what}"]
+    for record in records:
+        answers = f", {record['changed']} of {record['answers']} answers changed" if record["answers"] else ""
+        size = f"{record['bytes'] / 1e6:.3f} MB"
+        lines.append(f"{record['file']}: {size}, outputs within {record['largest']:.1e}{answers}")
+    return lines
+
+
+def _write_hf(folder: Path, model: Model) -> list[str]:
+    # What a checkpoint does not hold, since a run may change it: the published rate, for who trains on.
+    config = dataclasses.replace(model.config, hidden_dropout_prob=0.1, attention_probs_dropout_prob=0.1)
+    write_folder(folder, config, model.vocabulary, model.params, lowercase=model.lowercase, task=model.task)
+    return ["as transformers saves a BERT, the hashed vectors written out as its table"]
+
+
+def _texts(model: Model, source: Path) -> tuple[Encoded, str]:
+    """Return what an export is tried on, and what that is: the run's development set where it is at hand."""
+    found = _development_set(source) if model.task is not None and (source / RESULT_NAME).is_file() else None
+    task = model.task
+    if found is not None:
+        name, examples = found
+        first: Any = examples.words if isinstance(examples, TokenExamples) else examples.first
+        second = None if isinstance(examples, TokenExamples) else examples.second
+        first, second, what = first[:MOST_ROWS], second and second[:MOST_ROWS], name
+    else:
+        first, second, what = SENTENCES, None, "sentences"
+        if task is not None and task.kind == TAG:
+            first = tuple(tuple(text.split()) for text in SENTENCES if text.split())
+        elif task is not None and task.reads_pairs:
+            first, second = SENTENCES[::2], SENTENCES[1::2]
+    what = f"{len(first)} {what}"
+    if task is not None and task.kind == TAG:
+        return encode_words(first, model.vocabulary, model.max_length, model.lowercase), what
+    return encode_texts(first, second, model.vocabulary, model.max_length, model.lowercase), what
+
+
+def _development_set(source: Path) -> tuple[str, Any] | None:
+    """Return the development set of a run; None where it would have to be fetched first, or is gone."""
+    settings = read_json(source / CONFIG_NAME)
+    if settings["task"] in GLUE_TASKS and find_glue_dir(settings["data"]["glue_dir"]) is None:
+        return None
+    try:
+        task, splits = read_splits(settings)
+    except UserError as error:
+        print(f"The development set of {source} is not at hand: {error}")
+        return None
+    split = next(split for split in splits if split != "train")
+    return f"examples of {task.name} {split}", splits[split]
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def main(argv: list[str]) -> None:
+    """Run the job from the command line."""
+    _, workdir, flags = cli.parse("export", argv)
+    if not flags["from"]:
+        raise UserError("export needs a model: add --from=DIR, the workdir of a run.")
+    export(
+        flags["from"], workdir, flags["to"].split(","), [name for name in flags["inputs"].split(",") if name]
+    )

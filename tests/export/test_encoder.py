@@ -1,0 +1,104 @@
+"""A model as an ONNX graph answers as it does in JAX, whatever it reads and however its weights are kept."""
+
+import dataclasses
+
+import jax
+import pytest
+
+from eelbert_jax.compress.quantize import dequantize, quantize
+from eelbert_jax.datasets.encoding import encode_texts
+from eelbert_jax.errors import UserError
+from eelbert_jax.model.encoder import stack_layers
+from support import exports
+from support.models import VOCABULARY
+
+pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")
+
+from eelbert_jax.export.check import TOLERANCES, compare, session
+from eelbert_jax.export.encoder import model_graph
+
+TEXTS = ["the runner opens a table.", "run", "", "a running file . " * 20]
+
+
+def difference(model, inputs="ids", weights="float32", of=None):
+    graph = session(model_graph(of or model, inputs, weights).SerializeToString())
+    second = TEXTS[::-1] if model.task is not None and model.task.reads_pairs else None
+    encoded = encode_texts(TEXTS, second, VOCABULARY, 48)
+    return compare(model, encoded, graph, inputs)
+
+
+MINIALBERT = dict(
+    embedding="table",
+    num_hidden_layers=2,
+    num_hidden_groups=1,
+    embedding_size=16,
+    adapter_size=8,
+    tie_word_embeddings=False,
+    pooling="cls",
+)
+
+
+@pytest.mark.parametrize(
+    ("kind", "changes"),
+    [
+        (None, {}),
+        (None, {"embedding": "table"}),
+        ("classify", {}),
+        ("classify", {"pairs": True, "embedding": "random_hash"}),
+        ("regress", {"embedding": "hash_initialized"}),
+        ("tag", {}),
+        ("classify", MINIALBERT),
+    ],
+)
+def test_every_head_answers_as_in_jax(kind, changes):
+    model = exports.model(kind, **changes)
+    found = difference(model)
+    assert found.largest <= TOLERANCES["float32"]
+    assert found.changed == 0
+    assert bool(found.answers) == (kind != "regress")
+
+
+@pytest.mark.parametrize("inputs", ["ids", "signatures", "vectors"])
+@pytest.mark.parametrize("weights", ["float32", "float16", "int8"])
+def test_inputs_and_weights(inputs, weights):
+    found = difference(exports.model("tag"), inputs, weights)
+    assert found.largest <= TOLERANCES[weights]
+    if weights != "float32":  # the weights really are others
+        assert found.largest > TOLERANCES["float32"]
+
+
+def test_int8_is_what_the_quantized_parameters_say():
+    model = exports.model("classify", embedding="table")
+    kept = dataclasses.replace(model, params=jax.device_put(dequantize(quantize(model.params))))
+    assert difference(kept, weights="int8", of=model).largest <= TOLERANCES["float32"]
+    assert difference(model, weights="int8").largest > TOLERANCES["float32"]
+
+
+def test_stacked_layers():
+    model = exports.model("classify", num_hidden_layers=2)
+    encoder = jax.device_get(model.params["bert"]["encoder"])
+    params = {**model.params, "bert": {**model.params["bert"], "encoder": stack_layers(encoder)}}
+    stacked = dataclasses.replace(
+        model, config=dataclasses.replace(model.config, scan_layers=True), params=params
+    )
+    assert difference(model, of=stacked).largest <= TOLERANCES["float32"]
+
+
+def test_another_model_is_noticed():
+    model = exports.model("classify")
+    other = jax.tree.map(lambda leaf: leaf * 1.001, model.params)
+    assert difference(model, of=dataclasses.replace(model, params=other)).largest > TOLERANCES["float32"]
+
+
+def test_a_table_has_no_vectors_to_read():
+    with pytest.raises(UserError, match="--inputs=vectors is for hashed embeddings"):
+        model_graph(exports.model(embedding="table"), "vectors", "float32")
+    with pytest.raises(UserError, match="--inputs=words is not one of ids, signatures, vectors"):
+        model_graph(exports.model(), "words", "float32")
+
+
+def test_a_cut_graph_is_a_users_error(tmp_path):
+    whole = model_graph(exports.model("classify"), "ids", "float32").SerializeToString()
+    (tmp_path / "model.onnx").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(UserError, match=r"model.onnx is not read by onnxruntime .* export it again"):
+        session(tmp_path / "model.onnx")

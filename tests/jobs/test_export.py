@@ -1,0 +1,122 @@
+"""`eelbert export`: the folders it writes answer without this package, or are not left behind."""
+
+import hashlib
+import json
+import stat
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from eelbert_jax.__main__ import main
+from eelbert_jax.inference.load import load
+from eelbert_jax.jobs.export import export
+from support.models import NLI_LABELS, save_finetuned, save_pretrained
+
+pytest.importorskip("onnx", reason="onnx is not installed")
+pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")
+
+TEXTS = ["the runner opens a table.", "run \u200b run", "[SEP] files"]
+
+
+@pytest.fixture(scope="module")
+def tagger(tmp_path_factory):
+    """Return the run of a tagger, and its exports."""
+    folder = tmp_path_factory.mktemp("exported")
+    run = save_finetuned(folder / "run", "mine", "tag", ("O", "B-X"), num_layers=1)
+    assert main(["export", f"--from={run}", "--to=onnx,hf", f"--workdir={folder / 'out'}"]) == 0
+    return run, folder / "out"
+
+
+def asked(folder, code):
+    """Return what Python prints that sees the export and no package of ours."""
+    code = f"import sys; sys.path.insert(0, {str(folder)!r}); from model import Model\n{code}"
+    return subprocess.run(
+        [sys.executable, "-I", "-c", code], capture_output=True, check=True, text=True
+    ).stdout
+
+
+def test_the_folder_is_whole(tagger):
+    _, out = tagger
+    sums = json.loads((out / "onnx" / "checksums.json").read_text())
+    assert set(sums) == {
+        *("README.md", "config.json", "model.py", "tokenizer.json", "tokenizer_config.json", "vocab.txt"),
+        *(
+            f"onnx/model{form}{kept}.onnx"
+            for form in ("", "_vectors")
+            for kept in ("", "_fp16", "_quantized")
+        ),
+        "onnx/word_vectors.onnx",
+    }
+    for name, expected in sums.items():
+        file = out / "onnx" / name
+        assert hashlib.sha256(file.read_bytes()).hexdigest() == expected
+        assert stat.S_IMODE(file.stat().st_mode) & 0o444 == 0o444
+    card = (out / "onnx" / "README.md").read_text()
+    assert "Anything but mine" in card
+    assert "onnx/model_quantized.onnx:" in card
+
+
+def test_model_py_answers_without_jax(tagger):
+    run, out = tagger
+    code = f"""
+import json
+texts = {TEXTS!r}
+for weights in ("", "quantized"):
+    model = Model(weights=weights)
+    print(json.dumps([model.tag([text.split() for text in texts]), model.encode(texts).tolist()]))
+assert not {{"jax", "flax", "onnx", "eelbert_jax"}} & sys.modules.keys()"""
+    (tags, vectors), (_, coarse) = map(json.loads, asked(out / "onnx", code).splitlines())
+    model = load(run)
+    assert tags == [[tag.tag for tag in words] for words in model.tag(TEXTS)]
+    np.testing.assert_allclose(vectors, model.encode(TEXTS), atol=1e-5)
+    assert 1e-5 < np.abs(np.array(coarse) - vectors).max() < 0.1
+
+
+def test_the_other_folder_is_read_again(tagger):
+    run, out = tagger
+    np.testing.assert_allclose(load(out / "hf").encode(TEXTS), load(run).encode(TEXTS), atol=1e-6)
+
+
+def test_pairs_and_their_classes(tmp_path):
+    run = save_finetuned(tmp_path / "run", "mine", "classify", NLI_LABELS, pairs=True)
+    export(run, tmp_path / "out", ["onnx"], ["ids"])
+    first, second = TEXTS, TEXTS[::-1]
+    code = f"import json; print(json.dumps(Model().classify({first!r}, {second!r})))"
+    answers = load(run).classify(first, second)
+    for (label, share), answer in zip(json.loads(asked(tmp_path / "out/onnx", code)), answers, strict=True):
+        assert (label, pytest.approx(share, abs=1e-5)) == (answer.label, answer.probability)
+
+
+def test_a_graph_that_answers_otherwise_is_removed(tmp_path, monkeypatch, capsys):
+    run, other = save_pretrained(tmp_path / "run"), save_pretrained(tmp_path / "other", num_layers=2)
+    from eelbert_jax.export import onnx_folder
+
+    right, wrong = onnx_folder.model_graph, load(other)
+    monkeypatch.setattr(onnx_folder, "model_graph", lambda model, *how: right(wrong, *how))
+    assert main(["export", f"--from={run}", f"--workdir={tmp_path / 'out'}"]) == 2
+    assert "model.onnx is wrong and was removed: an output differs by" in capsys.readouterr().err
+    assert not (tmp_path / "out" / "onnx").exists()
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ([], "export needs a model: add --from=DIR"),
+        (["--from={run}", "--to=onx"], "Unknown target of --to 'onx'; did you mean 'onnx'"),
+        (["--from={run}", "--inputs=words"], "--inputs=words is not one of ids, signatures, vectors"),
+        (["--from={run}/nowhere"], "nowhere"),
+    ],
+)
+def test_bad_input(flags, message, tmp_path, capsys):
+    run = save_pretrained(tmp_path / "run")
+    words = [word.format(run=run) for word in flags]
+    assert main(["export", *words, f"--workdir={tmp_path / 'out'}"]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_nothing_is_overwritten(tagger, capsys):
+    run, out = tagger
+    assert main(["export", f"--from={run}", "--to=hf", f"--workdir={out}"]) == 2
+    assert "hf is there already" in capsys.readouterr().err
