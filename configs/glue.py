@@ -55,6 +55,9 @@ def get_config(recipe: str = "tiny") -> config_dict.ConfigDict:
     config.mesh.fsdp = 1  # devices that share one copy of the parameters; divides the devices and the width
     config.mesh.zero1 = False  # split the optimizer's slots over the other devices (ZeRO-1)
     config.max_length = 128  # tokens; what is longer is cut and counted
+    # Of pairs: cross reads both texts in one row; bi reads each alone and compares their vectors, the means
+    # of their states, by a cosine (numbers) or a classifier of both (Sentence-BERT).
+    config.pair_encoder = "cross"
     config.metric = config_dict.placeholder(str)  # that selects the best step; empty: the task's first
     config.evals_per_epoch = 1  # evaluations on the development set, each a candidate for the best step
     # End after so many evaluations without a better one; empty: go through all epochs.
@@ -81,6 +84,13 @@ def get_config(recipe: str = "tiny") -> config_dict.ConfigDict:
     config.opt.max_grad_norm = 1.0
     config.opt.layer_decay = 1.0  # a layer's rate is that of the one above times this; 1: one rate for all
     config.opt.trainable = ""  # pattern over parameter paths, as "classifier|pooler"; empty: all are trained
+
+    # A fine-tuned model whose answers are learned beside the labels (knowledge distillation).
+    config.teacher = config_dict.ConfigDict()
+    config.teacher.model = config_dict.placeholder(str)  # its folder or workdir; empty: no teacher
+    config.teacher.weight = 0.5  # share of the loss that is the distance to its answers, in [0, 1]
+    config.teacher.temperature = 2.0  # of both softmaxes in that; classes alone
+    config.teacher.texts = config_dict.placeholder(str)  # table of more texts, without labels; empty: none
 
     config.data = config_dict.ConfigDict()
     config.data.glue_dir = config_dict.placeholder(str)  # GLUE folder; empty: $EELBERT_DATA/glue, else TFDS

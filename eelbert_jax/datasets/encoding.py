@@ -141,6 +141,17 @@ def encoded_rows(rows: Sequence[np.ndarray], max_length: int, pad_id: int) -> En
     return Encoded(tuple(rows), lengths, max_length, pad_id, np.zeros(len(rows), np.bool_), num_empty=0)
 
 
+def joined(first: Encoded, second: Encoded) -> Encoded:
+    """Return the examples of two splits of texts, one behind the other."""
+    return dataclasses.replace(
+        first,
+        ids=first.ids + second.ids,
+        segment_lengths=np.concatenate([first.segment_lengths, second.segment_lengths]),
+        truncated=np.concatenate([first.truncated, second.truncated]),
+        num_empty=first.num_empty + second.num_empty,
+    )
+
+
 def cut_longest_first(first: int, second: int, room: int) -> tuple[int, int]:
     """Return how many tokens of each text stay, taking from the longer one until both fit.
 

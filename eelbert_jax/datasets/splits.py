@@ -25,11 +25,13 @@ class Split(NamedTuple):
 
     Attributes:
       labels: int32 [n] classes, float32 [n] numbers, for every sentence the tags of its words int32 [words],
-        or None where they are hidden.
+        or None where they are hidden. Where only some are, theirs are `encoding.IGNORED`, or NaN.
+      teacher: what a teacher says of the examples, float32 [n, C]; None: there is none.
     """
 
     encoded: encoding.Encoded
     labels: np.ndarray | tuple[np.ndarray, ...] | None
+    teacher: np.ndarray | None = None
 
 
 class Batch(NamedTuple):
@@ -41,6 +43,7 @@ class Batch(NamedTuple):
       token_type_ids: int32 [B, L].
       labels: int32 [B] classes, float32 [B] scores, or int32 [B, L] tags.
       weights: float32 in the shape of `labels`; 0 for a row, or a token, that does not count.
+      teacher: float32 [B, C], or None.
     """
 
     input_ids: Any
@@ -48,6 +51,7 @@ class Batch(NamedTuple):
     token_type_ids: Any
     labels: Any
     weights: Any
+    teacher: Any = None
 
 
 LogitsOf = Callable[[Batch], Any]
@@ -72,14 +76,19 @@ class TaskData:
         """The splits that are scored at the end, by name."""
         return dict(self.dev) if self.test is None else {**self.dev, "test": self.test}
 
-    def record(self, max_length: int) -> TaskRecord:
+    def record(self, max_length: int, pair_encoder: str = "cross") -> TaskRecord:
         """Return what a model trained on it has to remember."""
         task = self.task
         mean, std = 0.0, 1.0
         if task.kind == REGRESS:
-            assert isinstance(self.train.labels, np.ndarray)
-            mean, std = float(np.mean(self.train.labels)), float(np.std(self.train.labels)) or 1.0
-        return TaskRecord(task.name, task.kind, task.labels, task.reads_pairs, max_length, mean, std)
+            labels = self.train.labels
+            assert isinstance(labels, np.ndarray)
+            mean, std = float(np.mean(labels)), float(np.std(labels)) or 1.0
+            if pair_encoder == "bi":
+                mean, std = float(labels.max() + labels.min()) / 2, float(np.ptp(labels)) / 2 or 1.0
+        return TaskRecord(
+            task.name, task.kind, task.labels, task.reads_pairs, max_length, mean, std, pair_encoder
+        )
 
 
 def find_glue_dir(glue_dir: str | None) -> str | None:
@@ -192,6 +201,26 @@ def _read_texts(settings: Mapping[str, Any]) -> tuple[Task, dict[str, Examples]]
     return task, found
 
 
+def with_unlabelled(split: Split, task: Task, path: str, vocabulary: Vocabulary, lowercase: bool) -> Split:
+    """Return a split with the texts of a table behind its examples, for a teacher to answer."""
+    unlabelled = dataclasses.replace(
+        task,
+        folder="",
+        columns=(),
+        files=(("unlabelled", absolute(path)),),
+        test_splits=("unlabelled",),
+        dev_every=0,
+        official=False,
+    )
+    examples = load_examples(unlabelled, "unlabelled", glue_dir=None)
+    print(f"{path}: {examples.tally.describe()}, without labels", flush=True)
+    more = encoding.encode(examples, vocabulary, split.encoded.max_length, lowercase)
+    assert isinstance(split.labels, np.ndarray)
+    none = np.nan if task.kind == REGRESS else encoding.IGNORED
+    labels = np.concatenate([split.labels, np.full(len(more), none, split.labels.dtype)])
+    return Split(encoding.joined(split.encoded, more), labels)
+
+
 def _read_words(settings: Mapping[str, Any]) -> tuple[TokenTask, dict[str, TokenExamples]]:
     """Return the task of tagged words and its splits.
 
@@ -229,7 +258,8 @@ def make_batch(split: Split, batch: encoding.BatchIndices) -> Batch:
         weights = weights[:, None] * (labels != encoding.IGNORED)
     elif split.labels is not None:
         labels = split.labels[batch.indices]
-    return Batch(input_ids, attention_mask, token_type_ids, labels, weights)
+    teacher = None if split.teacher is None else split.teacher[batch.indices]
+    return Batch(input_ids, attention_mask, token_type_ids, labels, weights, teacher)
 
 
 def outputs(

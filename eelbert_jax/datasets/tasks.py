@@ -11,6 +11,8 @@ from eelbert_jax.errors import UserError
 KINDS = CLASSIFY, REGRESS, TAG = ("classify", "regress", "tag")
 """What a task asks for: a class a text, a number a text, a tag a word."""
 
+PAIR_ENCODERS = ("cross", "bi")
+
 
 @dataclasses.dataclass(frozen=True)
 class Task:
@@ -208,6 +210,8 @@ class TaskRecord:
       max_length: tokens that an example had at most.
       mean: of the training labels of a regression; the model's output 0 stands for it.
       std: their standard deviation; the model's output 1 is so far above the mean.
+      pair_encoder: "cross" reads the texts of a pair in one row, "bi" each alone; a regression's output is
+        then their cosine, 1 for the highest label of training and -1 for the lowest.
     """
 
     name: str
@@ -217,14 +221,24 @@ class TaskRecord:
     max_length: int
     mean: float = 0.0
     std: float = 1.0
+    pair_encoder: str = "cross"
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
             raise UserError(f"A task's kind is one of {', '.join(KINDS)}, got {self.kind!r}.")
+        if self.pair_encoder not in PAIR_ENCODERS:
+            raise UserError(f"pair_encoder={self.pair_encoder!r} is not one of {', '.join(PAIR_ENCODERS)}.")
+        if self.pair_encoder == "bi" and not self.reads_pairs:
+            raise UserError(
+                f"pair_encoder=bi reads pairs, and {self.name} has single texts: leave it at cross."
+            )
 
     def to_dict(self) -> dict[str, Any]:
         """Return the fields as JSON types; `from_dict` reads them back."""
-        return {**dataclasses.asdict(self), "labels": list(self.labels)}
+        fields = {**dataclasses.asdict(self), "labels": list(self.labels)}
+        if self.pair_encoder == "cross":  # as in records of before there was another
+            del fields["pair_encoder"]
+        return fields
 
     @classmethod
     def from_dict(cls, fields: Mapping[str, Any]) -> "TaskRecord":

@@ -142,13 +142,20 @@ class Model:
         """
         if pooling not in (None, *POOLINGS):
             raise UserError(f"pooling={pooling!r} is not one of {', '.join(POOLINGS)}.")
-        if pooling is None and self.config.sentence_size:
-            model = bert.BertForSentenceEmbedding(self.config)
-            step, width = functools.partial(head_outputs, model, self._variables), self.config.sentence_size
-        else:
-            encoder = bert.BertModel(self.config, with_pooler=False)
-            step = functools.partial(vectors, encoder, pooling or "mean", self.encoder_variables)
-            width = self.config.hidden_size
+        width, step = (
+            self.config.hidden_size,
+            functools.partial(
+                vectors,
+                bert.BertModel(self.config, with_pooler=False),
+                pooling or "mean",
+                self.encoder_variables,
+            ),
+        )
+        if pooling is None and self.config.sentence_size is not None:
+            width, step = (
+                self.config.sentence_size,
+                functools.partial(head_outputs, bert.BertForSentenceEmbedding(self.config), self._variables),
+            )
         found = np.zeros((len(encoded), width), np.float32)
         for rows, output in outputs(step, encoded, batch_size):
             found[rows] = output
@@ -173,9 +180,7 @@ class Model:
             got = f" and {len(second)}" if second is not None else ""
             raise UserError(f"A model for {task.name} reads {wanted}; got {len(first)}{got}.")
         encoded, text_ids = self._encode(first, second, stride)
-        logits = np.zeros((len(encoded), self.config.num_labels), np.float32)
-        for rows, output in self._logits(encoded):
-            logits[rows] = output
+        logits = self.logits(encoded)
         truncated = np.zeros(len(first), np.bool_)
         truncated[text_ids] = encoded.truncated
         if task.kind == "regress":
@@ -188,6 +193,13 @@ class Model:
         ):
             found.append(Label(task.labels[best], row[best], dict(zip(task.labels, row, strict=True)), cut))
         return found
+
+    def logits(self, encoded: Encoded) -> np.ndarray:
+        """Return what the head says of a row a text, or a pair, float32 [n, C]."""
+        logits = np.zeros((len(encoded), self.config.num_labels), np.float32)
+        for rows, output in self._logits(encoded):
+            logits[rows] = output
+        return logits
 
     def tag(self, sentences: Iterable[str | Sequence[str]], *, stride: int = 0) -> list[list[Tag]]:
         """Return the tag of every word of every sentence: its words, or a text with white space between them.
@@ -292,7 +304,7 @@ class Model:
 
 def model_class(task: TaskRecord) -> type[nn.Module]:
     """Return the module of a fine-tuned model."""
-    return bert.BertForTokenClassification if task.kind == "tag" else bert.BertForSequenceClassification
+    return bert.classifier(task.kind, task.pair_encoder)
 
 
 def probabilities(logits: np.ndarray) -> np.ndarray:

@@ -12,14 +12,14 @@ import numpy as np
 
 from eelbert_jax import cli
 from eelbert_jax.datasets.encoding import check_max_length
-from eelbert_jax.datasets.splits import file_digests, load_data
-from eelbert_jax.datasets.tasks import check_labels
+from eelbert_jax.datasets.splits import Split, TaskData, file_digests, load_data, with_unlabelled
+from eelbert_jax.datasets.tasks import Task, TaskRecord, check_labels
 from eelbert_jax.errors import UserError
 from eelbert_jax.inference.load import load
 from eelbert_jax.inference.predict import Model
+from eelbert_jax.inference.teacher import taught
 from eelbert_jax.model.bert import hashed_start
 from eelbert_jax.model.config import BertConfig, bert_config, identity, model_name, size_of
-from eelbert_jax.model.count import count_parameters
 from eelbert_jax.objectives.classify import Classify, Scored
 from eelbert_jax.objectives.examples import OnExamples
 from eelbert_jax.objectives.tag import Tag
@@ -81,27 +81,64 @@ def set_up(config: ml_collections.ConfigDict) -> tuple[Classify, Model | None, b
     layout = Layout(sharding.make_mesh(config.mesh.fsdp), config.mesh.zero1)
     data = load_data(config.to_dict(), vocabulary, lowercase)
     kind = Tag if data.task.kind == "tag" else Classify
-    record = data.record(config.max_length)
-    if pretrained is not None and pretrained.task is not None:
-        check_labels(record.labels, pretrained.task.labels)
-        record = dataclasses.replace(record, mean=pretrained.task.mean, std=pretrained.task.std)
-    elif not config.num_epochs:
-        raise UserError(
-            "num_epochs=0 only evaluates: name a fine-tuned model by --config.pretrained=DIR, or train."
-        )
+    record = _record(config, data, pretrained)
+    sentence_size = model_config.sentence_size if record.pair_encoder == "bi" else None
     objective = kind(
-        dataclasses.replace(model_config, num_labels=data.task.num_labels, sentence_size=None),
+        dataclasses.replace(model_config, num_labels=data.task.num_labels, sentence_size=sentence_size),
         vocabulary,
         layout,
-        data.train,
+        _examples(config, data, record, vocabulary, lowercase),
         batch_size=config.batch_size,
         seed=config.seed,
         data=data,
         record=record,
         on_degenerate=config.on_degenerate,
         balanced=config.balanced,
+        teacher_weight=config.teacher.weight,
+        temperature=config.teacher.temperature,
     )
     return objective, pretrained, lowercase
+
+
+def _record(config: ml_collections.ConfigDict, data: TaskData, pretrained: Model | None) -> TaskRecord:
+    """Return what the model has to remember: of a fine-tuned one what it remembers already."""
+    record = data.record(config.max_length, config.pair_encoder)
+    if pretrained is None or pretrained.task is None:
+        if config.num_epochs:
+            return record
+        raise UserError(
+            "num_epochs=0 only evaluates: name a fine-tuned model by --config.pretrained=DIR, or train."
+        )
+    before = pretrained.task
+    check_labels(record.labels, before.labels)
+    if record.pair_encoder != before.pair_encoder:
+        raise UserError(
+            f"{config.pretrained} was fine-tuned with pair_encoder={before.pair_encoder}, got "
+            f"--config.pair_encoder={record.pair_encoder}."
+        )
+    return dataclasses.replace(record, mean=before.mean, std=before.std)
+
+
+def _examples(
+    config: ml_collections.ConfigDict,
+    data: TaskData,
+    record: TaskRecord,
+    vocabulary: Vocabulary,
+    lowercase: bool,
+) -> Split:
+    """Return what to learn from: the training split, with a teacher's answers where one is named."""
+    teacher, split = config.teacher, data.train
+    if teacher.model is None:
+        if teacher.texts is not None:
+            raise UserError("Texts without labels need a teacher: set --config.teacher.model=DIR.")
+        return split
+    if not isinstance(data.task, Task):
+        raise UserError(
+            "A teacher answers texts; task=tokens labels words: leave --config.teacher.model out."
+        )
+    if teacher.texts is not None:
+        split = with_unlabelled(split, data.task, teacher.texts, vocabulary, lowercase)
+    return taught(split, teacher.model, record, vocabulary, lowercase)
 
 
 def make_fit_config(config: ml_collections.ConfigDict, objective: OnExamples) -> FitConfig:
@@ -214,7 +251,7 @@ def write_predictions(scored: Mapping[str, Scored], workdir: Path) -> None:
 
 
 def model_record(
-    config: ml_collections.ConfigDict, model_config: BertConfig, pretrained: Model | None, kind: str
+    config: ml_collections.ConfigDict, model_config: BertConfig, pretrained: Model | None, parameters: int
 ) -> ModelRecord:
     """Return what the model is, by the name that tables use: BERT-tiny, UNO-EELBERT (scratch).
 
@@ -223,7 +260,6 @@ def model_record(
     size = size_of(dataclasses.asdict(model_config))
     called = size or f"L{model_config.num_hidden_layers}-H{model_config.hidden_size}"
     name = model_name(called, model_config.embedding) + (" (scratch)" if pretrained is None else "")
-    parameters = count_parameters(model_config)["tagging" if kind == "tag" else "2-class"]
     return ModelRecord(name, size, model_config.embedding, parameters)
 
 
@@ -248,7 +284,7 @@ def make_result(
         task=task.name,
         official=task.official,
         split=next(iter(objective.data.dev)),
-        model=model_record(config, objective.config, pretrained, objective.record.kind),
+        model=model_record(config, objective.config, pretrained, objective.num_parameters),
         pretrained=start,
         seed=config.seed,
         learning_rate=config.opt.learning_rate,

@@ -201,7 +201,7 @@ class BertForSequenceClassification(nn.Module):
 
 
 class BertForSentenceEmbedding(nn.Module):
-    """Give rows a vector each: the projected mean of their tokens' states, not normalized."""
+    """Give rows a vector each: the mean of their tokens' states, of a sentence encoder projected."""
 
     config: BertConfig
 
@@ -213,13 +213,72 @@ class BertForSentenceEmbedding(nn.Module):
         token_type_ids: jax.Array | None = None,
         deterministic: bool = True,
     ) -> jax.Array:
-        """Return float32 vectors [B, S]."""
-        assert self.config.sentence_size is not None
-        bert = BertModel(self.config, with_pooler=False, name="bert")
-        hidden = bert(input_ids, attention_mask, token_type_ids, deterministic)
-        start = nn.initializers.truncated_normal(PROJECTION_START * self.config.initializer_range)
-        project = nn.Dense(self.config.sentence_size, kernel_init=start, name="projection")
-        return project(mean_pool(hidden, attention_mask))
+        """Return float32 vectors [B, S], not normalized; S is D without a projection."""
+        return _sentence_vectors(self.config, input_ids, attention_mask, token_type_ids, deterministic)
+
+
+class BertForSentencePairs(nn.Module):
+    """Label pairs by the vectors u, v of their texts: numbers by cosine, classes by (u, v, |u - v|).
+
+    Source: Reimers & Gurevych 2019, section 3.
+    """
+
+    config: BertConfig
+
+    @nn.compact
+    def __call__(
+        self,
+        input_ids: jax.Array,
+        attention_mask: jax.Array | None = None,
+        token_type_ids: jax.Array | None = None,
+        deterministic: bool = True,
+    ) -> jax.Array:
+        """Return float32 [B, num_labels] of rows `[CLS] a [SEP] b [SEP]`; one label is the cosine."""
+        mask = jnp.ones(input_ids.shape, jnp.bool_) if attention_mask is None else attention_mask
+        types = jnp.zeros_like(input_ids) if token_type_ids is None else token_type_ids
+        texts, masks = split_pairs(input_ids, mask, types)
+        u, v = jnp.split(_sentence_vectors(self.config, texts, masks, None, deterministic), 2)
+        if self.config.num_labels == 1:
+            lengths = jnp.linalg.norm(u, axis=1) * jnp.linalg.norm(v, axis=1)
+            return (jnp.sum(u * v, axis=1) / jnp.maximum(lengths, 1e-12))[:, None]
+        features = jnp.concatenate([u, v, jnp.abs(u - v)], axis=1)
+        features = Dropout(self.config.hidden_dropout_prob)(features, deterministic)
+        return dense(self.config, self.config.num_labels, "classifier")(features).astype(jnp.float32)
+
+
+def split_pairs(
+    input_ids: jax.Array, attention_mask: jax.Array, token_type_ids: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    """Return ids and mask [2B, L] of `[CLS] a [SEP]`, then of `[CLS] b [SEP]`, of rows [B, L] of pairs."""
+    length = input_ids.shape[1]
+    positions = jnp.arange(length)[None]
+    is_first = attention_mask & (token_type_ids == 0)
+    num_first = jnp.sum(is_first, axis=1, keepdims=True)
+    num_second = jnp.sum(attention_mask, axis=1, keepdims=True) - num_first
+    places = jnp.where(positions == 0, 0, jnp.minimum(positions + num_first - 1, length - 1))
+    second_ids = jnp.take_along_axis(input_ids, places, axis=1)
+    return (
+        jnp.concatenate([input_ids, second_ids]),
+        jnp.concatenate([is_first, positions <= num_second]),
+    )
+
+
+def _sentence_vectors(
+    config: BertConfig,
+    input_ids: jax.Array,
+    attention_mask: jax.Array | None,
+    token_type_ids: jax.Array | None,
+    deterministic: bool,
+) -> jax.Array:
+    """Make the parts of a sentence encoder in the module that calls this, under the same names in all."""
+    hidden = BertModel(config, with_pooler=False, name="bert")(
+        input_ids, attention_mask, token_type_ids, deterministic
+    )
+    vectors = mean_pool(hidden, attention_mask)
+    if config.sentence_size is None:
+        return vectors
+    start = nn.initializers.truncated_normal(PROJECTION_START * config.initializer_range)
+    return nn.Dense(config.sentence_size, kernel_init=start, name="projection")(vectors)
 
 
 class BertForTokenClassification(nn.Module):
@@ -240,6 +299,13 @@ class BertForTokenClassification(nn.Module):
         hidden = bert(input_ids, attention_mask, token_type_ids, deterministic)
         hidden = Dropout(self.config.hidden_dropout_prob)(hidden, deterministic)
         return dense(self.config, self.config.num_labels, "classifier")(hidden).astype(jnp.float32)
+
+
+def classifier(kind: str, pair_encoder: str = "cross") -> type[nn.Module]:
+    """Return the module of a fine-tuned model, by the kind of its task and how it reads pairs."""
+    if kind == "tag":
+        return BertForTokenClassification
+    return BertForSentencePairs if pair_encoder == "bi" else BertForSequenceClassification
 
 
 def make_predict_step(

@@ -5,19 +5,18 @@ import functools
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, NamedTuple
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from eelbert_jax.datasets import metrics
+from eelbert_jax.datasets import encoding, metrics
 from eelbert_jax.datasets.baselines import majority
 from eelbert_jax.datasets.splits import Batch, Split, TaskData, predict
 from eelbert_jax.datasets.tasks import TaskRecord
 from eelbert_jax.errors import UserError
 from eelbert_jax.model import bert
 from eelbert_jax.objectives.examples import OnExamples
-from eelbert_jax.training.losses import classification_loss, regression_loss
+from eelbert_jax.training.losses import classification_loss, distillation_loss, regression_loss
 from eelbert_jax.training.step import TrainState
 
 
@@ -42,14 +41,17 @@ class Classify(OnExamples):
       record: what the model has to remember of the task; a regression learns standardized numbers.
       on_degenerate: what to do when an evaluation predicts one class alone: "say" or "stop".
       balanced: weigh examples (tags) so that all classes count alike.
+      teacher_weight: share of the loss that is the distance to the teacher's answers, where there are any.
+      temperature: of both softmaxes in that.
     """
 
     data: TaskData
     record: TaskRecord
     on_degenerate: str = "say"
     balanced: bool = False
+    teacher_weight: float = 0.5
+    temperature: float = 1.0
 
-    model_class: ClassVar[type[nn.Module]] = bert.BertForSequenceClassification
     keeps_best: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
@@ -58,6 +60,16 @@ class Classify(OnExamples):
         super().__post_init__()
         if self.balanced and self.record.kind == "regress":
             raise UserError("balanced=True weighs classes, and this task's labels are numbers; leave it off.")
+        if not 0.0 <= self.teacher_weight <= 1.0 or self.temperature <= 0.0:
+            raise UserError(
+                f"teacher.weight={self.teacher_weight} must lie in [0, 1], and teacher.temperature="
+                f"{self.temperature} must be positive."
+            )
+
+    @property
+    def model(self) -> Any:
+        """The module."""
+        return bert.classifier(self.record.kind, self.record.pair_encoder)(self.config)
 
     @property
     def main_figure(self) -> str:
@@ -74,20 +86,36 @@ class Classify(OnExamples):
     @functools.cached_property
     def class_weights(self) -> np.ndarray:
         """What an example of each class counts, float32 [C]: n / (C * its number), 0 for none."""
-        assert self.train.labels is not None
-        labels = np.concatenate([np.atleast_1d(label) for label in self.train.labels])
+        assert self.data.train.labels is not None
+        labels = np.concatenate([np.atleast_1d(label) for label in self.data.train.labels])
         counts = np.bincount(labels[labels >= 0], minlength=self.data.task.num_labels)
         return np.where(counts, counts.sum() / (len(counts) * np.maximum(counts, 1)), 0).astype(np.float32)
 
     def loss(
         self, params: Any, constants: Any, examples: Batch, total_weight: jax.Array, key: jax.Array
     ) -> jax.Array:
-        """Return the share of the mean cross entropy in nats, or of the mean squared error in variances."""
-        logits = self.outputs(params, constants, examples, key)
+        """Return the share of the mean cross entropy in nats, or of the mean squared error in variances.
+
+        With a teacher it is a mean of that and of the distance to its answers, weighted by `teacher_weight`.
+        """
+        outputs, weights = self.outputs(params, constants, examples, key), examples.weights
+        if examples.teacher is None:
+            return self._distance(outputs, examples.labels, weights) / total_weight
+        labelled = jnp.isfinite(examples.labels) & (examples.labels != encoding.IGNORED)
+        labels = jnp.where(labelled, examples.labels, 0)
+        to_labels = self._distance(outputs, labels, jnp.where(labelled, weights, 0.0))
         if self.record.kind == "regress":
-            targets = (examples.labels - self.record.mean) / self.record.std
-            return regression_loss(logits[..., 0], targets, examples.weights) / total_weight
-        return classification_loss(logits, examples.labels, examples.weights) / total_weight
+            to_teacher = self._distance(outputs, examples.teacher[:, 0], weights)
+        else:
+            to_teacher = distillation_loss(outputs, examples.teacher, weights, self.temperature)
+        share = self.teacher_weight
+        return ((1 - share) * to_labels + share * to_teacher) / total_weight
+
+    def _distance(self, outputs: jax.Array, labels: jax.Array, weights: jax.Array) -> jax.Array:
+        if self.record.kind == "regress":
+            targets = (labels - self.record.mean) / self.record.std
+            return regression_loss(outputs[..., 0], targets, weights)
+        return classification_loss(outputs, labels, weights)
 
     def evaluate(self, state: TrainState, beat: Callable[[], None] = lambda: None) -> dict[str, float]:
         """Return dev_METRIC, of a second split dev_METRIC_mismatched, and `degenerate`.
@@ -145,8 +173,8 @@ class Classify(OnExamples):
 
     def majority(self, split: Split) -> Any:
         """Return the predictions that are always the training split's most frequent class, or its mean."""
-        assert isinstance(self.train.labels, np.ndarray)
-        return majority(self.train.labels, len(split.encoded))
+        assert isinstance(self.data.train.labels, np.ndarray)
+        return majority(self.data.train.labels, len(split.encoded))
 
     def majority_scores(self) -> Mapping[str, float]:
         """Return what a model has to beat before a score of the first development split means anything."""

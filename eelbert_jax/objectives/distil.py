@@ -4,7 +4,6 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any, ClassVar
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -26,9 +25,13 @@ class DistilEmbedding(OnExamples):
 
     heldout: Split
 
-    model_class: ClassVar[type[nn.Module]] = bert.BertForSentenceEmbedding
     main_figure: ClassVar[str] = "heldout_cosine"
     keeps_best: ClassVar[bool] = False
+
+    @property
+    def model(self) -> bert.BertForSentenceEmbedding:
+        """The module."""
+        return bert.BertForSentenceEmbedding(self.config)
 
     def loss(
         self, params: Any, constants: Any, examples: Batch, total_weight: jax.Array, key: jax.Array

@@ -1,11 +1,12 @@
 """What objectives on encoded examples share: the model, batches of few lengths, outputs."""
 
+import abc
 import dataclasses
 import functools
+import math
 from collections.abc import Callable
 from typing import Any, ClassVar
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
@@ -19,7 +20,7 @@ from eelbert_jax.vocabulary import Vocabulary
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class OnExamples:
+class OnExamples(abc.ABC):
     """The part of an objective that does not depend on what is learned of an example.
 
     Attributes:
@@ -35,16 +36,15 @@ class OnExamples:
     batch_size: int
     seed: int
 
-    model_class: ClassVar[type[nn.Module]]
     has_many_shapes: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         sharding.check_divisible("batch_size", self.batch_size, self.layout.mesh)
 
-    @functools.cached_property
+    @property
+    @abc.abstractmethod
     def model(self) -> Any:
         """The module."""
-        return self.model_class(self.config)
 
     @functools.cached_property
     def constants(self) -> Any:
@@ -59,6 +59,12 @@ class OnExamples:
     def init(self, key: jax.Array) -> Any:
         """Return the first parameters."""
         return self.model.init(key, jnp.zeros((1, 1), jnp.int32))["params"]
+
+    @functools.cached_property
+    def num_parameters(self) -> int:
+        """Numbers that the model has."""
+        shapes = jax.eval_shape(self.init, jax.eval_shape(lambda: jax.random.key(0)))
+        return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(shapes))
 
     @functools.lru_cache(maxsize=1)  # noqa: B019 (an objective lives as long as its run)
     def _epoch(self, epoch: int) -> list[encoding.BatchIndices]:

@@ -2,15 +2,13 @@
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, ClassVar
+from typing import Any
 
-import flax.linen as nn
 import numpy as np
 
 from eelbert_jax.datasets import encoding, metrics
 from eelbert_jax.datasets.baselines import majority
 from eelbert_jax.datasets.splits import Batch, Split, predict_words
-from eelbert_jax.model import bert
 from eelbert_jax.objectives.classify import Classify
 
 Tags = list[np.ndarray]
@@ -20,8 +18,6 @@ Tags = list[np.ndarray]
 @dataclasses.dataclass(frozen=True, eq=False)
 class Tag(Classify):
     """The objective of a fine-tuning on tagged words."""
-
-    model_class: ClassVar[type[nn.Module]] = bert.BertForTokenClassification
 
     def predictions(self, logits_of: Callable[[Batch], Any], split: Split) -> Tags:
         """Return a tag for every word; a word that truncation cut off has none, and still counts."""
@@ -45,9 +41,9 @@ class Tag(Classify):
 
     def majority(self, split: Split) -> Tags:
         """Return the predictions that are always the training split's most frequent tag."""
-        assert isinstance(self.train.labels, tuple)
+        assert isinstance(self.data.train.labels, tuple)
         assert split.encoded.num_words is not None
-        tags = np.concatenate(self.train.labels)
+        tags = np.concatenate(self.data.train.labels)
         return [majority(tags, num_words) for num_words in split.encoded.num_words]
 
     def _named(self, tags: Sequence[np.ndarray]) -> list[list[str]]:

@@ -173,6 +173,20 @@ def classification_loss(logits: jax.Array, labels: jax.Array, weights: jax.Array
     return -jnp.sum(weights * picked)
 
 
+def distillation_loss(
+    logits: jax.Array, teacher_logits: jax.Array, weights: jax.Array, temperature: float
+) -> jax.Array:
+    """Return the weighted sum of T^2 KL(teacher || student), float32 scalar in nats.
+
+    Both are softmaxes at temperature T of float32 logits [..., C], weights are [...]; T^2 keeps the size of
+    the gradient. Source: Hinton et al. 2015.
+    """
+    chex.assert_equal_shape([logits, teacher_logits])
+    teacher = jax.nn.log_softmax(teacher_logits / temperature)
+    student = jax.nn.log_softmax(logits / temperature)
+    return temperature**2 * jnp.sum(weights * jnp.sum(jnp.exp(teacher) * (teacher - student), axis=-1))
+
+
 def regression_loss(predictions: jax.Array, targets: jax.Array, weights: jax.Array) -> jax.Array:
     """Return the weighted sum of squared errors, float32 scalar, of float32 [B] each."""
     chex.assert_equal_shape([predictions, targets, weights])

@@ -10,9 +10,13 @@ import numpy as np
 import pytest
 
 from eelbert_jax import cli
+from eelbert_jax.datasets.encoding import eval_batches
+from eelbert_jax.datasets.splits import make_batch
+from eelbert_jax.datasets.vectors import Vectors
 from eelbert_jax.errors import UserError
 from eelbert_jax.inference.load import load
 from eelbert_jax.jobs.distill import distill
+from eelbert_jax.jobs.distill import set_up as distill_set_up
 from eelbert_jax.jobs.embed import embed
 from eelbert_jax.jobs.finetune import encoder_start, set_up
 from support.models import VOCABULARY, save_pretrained
@@ -141,3 +145,23 @@ def test_what_is_missing_is_named(name, said, tmp_path):
     job = importlib.import_module(f"eelbert_jax.jobs.{name}")
     with pytest.raises(UserError, match=said):
         job.main([f"--workdir={tmp_path}"])
+
+
+@pytest.mark.slow
+def test_the_loss_is_torchs_squared_distance(vectors):
+    torch = pytest.importorskip("torch", reason="torch is not installed")
+    objective, _ = distill_set_up(student_config(vectors), Vectors.open(vectors))
+    [first, *_] = eval_batches(objective.train.encoded, objective.batch_size)
+    batch = make_batch(objective.train, first)
+    params = jax.tree.map(
+        lambda leaf: leaf * 8 if leaf.ndim == 2 else leaf, objective.init(jax.random.key(0))
+    )
+    loss = objective.loss(params, objective.constants, batch, batch.weights.sum(), jax.random.key(1))
+    student = torch.tensor(np.asarray(objective.outputs_of(params, batch)))
+    teacher = torch.tensor(np.asarray(batch.labels, np.float32))
+    real = torch.tensor(batch.weights > 0)
+    expected = torch.nn.functional.mse_loss(student[real], teacher[real], reduction="sum") / real.sum()
+    assert float(loss) == pytest.approx(float(expected), rel=1e-5)
+    unit = torch.nn.functional.normalize(student[real], dim=1)
+    normalized = torch.nn.functional.mse_loss(unit, teacher[real], reduction="sum") / real.sum()
+    assert abs(float(loss) - float(normalized)) > 1e-2

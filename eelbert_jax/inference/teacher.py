@@ -1,0 +1,31 @@
+"""What a fine-tuned teacher says of the examples that a student learns from."""
+
+import numpy as np
+
+from eelbert_jax.datasets.encoding import check_max_length
+from eelbert_jax.datasets.splits import Split
+from eelbert_jax.datasets.tasks import REGRESS, TaskRecord, check_labels
+from eelbert_jax.errors import UserError
+from eelbert_jax.inference.load import load
+from eelbert_jax.vocabulary import Vocabulary, check_same
+
+
+def taught(split: Split, path: str, record: TaskRecord, vocabulary: Vocabulary, lowercase: bool) -> Split:
+    """Return a split with the answers of the model in `path`: logits, or numbers in the labels' unit, [n, C].
+
+    Raises:
+      UserError: it reads text otherwise than the student, or answers with other labels or in another order.
+    """
+    teacher = load(path)
+    task = teacher.require_task("classify", "regress")
+    check_same(vocabulary, teacher.vocabulary, "the student", path)
+    if teacher.lowercase != lowercase:
+        raise UserError(f"The teacher in {path} has lowercase={teacher.lowercase}, the student {lowercase}.")
+    if record.kind != task.kind:
+        raise UserError(f"The teacher in {path} is fine-tuned to {task.kind}, not to {record.kind}.")
+    check_labels(record.labels, task.labels)
+    check_max_length(split.encoded.max_length, teacher.config.max_position_embeddings)
+    answers = teacher.logits(split.encoded)
+    if task.kind == REGRESS:
+        answers = answers * np.float32(task.std) + np.float32(task.mean)
+    return split._replace(teacher=answers)
