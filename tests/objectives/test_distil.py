@@ -151,7 +151,9 @@ def test_a_record_of_a_joint_row_is_as_before_there_was_another():
 
 @pytest.mark.slow
 def test_two_vectors_are_fine_tuned(folder, tmp_path):
-    result = finetune(pairs_config(folder, num_epochs=4), tmp_path)
+    config = pairs_config(folder, num_epochs=8)
+    config.opt.learning_rate = 3e-3
+    result = finetune(config, tmp_path)
     assert result.metrics["pearson"] > 0.5
 
 
