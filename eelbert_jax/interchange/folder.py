@@ -20,6 +20,7 @@ from safetensors.numpy import load_file, save
 from eelbert_jax.datasets.tasks import TaskRecord
 from eelbert_jax.errors import UserError
 from eelbert_jax.hashing.spec import HashSpec
+from eelbert_jax.interchange.architectures import ARCHITECTURES, architecture_of
 from eelbert_jax.interchange.hf import (
     SHARED_FIELDS,
     VOCABULARY_TENSORS,
@@ -50,16 +51,7 @@ EXTRAS = "eelbert_jax"
 REQUIRED_FIELDS = SHARED_FIELDS[:5]
 """Sizes without which there is no model; a field left out of the others has the published default."""
 
-ENCODER = {
-    "model_type": "bert",
-    "hidden_act": "gelu",
-    "position_embedding_type": "absolute",
-    "is_decoder": False,
-    "add_cross_attention": False,
-}
-"""What config.json may leave out but not contradict: the one architecture there is here."""
-
-CLASSIFIERS = {"BertForSequenceClassification": "classify", "BertForTokenClassification": "tag"}
+CLASSIFIERS = {"ForSequenceClassification": "classify", "ForTokenClassification": "tag"}
 """Heads called `classifier` that are read; others of that name (multiple choice) answer something else."""
 
 
@@ -92,8 +84,9 @@ def is_folder(path: str | Path) -> bool:
 
 
 def read_folder(path: str | Path, *, heads: bool = True) -> Imported:
-    """Read a BERT; say on stderr what is left out: other heads, and rows of the table without a token.
+    """Read a BERT or one of its family; say on stderr what is left out.
 
+    That is: other heads, and rows of the table without a token.
     Without `heads` it is the encoder alone, but for the classifier of a model that was fine-tuned here.
 
     Raises:
@@ -102,10 +95,10 @@ def read_folder(path: str | Path, *, heads: bool = True) -> Imported:
     """
     path = Path(path)
     values = read_object(path / CONFIG)
-    state = full_names(_read_weights(path))
-    vocabulary, lowercase = read_tokenizer(path)
     config = _bert_config(path / CONFIG, values)
-    kind = _classifier_kind(values) if heads or "task" in values.get(EXTRAS, {}) else None
+    state = full_names(_read_weights(path), config.architecture)
+    vocabulary, lowercase = read_tokenizer(path)
+    kind = _classifier_kind(values, config) if heads or "task" in values.get(EXTRAS, {}) else None
     read_heads = [*(["cls.predictions."] if heads else []), *(["classifier."] if kind else [])]
     state = _without_other_heads(path, state, ("bert.", *read_heads))
     task = None
@@ -159,7 +152,7 @@ def write_folder(
 
 def config_values(config: BertConfig, params: Mapping[str, Any], task: TaskRecord | None) -> dict[str, Any]:
     """Return the config.json of a model as transformers knows it."""
-    values = {**hf_config(config), "architectures": [_architecture(params)]}
+    values = {**hf_config(config), "architectures": [_class_name(config, params)]}
     extras: dict[str, Any] = {}
     if config.embedding != "table":
         extras |= {"embedding": config.embedding, "hash": config.hash.to_dict()}
@@ -191,24 +184,24 @@ def _read_weights(path: Path) -> dict[str, np.ndarray]:
 
 
 def _bert_config(path: Path, values: Mapping[str, Any]) -> BertConfig:
-    for name, expected in ENCODER.items():
-        if values.get(name, expected) != expected:
-            raise UserError(
-                f"{path}: {name} is {values[name]!r}, expected {expected!r}; a BERT as published is "
-                "read, and nothing else."
-            )
-    missing = [name for name in REQUIRED_FIELDS if name not in values]
+    try:
+        architecture = architecture_of(values)
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from error
+    missing = [name for name in map(architecture.field, REQUIRED_FIELDS) if name not in values]
     if missing:
-        raise UserError(f"{path} has no {', '.join(missing)}; expected the configuration of a BERT.")
+        kind = architecture.class_prefix
+        raise UserError(f"{path} has no {', '.join(missing)}; expected the configuration of a {kind}.")
     fields: dict[str, Any] = {}
     for field in dataclasses.fields(BertConfig):
-        if field.name in SHARED_FIELDS and field.name in values:
-            value = values[field.name]
+        name = architecture.field(field.name)
+        if field.name in SHARED_FIELDS and name in values:
+            value = values[name]
             legal = (int, float) if field.type is float else (int,)
             if isinstance(value, bool) or not isinstance(value, legal):
-                raise UserError(f"{path}: {field.name} is {value!r}; expected a number.")
+                raise UserError(f"{path}: {name} is {value!r}; expected a number.")
             fields[field.name] = value
-    fields["embedding"] = "table"
+    fields |= {**architecture.fixed, "architecture": architecture.model_type, "embedding": "table"}
     extras = values.get(EXTRAS, {})
     try:
         if not isinstance(extras, dict) or ("embedding" in extras) != ("hash" in extras):
@@ -220,11 +213,12 @@ def _bert_config(path: Path, values: Mapping[str, Any]) -> BertConfig:
         raise UserError(f"{path}: {error}") from error
 
 
-def _classifier_kind(values: Mapping[str, Any]) -> str | None:
+def _classifier_kind(values: Mapping[str, Any], config: BertConfig) -> str | None:
     """Return what the head called `classifier` is for; None for one that is not read."""
     if values.get("problem_type") == "multi_label_classification":
         return None
-    return CLASSIFIERS.get((values.get("architectures") or [""])[0])
+    prefix = ARCHITECTURES[config.architecture].class_prefix
+    return CLASSIFIERS.get((values.get("architectures") or [""])[0].removeprefix(prefix))
 
 
 def _task(values: Mapping[str, Any], kind: str, config: BertConfig) -> TaskRecord:
@@ -300,9 +294,10 @@ def _shapes(config: BertConfig, state: Mapping[str, np.ndarray]) -> dict[str, An
     return shapes
 
 
-def _architecture(params: Mapping[str, Any]) -> str:
+def _class_name(config: BertConfig, params: Mapping[str, Any]) -> str:
+    kind = "Model"
     if "cls" in params:
-        return "BertForMaskedLM"
-    if "classifier" not in params:
-        return "BertModel"
-    return "BertForSequenceClassification" if "pooler" in params["bert"] else "BertForTokenClassification"
+        kind = "ForMaskedLM"
+    elif "classifier" in params:
+        kind = "ForSequenceClassification" if "pooler" in params["bert"] else "ForTokenClassification"
+    return ARCHITECTURES[config.architecture].class_prefix + kind

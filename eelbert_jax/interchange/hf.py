@@ -1,6 +1,7 @@
-"""Rename parameters between our tree and a Hugging Face BERT state dict, both ways.
+"""Rename parameters between our tree and a Hugging Face state dict, both ways.
 
-They differ in the names of leaves, the orientation of dense kernels and the place of a layer's number alone.
+Between stand the names of the published BERT, which those of other architectures are replaced with. Ours and
+BERT's differ in the names of leaves, the orientation of dense kernels and the place of a layer's number.
 """
 
 import re
@@ -12,6 +13,7 @@ import numpy as np
 from flax import traverse_util
 
 from eelbert_jax.errors import UserError
+from eelbert_jax.interchange.architectures import ARCHITECTURES
 from eelbert_jax.model.config import BertConfig
 from eelbert_jax.model.encoder import stack_layers, unstack_layers
 
@@ -25,8 +27,6 @@ ALIASES = {DECODER_BIAS: BIAS, DECODER: WORD_EMBEDDINGS}
 # Of the first published checkpoints: TensorFlow's LayerNorm names, and a buffer that is no parameter.
 OLD_ENDINGS = {"LayerNorm.gamma": "LayerNorm.weight", "LayerNorm.beta": "LayerNorm.bias"}
 BUFFERS = ("bert.embeddings.position_ids",)
-# A model without a head, as sentence encoders are published, is saved without the name of its encoder.
-PARTS = ("embeddings.", "encoder.", "pooler.")
 SHARED_FIELDS = (
     "vocab_size",
     "hidden_size",
@@ -44,7 +44,7 @@ SHARED_FIELDS = (
 
 
 def hf_config(config: BertConfig) -> dict[str, Any]:
-    """Return the fields of the Hugging Face `BertConfig` that describes the same encoder.
+    """Return the fields of the Hugging Face configuration that describes the same encoder.
 
     A hashed embedding is no field of it: exported, it is a table that the decoder is not tied to.
 
@@ -57,10 +57,15 @@ def hf_config(config: BertConfig) -> dict[str, Any]:
         raise UserError(
             f"No published BERT has {', '.join(unknown)}: such a model is used by eelbert_jax alone."
         )
-    shared = {name: getattr(config, name) for name in SHARED_FIELDS}
+    architecture = ARCHITECTURES[config.architecture]
+    shared = {
+        architecture.field(name): getattr(config, name)
+        for name in SHARED_FIELDS
+        if name not in architecture.fixed
+    }
     return {
-        "model_type": "bert",
-        "hidden_act": "gelu",
+        "model_type": architecture.model_type,
+        **architecture.required,
         "pad_token_id": 0,
         "tie_word_embeddings": config.ties_decoder,
         **shared,
@@ -88,30 +93,32 @@ def to_hf(
                 f"The model trains its table (embedding={config.embedding!r}); pass no word_vectors."
             )
         state[WORD_EMBEDDINGS] = np.asarray(word_vectors, np.float32)
-    return state
+    own_names = ARCHITECTURES[config.architecture].own_names(state)
+    return {own_names[name]: array for name, array in state.items()}
 
 
 def from_hf(state: Mapping[str, np.ndarray], config: BertConfig, like: Mapping[str, Any]) -> dict[str, Any]:
     """Return the parameters that a Hugging Face state dict holds; both sides must match exactly.
 
     Args:
+      state: under the names that `full_names` gives.
       like: parameters or their shapes, as `jax.eval_shape(model.init, key, input_ids)["params"]` gives.
 
     Returns:
       A tree like `like`, of float32 numpy arrays.
     """
     expected = jax.eval_shape(lambda tree: _flatten(tree, config), like)
-    given = {name: np.asarray(array) for name, array in full_names(state).items()}
     names = {_hf_name(path): path for path in expected}
-    given = _without_aliases(given, names)
-    _require_match(given, {name: _hf_shape(path, expected[path].shape) for name, path in names.items()})
+    given = _without_aliases({name: np.asarray(array) for name, array in state.items()}, names)
+    shapes = {name: _hf_shape(path, expected[path].shape) for name, path in names.items()}
+    _require_match(given, shapes, ARCHITECTURES[config.architecture].own_names({**given, **shapes}))
     flat = {path: _orient(path, given[name].astype(np.float32)) for name, path in names.items()}
     return _unflatten(flat, config)
 
 
-def full_names(state: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Return a state dict under today's names of a model with a head, without buffers."""
-    renamed = {_new_name(name): array for name, array in state.items()}
+def full_names(state: Mapping[str, np.ndarray], architecture: str = "bert") -> dict[str, np.ndarray]:
+    """Return a state dict under today's names of a BERT with a head, without buffers."""
+    renamed = {_new_name(name, architecture): array for name, array in state.items()}
     return {name: array for name, array in renamed.items() if name not in BUFFERS}
 
 
@@ -153,10 +160,10 @@ def _hf_shape(path: str, shape: tuple[int, ...]) -> tuple[int, ...]:
     return shape[::-1] if _is_transposed(path) else shape
 
 
-def _new_name(name: str) -> str:
+def _new_name(name: str, architecture: str) -> str:
     for old, new in OLD_ENDINGS.items():
         name = name.replace(old, new)
-    return f"bert.{name}" if name.startswith(PARTS) else name
+    return ARCHITECTURES[architecture].bert_name(name)
 
 
 def _without_aliases(given: dict[str, np.ndarray], names: Mapping[str, str]) -> dict[str, np.ndarray]:
@@ -174,15 +181,18 @@ def _without_aliases(given: dict[str, np.ndarray], names: Mapping[str, str]) -> 
     return kept
 
 
-def _require_match(given: Mapping[str, np.ndarray], expected: Mapping[str, tuple[int, ...]]) -> None:
+def _require_match(
+    given: Mapping[str, np.ndarray], expected: Mapping[str, tuple[int, ...]], called: Mapping[str, str]
+) -> None:
     complaints = [
-        f"missing: {name} {list(expected[name])}" for name in sorted(expected.keys() - given.keys())
+        f"missing: {called[name]} {list(expected[name])}" for name in sorted(expected.keys() - given.keys())
     ]
     complaints += [
-        f"left over: {name} {list(given[name].shape)}" for name in sorted(given.keys() - expected.keys())
+        f"left over: {called[name]} {list(given[name].shape)}"
+        for name in sorted(given.keys() - expected.keys())
     ]
     complaints += [
-        f"shape: {name} is {list(given[name].shape)}, the model has {list(expected[name])}"
+        f"shape: {called[name]} is {list(given[name].shape)}, the model has {list(expected[name])}"
         for name in sorted(expected.keys() & given.keys())
         if given[name].shape != expected[name]
     ]

@@ -58,7 +58,8 @@ class BertEmbeddings(nn.Module):
         """Name the parts as published."""
         self.word_embeddings = make_token_embedder(self.config, "word_embeddings")
         self.position_embeddings = self._table(self.config.max_position_embeddings)
-        self.token_type_embeddings = self._table(self.config.type_vocab_size)
+        if self.config.type_vocab_size:
+            self.token_type_embeddings = self._table(self.config.type_vocab_size)
         self.norm = layer_norm(self.config)
         self.dropout = Dropout(self.config.hidden_dropout_prob)
         if self.config.embedding_width != self.config.hidden_size:
@@ -83,10 +84,12 @@ class BertEmbeddings(nn.Module):
                 f"Rows of {length} tokens do not fit max_position_embeddings="
                 f"{self.config.max_position_embeddings}; shorten the rows or enlarge the position table."
             )
-        token_types = jnp.zeros((1, 1), jnp.int32) if token_type_ids is None else token_type_ids
         # A slice, not a lookup: its gradient is no scatter.
-        positions = self.position_embeddings.embedding[None, :length].astype(self.config.dtype)
-        embedded = self.word_embeddings(input_ids) + (positions + self.token_type_embeddings(token_types))
+        places = self.position_embeddings.embedding[None, :length].astype(self.config.dtype)
+        if self.config.type_vocab_size:
+            token_types = jnp.zeros((1, 1), jnp.int32) if token_type_ids is None else token_type_ids
+            places += self.token_type_embeddings(token_types)
+        embedded = self.word_embeddings(input_ids) + places
         embedded = self.dropout(self.norm(embedded), deterministic)
         if self.config.embedding_width != self.config.hidden_size:
             embedded = self.projection(embedded)

@@ -32,6 +32,7 @@ SIZES: dict[str, dict[str, Any]] = {
 """Sizes by name. Source: EELBERT section 4 and table 2; MiniALBERT section 3; `micro` is for tests."""
 
 POOLINGS = ("pooler", "cls")
+ARCHITECTURES = ("bert", "distilbert")
 
 FIRST_FIELDS = (
     "vocab_size",
@@ -79,6 +80,8 @@ class BertConfig:
       pooling: what a row's classifier reads: the "pooler" (dense and tanh), or the state of [CLS] as it is.
       sentence_size: S, width of a sentence encoder's vectors, projections of the mean of the states; None: it
         is none.
+      architecture: whose names it is exported by; the pooler of a "distilbert" has a ReLU in place of tanh.
+      type_vocab_size: 0 of a DistilBERT, which does not tell segments apart.
     """
 
     vocab_size: int = 30522
@@ -104,16 +107,19 @@ class BertConfig:
     tie_word_embeddings: bool = True
     pooling: str = "pooler"
     sentence_size: int | None = None
+    architecture: str = "bert"
 
     def __post_init__(self) -> None:
         for name in (
             *("vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size"),
-            *("max_position_embeddings", "type_vocab_size", "num_labels"),
+            *("max_position_embeddings", "num_labels"),
             *("embedding_size", "num_hidden_groups", "adapter_size", "sentence_size"),
         ):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise UserError(f"{name} must be at least 1, got {value}.")
+        if self.type_vocab_size < 0:
+            raise UserError(f"type_vocab_size must be at least 0, got {self.type_vocab_size}.")
         if self.num_hidden_layers % self.num_groups:
             raise UserError(
                 f"num_hidden_layers={self.num_hidden_layers} is no multiple of num_hidden_groups="
@@ -137,6 +143,7 @@ class BertConfig:
             ("embedding_mode", EMBEDDING_MODES),
             ("dtype", ("float32", "bfloat16")),
             ("pooling", POOLINGS),
+            ("architecture", ARCHITECTURES),
         ):
             if getattr(self, name) not in legal:
                 raise UserError(f"{name}={getattr(self, name)!r} is not one of {', '.join(legal)}.")

@@ -75,11 +75,15 @@ def mean_pool(hidden: jax.Array, attention_mask: jax.Array | None) -> jax.Array:
 
 
 class Pooler(nn.Module):
-    """Summarize a row: dense and tanh of the first token's state. Source: Devlin et al., 3.1 ("C")."""
+    """Summarize a row: dense and tanh of the first token's state. Source: Devlin et al., 3.1 ("C").
+
+    A DistilBERT's, called `pre_classifier`, has a ReLU. Source: transformers.
+    """
 
     config: BertConfig
 
     @nn.compact
     def __call__(self, hidden: jax.Array) -> jax.Array:
         """Map [B, L, D] to [B, D]."""
-        return jnp.tanh(dense(self.config, self.config.hidden_size, "dense")(hidden[:, 0]))
+        activation = nn.relu if self.config.architecture == "distilbert" else jnp.tanh
+        return activation(dense(self.config, self.config.hidden_size, "dense")(hidden[:, 0]))

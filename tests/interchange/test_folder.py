@@ -110,7 +110,7 @@ def test_runs_are_told_from_folders(tmp_path):
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"model_type": "roberta"}, "model_type is 'roberta', expected 'bert'"),
+        ({"model_type": "electra"}, "model_type is 'electra'; read are bert, distilbert"),
         ({"hidden_act": "relu"}, "hidden_act is 'relu', expected 'gelu'"),
         ({"position_embedding_type": "relative_key"}, "position_embedding_type is 'relative_key'"),
         ({"is_decoder": True}, "is_decoder is True"),

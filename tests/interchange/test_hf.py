@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from eelbert_jax.errors import UserError
-from eelbert_jax.interchange.hf import from_hf, hf_config, to_hf
+from eelbert_jax.interchange.hf import from_hf, full_names, hf_config, to_hf
 from eelbert_jax.model.bert import BertForMaskedLM, BertForSequenceClassification
 from eelbert_jax.model.config import sized
 
@@ -68,10 +68,10 @@ def test_names_of_the_first_checkpoints_and_tied_copies_are_understood():
     state["cls.predictions.decoder.weight"] = state["bert.embeddings.word_embeddings.weight"]
     state["cls.predictions.decoder.bias"] = state["cls.predictions.bias"]
     state["bert.embeddings.position_ids"] = np.arange(512)[None]
-    jax.tree.map(np.testing.assert_array_equal, from_hf(state, config, like), params)
+    jax.tree.map(np.testing.assert_array_equal, from_hf(full_names(state), config, like), params)
     state["cls.predictions.decoder.weight"] = state["cls.predictions.decoder.weight"] + 1
     with pytest.raises(UserError, match="ties them"):
-        from_hf(state, config, like)
+        from_hf(full_names(state), config, like)
 
 
 def test_every_difference_is_listed_at_once():

@@ -1,0 +1,125 @@
+"""How other encoders of BERT's family are written down: their names of tensors and of configuration fields.
+
+What they compute differently are options of the one encoder (`BertConfig.architecture`, `type_vocab_size`).
+"""
+
+import dataclasses
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from eelbert_jax.errors import UserError
+
+
+@dataclasses.dataclass(frozen=True)
+class Architecture:
+    """Describe the layout of an encoder's folder.
+
+    Attributes:
+      class_prefix: of transformers' classes; the lower-case form is the `model_type` and the tensors' prefix.
+      tensors: pairs of parts of names, BERT's and its own, in the order of their replacement.
+      row_head: the same of a classifier of rows, where there is one.
+      fields: its names of fields of `BertConfig` that it calls otherwise.
+      fixed: fields of `BertConfig` that its configuration does not have, with their values.
+      required: what a config.json may leave out but not contradict.
+    """
+
+    class_prefix: str
+    tensors: tuple[tuple[str, str], ...] = ()
+    row_head: tuple[tuple[str, str], ...] = ()
+    fields: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    fixed: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    required: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+    @property
+    def model_type(self) -> str:
+        """As config.json has it."""
+        return self.class_prefix.lower()
+
+    def field(self, name: str) -> str:
+        """Return its name of a field of `BertConfig`."""
+        return self.fields.get(name, name)
+
+    def own_names(self, names: Iterable[str]) -> dict[str, str]:
+        """Return its names of all of a model's tensors, by BERT's names."""
+        names = list(names)
+        has_row_head = {"classifier.bias", "bert.pooler.dense.bias"} <= set(names)
+        pairs = (*(self.row_head if has_row_head else ()), *self.tensors)
+        return {name: _replaced(name, pairs) for name in names}
+
+    def bert_name(self, name: str) -> str:
+        """Return BERT's name of a tensor."""
+        if name.startswith(PARTS):  # a model without a head may be saved without the name of its encoder
+            name = f"{self.model_type}.{name}"
+        return _replaced(name, [(own, bert) for bert, own in (*self.row_head, *self.tensors)])
+
+
+PARTS = ("embeddings.", "encoder.", "transformer.", "pooler.")
+
+ARCHITECTURES = {
+    "bert": Architecture(
+        "Bert",
+        required={
+            "hidden_act": "gelu",
+            "position_embedding_type": "absolute",
+            "is_decoder": False,
+            "add_cross_attention": False,
+        },
+    ),
+    # No token types and no pooler; its classifier of rows has a dense layer and a ReLU before the last.
+    "distilbert": Architecture(
+        "DistilBert",
+        tensors=(
+            ("cls.predictions.transform.dense.", "vocab_transform."),
+            ("cls.predictions.transform.LayerNorm.", "vocab_layer_norm."),
+            ("cls.predictions.bias", "vocab_projector.bias"),
+            ("cls.predictions.decoder.", "vocab_projector."),
+            ("bert.pooler.dense.", "pre_classifier."),
+            ("bert.embeddings.", "distilbert.embeddings."),
+            ("bert.encoder.", "distilbert.transformer."),
+            (".attention.self.query.", ".attention.q_lin."),
+            (".attention.self.key.", ".attention.k_lin."),
+            (".attention.self.value.", ".attention.v_lin."),
+            (".attention.output.dense.", ".attention.out_lin."),
+            (".attention.output.LayerNorm.", ".sa_layer_norm."),
+            (".intermediate.dense.", ".ffn.lin1."),
+            (".output.dense.", ".ffn.lin2."),
+            (".output.LayerNorm.", ".output_layer_norm."),
+        ),
+        fields={
+            "hidden_size": "dim",
+            "num_hidden_layers": "n_layers",
+            "num_attention_heads": "n_heads",
+            "intermediate_size": "hidden_dim",
+            "hidden_dropout_prob": "dropout",
+            "attention_probs_dropout_prob": "attention_dropout",
+        },
+        fixed={"type_vocab_size": 0, "layer_norm_eps": 1e-12},
+        required={"activation": "gelu"},
+    ),
+}
+"""By `BertConfig.architecture`, which is the `model_type`."""
+
+
+def architecture_of(values: Mapping[str, Any]) -> Architecture:
+    """Return the architecture that a config.json names, BERT where it names none.
+
+    Raises:
+      UserError: it is none of those read here, or another than as published.
+    """
+    model_type = values.get("model_type", "bert")
+    if model_type not in ARCHITECTURES:
+        raise UserError(f"model_type is {model_type!r}; read are {', '.join(ARCHITECTURES)}.")
+    architecture = ARCHITECTURES[model_type]
+    for name, expected in architecture.required.items():
+        if values.get(name, expected) != expected:
+            raise UserError(
+                f"{name} is {values[name]!r}, expected {expected!r}; a {architecture.class_prefix} as "
+                "published is read, and nothing else."
+            )
+    return architecture
+
+
+def _replaced(name: str, pairs: Iterable[tuple[str, str]]) -> str:
+    for old, new in pairs:
+        name = name.replace(old, new)
+    return name

@@ -1,0 +1,146 @@
+"""DistilBERT and its like: read from transformers' folders, equal layer by layer, dropped, fine-tuned."""
+
+import dataclasses
+
+import jax
+import numpy as np
+import pytest
+
+from eelbert_jax.__main__ import main as door
+from eelbert_jax.inference.load import load
+from eelbert_jax.interchange.folder import read_folder, write_folder
+from eelbert_jax.interchange.hf import hf_config
+from eelbert_jax.model import bert
+from eelbert_jax.vocabulary import save_vocabulary
+from support.folders import HEADS, VOCABULARY, edit, micro, random_params
+
+SIZES = {"num_hidden_layers": 3, "num_attention_heads": 2, "max_position_embeddings": 40}
+CHANGES = {"distilbert": {"type_vocab_size": 0}}
+PREFIXES = {"distilbert": "DistilBert"}
+TEXTS = ["The file opens.", "good tables."]
+
+
+def config_of(architecture, **changes):
+    return micro(**{**SIZES, **CHANGES[architecture], "architecture": architecture, **changes})
+
+
+@pytest.mark.parametrize("architecture", CHANGES)
+@pytest.mark.parametrize("model_class", HEADS)
+def test_round_trip(architecture, model_class, tmp_path):
+    config = config_of(architecture, num_labels=3)
+    params = random_params(model_class(config))
+    write_folder(tmp_path, config, VOCABULARY, params, lowercase=True)
+    found = read_folder(tmp_path)
+    assert (found.config, found.vocabulary) == (config, VOCABULARY)
+    jax.tree.map(np.testing.assert_array_equal, found.params, params)
+
+
+def their_model(transformers, torch, folder, architecture, head):
+    """Save a model of transformers with random weights, and return it."""
+    values = hf_config(config_of(architecture, num_labels=3))
+    prefix = PREFIXES[architecture]
+    torch.manual_seed(0)
+    made = getattr(transformers, f"{prefix}{head}")(
+        getattr(transformers, f"{prefix}Config")(**values, attn_implementation="eager")
+    )
+    with torch.no_grad():
+        for name, parameter in made.named_parameters():
+            parameter.normal_(float(name.endswith(("norm.weight", "Norm.weight"))), 0.3)
+    made.save_pretrained(folder)
+    save_vocabulary(VOCABULARY, folder / "vocab.txt")
+    return made.eval()
+
+
+def their_answers(torch, model, ids, mask):
+    """Return logits and the hidden states before and after every layer."""
+    with torch.no_grad():
+        found = model(
+            input_ids=torch.from_numpy(ids).long(),
+            attention_mask=torch.from_numpy(mask).long(),
+            output_hidden_states=True,
+        )
+    return found.logits.numpy(), [state.numpy() for state in found.hidden_states]
+
+
+def our_answers(model_class, config, params, ids, mask):
+    types = np.zeros_like(ids)
+    types[:, 3:] = 1  # what the architecture does not tell apart changes nothing
+    logits, collected = model_class(config).apply(
+        {"params": params}, ids, mask, types, mutable=["intermediates"]
+    )
+    return logits, bert.encoder_states(config, collected["intermediates"]).hidden_states
+
+
+def a_batch(vocabulary):
+    """Two rows, the second with five tokens of padding."""
+    random = np.random.default_rng(1)
+    ids = random.integers(0, vocabulary.size, (2, 12)).astype(np.int32)
+    ids[ids == vocabulary.pad_id] = vocabulary.unk_id
+    ids[1, 7:] = vocabulary.pad_id
+    return ids, ids != vocabulary.pad_id
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("architecture", CHANGES)
+@pytest.mark.parametrize("model_class", HEADS)
+def test_every_layer_is_that_of_transformers(architecture, model_class, tmp_path):
+    torch = pytest.importorskip("torch", reason="torch is not installed")
+    transformers = pytest.importorskip("transformers", reason="transformers is not installed")
+    head = model_class.__name__.removeprefix("Bert")
+    theirs = their_model(transformers, torch, tmp_path, architecture, head)
+    found = read_folder(tmp_path)
+    ids, mask = a_batch(found.vocabulary)
+    expected, their_states = their_answers(torch, theirs, ids, mask)
+    logits, states = our_answers(model_class, found.config, found.params, ids, mask)
+    assert len(states) == len(their_states) == 4
+    for ours, state in zip(states, their_states, strict=True):
+        np.testing.assert_allclose(np.asarray(ours)[mask], state[mask], atol=1e-5)
+    kept = mask if logits.ndim == 3 else slice(None)
+    np.testing.assert_allclose(np.asarray(logits)[kept], expected[kept], atol=1e-4)
+    if head == "ForSequenceClassification":
+        # Read as a BERT, whose pooler is tanh, it would answer something else.
+        other = dataclasses.replace(found.config, architecture="bert")
+        wrong, _ = our_answers(model_class, other, found.params, ids, mask)
+        assert np.abs(np.asarray(wrong) - expected).max() > 1e-2
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("architecture", CHANGES)
+def test_layers_are_dropped_and_transformers_loads_the_rest(architecture, tmp_path):
+    torch = pytest.importorskip("torch", reason="torch is not installed")
+    transformers = pytest.importorskip("transformers", reason="transformers is not installed")
+    theirs = their_model(transformers, torch, tmp_path / "full", architecture, "ForSequenceClassification")
+    words = [f"--from={tmp_path / 'full'}", f"--workdir={tmp_path / 'two'}", "--num_layers=1"]
+    assert door(["drop_layers", "--strategy=even-alternate", *words]) == 0
+    found = read_folder(tmp_path / "two")
+    ids, mask = a_batch(found.vocabulary)
+    smaller = type(theirs).from_pretrained(tmp_path / "two", attn_implementation="eager").eval()
+    expected, their_states = their_answers(torch, smaller, ids, mask)
+    logits, states = our_answers(bert.BertForSequenceClassification, found.config, found.params, ids, mask)
+    assert len(states) == len(their_states) == 3
+    np.testing.assert_allclose(logits, expected, atol=1e-4)
+    # The second layer that is left is the third that was, so that both begin alike and end apart.
+    _, whole_states = their_answers(torch, theirs, ids, mask)
+    np.testing.assert_allclose(their_states[1][mask], whole_states[1][mask], atol=1e-5)
+    assert np.abs(their_states[2] - whole_states[2])[mask].max() > 1e-2
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("architecture", CHANGES)
+def test_it_is_fine_tuned_and_answers(architecture, tmp_path):
+    config = config_of(architecture, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0)
+    params = random_params(bert.BertForMaskedLM(config))
+    write_folder(tmp_path / "model", config, VOCABULARY, params, lowercase=True)
+    rows = "".join(f"{text}\t{label}\n" for text, label in zip(TEXTS * 16, ["a", "b"] * 16, strict=True))
+    for split in ("train", "dev"):
+        (tmp_path / f"{split}.tsv").write_text("sentence\tlabel\n" + rows)
+    words = [f"--config.custom.{split}={tmp_path / split}.tsv" for split in ("train", "dev")]
+    words += [f"--config.pretrained={tmp_path / 'model'}", f"--workdir={tmp_path / 'run'}"]
+    words += ["--config.num_epochs=4", "--config.batch_size=8", "--config.opt.learning_rate=1e-2"]
+    words += ["--config.max_length=16", "--config.max_unknown_percent=100"]
+    assert door(["finetune", "--config=configs/glue.py:tiny,task=custom", *words]) == 0
+    model = load(tmp_path / "run")
+    assert model.config.architecture == architecture
+    assert [answer.label for answer in model.classify(TEXTS)] == ["a", "b"]
+    edit(tmp_path / "model" / "config.json", model_type="bert")
+    assert door(["finetune", "--config=configs/glue.py:tiny,task=custom", *words]) == 2
