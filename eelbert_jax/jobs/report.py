@@ -8,7 +8,7 @@ from pathlib import Path
 
 from eelbert_jax import cli
 from eelbert_jax.errors import UserError
-from eelbert_jax.reporting import claims, plots, pretraining, published, tables
+from eelbert_jax.reporting import claims, dropping, plots, pretraining, published, tables
 from eelbert_jax.reporting.runs import Found, find_runs
 from eelbert_jax.reporting.scores import Scores, collect
 from eelbert_jax.reporting.text import Table, csv_text, markdown
@@ -23,7 +23,10 @@ def report(runs: str, workdir: str | Path, benchmarks: str = "") -> Path:
     found = find_runs(runs)
     lines = claims.read_benchmarks(benchmarks)
     glue, own = (
-        collect([run for run in found.finetuning if run.is_own == is_own], found.pretraining)
+        collect(
+            [run for run in found.finetuning if run.is_own == is_own and run.result.dropped is None],
+            found.pretraining,
+        )
         for is_own in (False, True)
     )
     folder = Path(workdir)
@@ -34,6 +37,7 @@ def report(runs: str, workdir: str | Path, benchmarks: str = "") -> Path:
     parts = [_head(found), *_pretraining(found, folder), *_glue(glue, own, folder), *_own(own, folder)]
     ablations = _markdown(claims.ablations(glue, found.pretraining))
     parts += ["## Ablations", "", *(ablations or ["No runs of one size that differ in their embedding.", ""])]
+    parts += _dropping(found, folder)
     parts += ["## Cost", "", *_markdown(claims.costs(lines))]
     write_whole(folder / REPORT_NAME, "\n".join(parts))
     return folder / REPORT_NAME
@@ -106,6 +110,16 @@ def _own(scores: Scores, folder: Path) -> list[str]:
     parts = ["## Fine-tuning on your own tasks", "", "![Scores](own_tasks.png)", ""]
     ratios, shares = claims.ratios(scores)
     return parts + _markdown([*tables.own_tasks(scores), *([ratios] if shares else []), *_how(scores)])
+
+
+def _dropping(found: Found, folder: Path) -> list[str]:
+    models = dropping.smaller_models(found.finetuning)
+    if not models:
+        return []
+    plots.plot_dropping(models, folder / "dropping.png")
+    write_whole(folder / "dropping.csv", csv_text(dropping.records(models)))
+    parts = ["## Dropped layers", "", "![Scores by layers dropped](dropping.png)", ""]
+    return parts + _markdown(list(dropping.tables(models)))
 
 
 def _how(scores: Scores) -> tuple[Table, Table]:

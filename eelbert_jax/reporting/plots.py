@@ -10,6 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from eelbert_jax.reporting import published
+from eelbert_jax.reporting.dropping import Smaller
 from eelbert_jax.reporting.pretraining import Evaluated, PretrainingRun, Unigram, baseline_names, labels
 from eelbert_jax.reporting.published import MEASURES, Measure
 from eelbert_jax.reporting.scores import Model, Scores
@@ -96,6 +97,42 @@ def plot_own_tasks(scores: Scores, path: Path) -> None:
         handles, names = axes.get_legend_handles_labels()
         marks |= dict(zip(names, handles, strict=True))
     figure.legend(list(marks.values()), list(marks), fontsize="small", loc="outside right center")
+    figure.savefig(path, dpi=DPI)
+
+
+def plot_dropping(models: Sequence[Smaller], path: Path) -> None:
+    """Draw a panel for each model and task: the score of every strategy over K, all from the full model's."""
+    panels = list(dict.fromkeys((model.origin, model.task, model.metric) for model in models))
+    rows, columns = math.ceil(len(panels) / PANELS_A_ROW), min(len(panels), PANELS_A_ROW)
+    figure = Figure(figsize=(4.2 * columns, 3.8 * rows), layout="constrained")
+    drawn = list(figure.subplots(rows, columns, squeeze=False).flat)
+    for axes, (origin, task, metric) in zip(drawn, panels, strict=False):
+        own = [
+            model for model in models if (model.origin, model.task, model.metric) == (origin, task, metric)
+        ]
+        for number, how in enumerate(dict.fromkeys(model.how for model in models)):
+            points = [(m.dropped.num_dropped, m.score.mean, m.score.sd or 0.0) for m in own if m.how == how]
+            full = next((model.full for model in own if model.how == how and model.full), None)
+            points = ([(0, full.mean, full.sd or 0.0)] if full else []) + sorted(points)
+            if points:
+                marks = {
+                    "color": f"C{number % 10}",
+                    "marker": "o",
+                    "markersize": 4,
+                    "capsize": 2,
+                    "label": how,
+                }
+                axes.errorbar(*zip(*points, strict=True), **marks)
+        if own[0].majority is not None:
+            axes.axhline(own[0].majority, color="black", linestyle="--", linewidth=1, label="majority class")
+        axes.set_xticks(sorted({0, *(model.dropped.num_dropped for model in own)}))
+        axes.set_xlabel("layers dropped")
+        axes.set_ylabel(metric)
+        axes.set_title(f"{Path(origin).name}: {task}", fontsize="small")
+        axes.grid(alpha=0.3)
+    for axes in drawn[len(panels) :]:
+        axes.remove()
+    drawn[0].legend(fontsize="x-small")
     figure.savefig(path, dpi=DPI)
 
 

@@ -1,4 +1,4 @@
-"""What the EELBERT paper (arXiv 2310.20144, EMNLP 2023 Industry Track) reports, as data.
+"""What EELBERT (arXiv 2310.20144, EMNLP 2023 Industry Track) and Poor Man's BERT report, as data.
 
 A figure marked `r` takes part in no comparison, and none is a pass line.
 """
@@ -129,6 +129,25 @@ LATENCY_MS: Mapping[str, tuple[Figure, Figure]] = {
     "tiny": (Figure(1.7, "r"), Figure(3.9, "r")),
 }
 """Milliseconds a sentence on a laptop's processor, by size: (BERT, EELBERT). Table 5."""
+
+TOP_DROPPED: Mapping[str, Mapping[int, Figure]] = {
+    "BERT": {0: Figure(86.19, "P"), 2: Figure(84.86, "P"), 4: Figure(84.19, "P"), 6: Figure(83.28, "P")},
+    "XLNet": {0: Figure(86.14, "P"), 2: Figure(85.60, "P"), 4: Figure(85.91, "P"), 6: Figure(84.33, "P")},
+    "RoBERTa": {0: Figure(86.88, "P"), 2: Figure(87.71, "P"), 4: Figure(86.94, "P"), 6: Figure(85.23, "P")},
+    "DistilBERT": {
+        0: Figure(83.43, "P"), 1: Figure(82.94, "P"), 2: Figure(82.68, "P"), 3: Figure(80.15, "P"),
+    },
+}
+"""Means of 7 tasks by the layers dropped from the top. Source: Poor Man's BERT (arXiv 2004.03844)."""
+
+TOP_DROPPABLE: Mapping[str, tuple[Figure, ...]] = {
+    task: tuple(Figure(layers, "r") for layers in within)
+    for task, within in (
+        ("sst2", (2, 5, 7)), ("mnli", (3, 4, 6)), ("qnli", (1, 4, 5)), ("qqp", (7, 8, 9)),
+        ("stsb", (6, 7, 8)),
+    )
+}
+"""Layers of BERT that can go from the top within 1, 2 and 3 points. Source: as `TOP_DROPPED`."""
 # fmt: on
 
 RATIO_PAIRS = (

@@ -186,7 +186,7 @@ def _model(runs: Sequence[FineTuningRun], changes: Mapping[Path, tuple[str, ...]
     for run in runs:
         by_task[run.task][run.recipe].append(run)
     tried = {
-        task: tuple(_experiment(recipe, group) for recipe, group in sorted(by_recipe.items()))
+        task: tuple(experiment(recipe, group) for recipe, group in sorted(by_recipe.items()))
         for task, by_recipe in sorted(by_task.items())
     }
     return Model(
@@ -196,12 +196,13 @@ def _model(runs: Sequence[FineTuningRun], changes: Mapping[Path, tuple[str, ...]
         embedding=model.embedding,
         parameters=model.parameters,
         start=start,
-        chosen={task: _choose(experiments) for task, experiments in tried.items()},
+        chosen={task: choose(experiments) for task, experiments in tried.items()},
         tried=tried,
     )
 
 
-def _experiment(recipe: Recipe, runs: Sequence[FineTuningRun]) -> Experiment:
+def experiment(recipe: Recipe, runs: Sequence[FineTuningRun]) -> Experiment:
+    """Return the experiment of some runs; the same seed twice is a `UserError`."""
     by_seed: dict[int, FineTuningRun] = {}
     for run in runs:
         other = by_seed.setdefault(run.result.seed, run)
@@ -214,7 +215,7 @@ def _experiment(recipe: Recipe, runs: Sequence[FineTuningRun]) -> Experiment:
     return Experiment(recipe, tuple(by_seed[seed] for seed in sorted(by_seed)))
 
 
-def _choose(experiments: Sequence[Experiment]) -> Experiment:
+def choose(experiments: Sequence[Experiment]) -> Experiment:
     """Return the recipe with the most seeds, of several the best mean: one lucky run does not beat many.
 
     Chosen on the set that is reported, as the best of a grid always is; tables say how many were tried.
