@@ -5,11 +5,11 @@
     eelbert pretrain --config=configs/pretrain.py:base,embedding=table --config.data.rows=... --workdir=...
 
 The recipe is a size (micro, uno, tiny, mini, base), optionally followed by `embedding=KIND` (table,
-ngram_hash, random_hash, hash_initialized), `hash=PRESET` (default, reference) and `setting=NAME`. The setting
-`paper` is the default: 900k steps, batch 256, length 128. The setting `small` is for a budget of about 20M
-tokens (20 minutes of two cores for tiny): many small steps at a high rate, without which nothing beyond word
-frequencies is learned. Its scores, time and machine stand in docs/results.md; of the paper's setting nothing
-has been run here.
+ngram_hash, random_hash, hash_initialized), `hash=PRESET` (default, reference), `hash_width=W` (entries of a
+hashed vector, projected by a trained matrix) and `setting=NAME`. The setting `paper` is the default: 900k
+steps, batch 256, length 128. The setting `small` is for a budget of about 20M tokens (20 minutes of two cores
+for tiny): many small steps at a high rate, without which nothing beyond word frequencies is learned. Its
+scores, time and machine stand in docs/results.md; of the paper's setting nothing has been run here.
 """
 
 import dataclasses
@@ -25,15 +25,16 @@ EMBEDDINGS = ("ngram_hash", "table", "random_hash", "hash_initialized")
 SETTINGS = ("paper", "small")
 
 
-def model_config(size: str, embedding: str, preset: str) -> config_dict.ConfigDict:
+def model_config(size: str, embedding: str, preset: str, hash_width: int | None) -> config_dict.ConfigDict:
     """Return every field of `BertConfig` as a config; see its docstring for units and legal values."""
-    defaults = dataclasses.asdict(sized(size, embedding=embedding))
+    defaults = dataclasses.asdict(sized(size, embedding=embedding, hash_width=hash_width))
     # `split`: "proportional", or the widths d_1..d_N as "21,43,64".
     defaults["hash"] = PRESETS[preset].to_dict()
     defaults["hash"]["scale"] = config_dict.placeholder(float)
     # Empty: that of the rows' vocabulary. A number has to agree with it.
     defaults["vocab_size"] = config_dict.placeholder(int)
-    for name in ("embedding_size", "num_hidden_groups", "adapter_size"):  # empty: as a BERT has it
+    # Empty: as a BERT has it, and for the hash no wider than the embedding.
+    for name in ("embedding_size", "num_hidden_groups", "adapter_size", "hash_width"):
         if defaults[name] is None:
             defaults[name] = config_dict.placeholder(int)
     del defaults["num_labels"], defaults["sentence_size"]  # matters of fine-tuning and of distillation
@@ -43,7 +44,10 @@ def model_config(size: str, embedding: str, preset: str) -> config_dict.ConfigDi
 def get_config(recipe: str = "tiny") -> config_dict.ConfigDict:
     """Return the configuration of `recipe`."""
     size, options = parse_recipe(
-        recipe, SIZES, {"embedding": EMBEDDINGS, "hash": tuple(PRESETS), "setting": SETTINGS}
+        recipe,
+        SIZES,
+        {"embedding": EMBEDDINGS, "hash": tuple(PRESETS), "setting": SETTINGS},
+        numbers=("hash_width",),
     )
     config = config_dict.ConfigDict()
     config.recipe = recipe  # a label; change sizes under `model`
@@ -63,7 +67,7 @@ def get_config(recipe: str = "tiny") -> config_dict.ConfigDict:
     # checkpoint in the workdir itself always comes first.
     config.init_params_from = config_dict.placeholder(str)
 
-    config.model = model_config(size, options["embedding"], options["hash"])
+    config.model = model_config(size, options["embedding"], options["hash"], options["hash_width"])
 
     config.data = config_dict.ConfigDict()
     config.data.rows = config_dict.placeholder(str)  # folder made by `eelbert prepare`; required

@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 from ml_collections import config_dict
 
@@ -52,22 +53,27 @@ def config_keys(config: config_dict.ConfigDict, prefix: str = "") -> dict[str, t
 
 
 def parse_recipe(
-    recipe: str, sizes: Iterable[str], options: Mapping[str, Sequence[str]]
-) -> tuple[str, dict[str, str]]:
+    recipe: str, sizes: Iterable[str], options: Mapping[str, Sequence[str]], numbers: Sequence[str] = ()
+) -> tuple[str, dict[str, Any]]:
     """Split a recipe such as "tiny,embedding=table" into its size and a value for every option.
 
-    `options` are the legal values by name, the default first; a `UserError` names them.
+    `options` are the legal values by name, the default first; `numbers` take a positive integer, None where
+    they are left out. A `UserError` names them all.
     """
     size, *words = recipe.split(",")
     if size not in sizes:
         raise UserError(f"Unknown recipe word {size!r}; the first word is a size: {', '.join(sizes)}.")
-    chosen = {name: values[0] for name, values in options.items()}
+    chosen: dict[str, Any] = dict.fromkeys(numbers) | {name: values[0] for name, values in options.items()}
     for word in words:
         name, _, value = word.partition("=")
-        if name not in options or value not in options[name]:
+        if name in numbers and value.isdecimal() and int(value):
+            chosen[name] = int(value)
+        elif name in options and value in options[name]:
+            chosen[name] = value
+        else:
             known = [f"{key}={choice}" for key, choices in options.items() for choice in choices]
+            known += [f"{key}=NUMBER" for key in numbers]
             raise UserError(f"Unknown recipe word {word!r}; known words: {', '.join(known)}.")
-        chosen[name] = value
     return size, chosen
 
 

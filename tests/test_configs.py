@@ -43,13 +43,24 @@ def test_a_preset_names_a_hash_function():
     assert bert_config(config.model, 30522).hash == PRESETS["reference"]
 
 
+def test_the_hash_may_be_wider_than_the_embedding():
+    model = cli.load_config("configs/pretrain.py:tiny,embedding=ngram_hash,hash_width=1024").model
+    assert bert_config(model, 30522).hash_width == 1024
+    words = ["--config=configs/pretrain.py:tiny", "--workdir=x", "--config.model.hash_width=512"]
+    assert bert_config(cli.parse("pretrain", words).config.model, 30522).hash_width == 512
+    assert bert_config(cli.load_config("configs/pretrain.py:tiny").model, 30522).hash_width is None
+
+
 def test_the_split_can_be_given_as_widths():
     words = ["--config=configs/pretrain.py:tiny", "--workdir=x", "--config.model.hash.split=21,43,64"]
     model = cli.parse("pretrain", words).config.model
     assert bert_config(model, 30522).hash.widths(128) == (21, 43, 64)
 
 
-@pytest.mark.parametrize("recipe", ["huge", "tiny,embedding=hash", "tiny,bf16", "tiny,setting="])
+@pytest.mark.parametrize(
+    "recipe",
+    ["huge", "tiny,embedding=hash", "tiny,bf16", "tiny,setting=", "tiny,hash_width=0", "tiny,hash_width=2k"],
+)
 def test_unknown_recipe_words_are_named_with_the_legal_ones(recipe):
     with pytest.raises(UserError, match=r"Unknown recipe word .*: .*(tiny|table)"):
         cli.load_config(f"configs/pretrain.py:{recipe}")
@@ -90,4 +101,4 @@ def test_every_cell_of_a_sweep_fits_its_config(file):
         seen = {bert_config(cell.config.model, 30522) for cell in found}
         assert len(seen) == len(found)
         for model in seen:
-            model.hash.widths(model.hidden_size)
+            model.hash.widths(model.hash_vector_width)

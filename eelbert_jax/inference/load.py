@@ -35,12 +35,13 @@ def load(path: str | Path, *, encoder_only: bool = False) -> Model:
 def _load_folder(path: Path, encoder_only: bool) -> Model:
     found = read_folder(path, heads=not encoder_only)
     config = dataclasses.replace(found.config, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0)
+    params = jax.tree.map(jnp.asarray, found.params)
     return Model(
         path=path,
         config=config,
         vocabulary=found.vocabulary,
-        params=jax.tree.map(jnp.asarray, found.params),
-        constants=jax.device_put(bert.constants(config, found.vocabulary)),
+        params=params,
+        constants=jax.device_put(bert.constants(config, found.vocabulary, params)),
         lowercase=found.lowercase,
         step=None,
         task=found.task,
@@ -67,7 +68,7 @@ def _load_run(path: Path) -> Model:
         config=config,
         vocabulary=vocabulary,
         params=params,
-        constants=jax.device_put(bert.constants(config, vocabulary)),
+        constants=jax.device_put(bert.constants(config, vocabulary, params)),
         lowercase=saved["lowercase"],
         step=step,
         task=task,

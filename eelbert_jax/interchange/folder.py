@@ -22,6 +22,7 @@ from eelbert_jax.errors import UserError
 from eelbert_jax.hashing.spec import HashSpec
 from eelbert_jax.interchange.architectures import ARCHITECTURES, architecture_of
 from eelbert_jax.interchange.hf import (
+    PROJECTION,
     SHARED_FIELDS,
     VOCABULARY_TENSORS,
     WORD_EMBEDDINGS,
@@ -39,14 +40,15 @@ from eelbert_jax.interchange.tokenizer_files import (
 )
 from eelbert_jax.model.bert import BertForMaskedLM, BertForSequenceClassification
 from eelbert_jax.model.config import BertConfig
-from eelbert_jax.model.embeddings import embedding_constants
+from eelbert_jax.model.embeddings import token_vectors
 from eelbert_jax.vocabulary import Vocabulary, save_vocabulary
 from eelbert_jax.workdir import write_whole
 
 CONFIG, WEIGHTS, INDEX = "config.json", "model.safetensors", "model.safetensors.index.json"
 PICKLED = "pytorch_model.bin"
 EXTRAS = "eelbert_jax"
-"""Key of config.json: {"embedding": KIND, "hash": {...}, "task": {...}}, each where there is one."""
+"""Key of config.json: {"embedding": KIND, "hash": {...}, "hash_width": W, "task": {...}}, each where there is
+one."""
 
 REQUIRED_FIELDS = SHARED_FIELDS[:5]
 """Sizes without which there is no model; a field left out of the others has the published default."""
@@ -106,6 +108,7 @@ def read_folder(path: str | Path, *, heads: bool = True) -> Imported:
         config = dataclasses.replace(config, num_labels=len(state["classifier.weight"]))
         task = _task(values, kind, config)
     if config.has_trained_table:
+        state.pop(PROJECTION, None)  # of a wide hash that is to be read as a table
         config = _fit_table(path, state, config, vocabulary)
     else:
         _take_vectors(path, state, config, vocabulary)
@@ -135,7 +138,7 @@ def write_folder(
         raise UserError(f"{path} already holds {', '.join(taken)}; name an empty folder.")
     if task is not None and max(len(task.labels), 1) != config.num_labels:
         raise UserError(f"{len(task.labels)} labels for {config.num_labels} classes; name every class.")
-    vectors = None if config.has_trained_table else _vectors(config, vocabulary)
+    vectors = None if config.has_trained_table else _vectors(config, vocabulary, to_hf(params, config))
     state = {name: np.ascontiguousarray(array) for name, array in to_hf(params, config, vectors).items()}
     try:
         path.mkdir(parents=True, exist_ok=True)
@@ -156,6 +159,8 @@ def config_values(config: BertConfig, params: Mapping[str, Any], task: TaskRecor
     extras: dict[str, Any] = {}
     if config.embedding != "table":
         extras |= {"embedding": config.embedding, "hash": config.hash.to_dict()}
+    if config.hash_width is not None:
+        extras["hash_width"] = config.hash_width
     if task is not None:
         extras["task"] = task.to_dict()
         if task.labels:
@@ -208,6 +213,7 @@ def _bert_config(path: Path, values: Mapping[str, Any]) -> BertConfig:
             raise UserError(f'{EXTRAS} is {extras!r}; expected {{"embedding": ..., "hash": ...}}.')
         if "hash" in extras:
             fields |= {"embedding": extras["embedding"], "hash": HashSpec.from_dict(extras["hash"])}
+            fields["hash_width"] = extras.get("hash_width")
         return BertConfig(**fields)
     except UserError as error:
         raise UserError(f"{path}: {error}") from error
@@ -260,16 +266,23 @@ def _fit_table(
     return dataclasses.replace(config, vocab_size=vocabulary.size)
 
 
-def _vectors(config: BertConfig, vocabulary: Vocabulary) -> np.ndarray:
-    return embedding_constants(dataclasses.replace(config, embedding_mode="cached"), vocabulary)["table"]
+def _vectors(config: BertConfig, vocabulary: Vocabulary, state: Mapping[str, np.ndarray]) -> np.ndarray:
+    """Return every token's vector; the matrix that projects a wide hash is in `state`."""
+    if config.hash_width is not None and PROJECTION not in state:
+        raise UserError(f"The weights have no {PROJECTION}, which hash_width={config.hash_width} takes.")
+    return token_vectors(config, vocabulary, state.get(PROJECTION))
 
 
 def _take_vectors(
     path: Path, state: dict[str, np.ndarray], config: BertConfig, vocabulary: Vocabulary
 ) -> None:
-    """Remove the hash's vectors from a state dict; they have to be what this version computes, bit by bit."""
-    expected = _vectors(config, vocabulary)
-    if WORD_EMBEDDINGS not in state or not np.array_equal(state.pop(WORD_EMBEDDINGS), expected):
+    """Remove the hash's vectors from a state dict; they have to be what this version computes.
+
+    Those of the hash itself bit by bit; a projection's sums are rounded as each device does.
+    """
+    expected, given = _vectors(config, vocabulary, state), state.pop(WORD_EMBEDDINGS, None)
+    tolerance = 0.0 if config.hash_width is None else 1e-5 * float(np.abs(expected).max())
+    if given is None or given.shape != expected.shape or not (np.abs(given - expected) <= tolerance).all():
         raise UserError(
             f"{path / WEIGHTS}: the word embeddings are not the vectors of the hash in {CONFIG}: trained "
             f'since, or of another vocabulary. Remove "hash" and "embedding" from "{EXTRAS}" in {CONFIG} to '

@@ -20,6 +20,8 @@ from eelbert_jax.model.encoder import stack_layers, unstack_layers
 WORD_EMBEDDINGS = "bert.embeddings.word_embeddings.weight"
 DECODER, DECODER_BIAS = "cls.predictions.decoder.weight", "cls.predictions.decoder.bias"
 BIAS = "cls.predictions.bias"
+PROJECTION = "bert.embeddings.word_embeddings.projection"
+"""Of a wide hash; no published BERT has it, and transformers leaves it unread beside the table."""
 VOCABULARY_TENSORS = {WORD_EMBEDDINGS, DECODER, DECODER_BIAS, BIAS}
 """With a row or an entry for every token."""
 # A state dict saved from a live torch module holds a tied tensor under both of its names.

@@ -259,7 +259,8 @@ def model_record(
     """
     size = size_of(dataclasses.asdict(model_config))
     called = size or f"L{model_config.num_hidden_layers}-H{model_config.hidden_size}"
-    name = model_name(called, model_config.embedding) + (" (scratch)" if pretrained is None else "")
+    name = model_name(called, model_config.embedding, model_config.hash_width)
+    name += " (scratch)" if pretrained is None else ""
     return ModelRecord(name, size, model_config.embedding, parameters)
 
 

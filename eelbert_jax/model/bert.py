@@ -18,7 +18,13 @@ import jax.numpy as jnp
 
 from eelbert_jax.errors import UserError
 from eelbert_jax.model.config import BertConfig
-from eelbert_jax.model.embeddings import embedding_constants, initial_table, make_token_embedder
+from eelbert_jax.model.embeddings import (
+    VECTORS,
+    embedding_constants,
+    initial_table,
+    make_token_embedder,
+    token_vectors,
+)
 from eelbert_jax.model.encoder import (
     ATTENTION_PROBS,
     HIDDEN_STATE,
@@ -35,9 +41,16 @@ PROJECTION_START = 0.05
 """Scale of a sentence projection's first weights: vectors begin near zero, at distance 1 of a unit vector."""
 
 
-def constants(config: BertConfig, vocabulary: Vocabulary) -> dict[str, Any]:
-    """Return the collection "constants": the token embedder's under its path, {} of a trained table."""
-    of_embedder = embedding_constants(config, vocabulary)
+def constants(config: BertConfig, vocabulary: Vocabulary, params: Any = None) -> dict[str, Any]:
+    """Return the collection "constants": the token embedder's under its path, {} of a trained table.
+
+    `params` are those of a model that learns nothing more: its wide hash is projected here, once.
+    """
+    if params is not None and config.hash_width is not None:
+        projection = params["bert"]["embeddings"]["word_embeddings"]["projection"]
+        of_embedder = {VECTORS: token_vectors(config, vocabulary, projection)}
+    else:
+        of_embedder = embedding_constants(config, vocabulary)
     return {"bert": {"embeddings": {"word_embeddings": of_embedder}}} if of_embedder else {}
 
 

@@ -82,6 +82,7 @@ class BertConfig:
         is none.
       architecture: whose names it is exported by; the pooler of a "distilbert" has a ReLU in place of tanh.
       type_vocab_size: 0 of a DistilBERT, which does not tell segments apart.
+      hash_width: W, entries of a hashed vector, projected by a trained matrix [W, E]; None or E: no matrix.
     """
 
     vocab_size: int = 30522
@@ -108,12 +109,13 @@ class BertConfig:
     pooling: str = "pooler"
     sentence_size: int | None = None
     architecture: str = "bert"
+    hash_width: int | None = None
 
     def __post_init__(self) -> None:
         for name in (
             *("vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size"),
             *("max_position_embeddings", "num_labels"),
-            *("embedding_size", "num_hidden_groups", "adapter_size", "sentence_size"),
+            *("embedding_size", "num_hidden_groups", "adapter_size", "sentence_size", "hash_width"),
         ):
             value = getattr(self, name)
             if value is not None and value < 1:
@@ -147,6 +149,23 @@ class BertConfig:
         ):
             if getattr(self, name) not in legal:
                 raise UserError(f"{name}={getattr(self, name)!r} is not one of {', '.join(legal)}.")
+        if self.hash_width == self.embedding_width:  # so that one model has one identity
+            object.__setattr__(self, "hash_width", None)
+        self._check_hash_width()
+
+    def _check_hash_width(self) -> None:
+        if self.hash_width is None:
+            return
+        if self.has_trained_table:
+            raise UserError(
+                f"hash_width={self.hash_width} goes with a hashed embedding, got embedding="
+                f"{self.embedding!r}; leave hash_width empty, or choose ngram_hash or random_hash."
+            )
+        if self.hash_width < self.embedding_width:
+            raise UserError(
+                f"hash_width={self.hash_width} is less than the embedding's width, {self.embedding_width}; "
+                f"widen it, or set embedding_size={self.hash_width} without it."
+            )
 
     @property
     def has_trained_table(self) -> bool:
@@ -162,6 +181,11 @@ class BertConfig:
     def embedding_width(self) -> int:
         """E."""
         return self.embedding_size or self.hidden_size
+
+    @property
+    def hash_vector_width(self) -> int:
+        """W."""
+        return self.hash_width or self.embedding_width
 
     @property
     def num_groups(self) -> int:
@@ -233,10 +257,14 @@ def size_of(model: Mapping[str, Any]) -> str | None:
     return None
 
 
-def model_name(size: str, embedding: str) -> str:
-    """Return the name in tables: BERT-tiny, EELBERT-mini, UNO-EELBERT, BERT-mini (random_hash)."""
+def model_name(size: str, embedding: str, hash_width: int | None = None) -> str:
+    """Return the name in tables: BERT-tiny, EELBERT-mini (W=1024), UNO-EELBERT, BERT-mini (random_hash)."""
+    details = [] if hash_width is None else [f"W={hash_width}"]
     if embedding == "ngram_hash":
-        return "UNO-EELBERT" if size == "uno" else f"EELBERT-{size}"
-    if size == "minialbert" and embedding == "table":
-        return "MiniALBERT"
-    return f"BERT-{size}" if embedding == "table" else f"BERT-{size} ({embedding})"
+        name = "UNO-EELBERT" if size == "uno" else f"EELBERT-{size}"
+    elif size == "minialbert" and embedding == "table":
+        name = "MiniALBERT"
+    else:
+        name = f"BERT-{size}"
+        details = details if embedding == "table" else [embedding, *details]
+    return f"{name} ({', '.join(details)})" if details else name

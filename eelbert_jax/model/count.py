@@ -21,6 +21,7 @@ def count_parameters(config: BertConfig) -> dict[str, int]:
     rows += vocab_size if config.has_trained_table else 0
     encoder = rows * narrow + 2 * narrow + config.num_groups * layer
     encoder += 0 if narrow == width else (narrow + 1) * width
+    encoder += 0 if config.hash_width is None else config.hash_width * narrow
     if config.adapter_size is not None:
         adapter = (width + 1) * config.adapter_size + (config.adapter_size + 1) * width + layer_norm
         encoder += 2 * config.num_hidden_layers * adapter

@@ -5,8 +5,13 @@
     random_hash       the ablation: a hash of the token's id, which knows nothing of its spelling
     hash_initialized  a trained parameter whose first values are the n-gram hash's vectors
 
+A hash of W > E entries is projected by a trained matrix [W, E]: W x E parameters, where a table has V x E.
 What a hashed embedder reads comes in the collection "constants", which one integer regenerates.
 """
+
+import dataclasses
+import functools
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -18,9 +23,11 @@ from eelbert_jax.hashing.reference import code_points, reference_embedding, refe
 from eelbert_jax.hashing.spec import HashSpec, hash_seeds, random_hash_spec, random_signatures
 from eelbert_jax.hashing.steps import embed_signatures, require_on_the_fly
 from eelbert_jax.model.config import BertConfig
+from eelbert_jax.model.projection import project_tokens
 from eelbert_jax.vocabulary import Vocabulary
 
 COLLECTION = "constants"
+VECTORS = "vectors"
 
 
 def make_token_embedder(config: BertConfig, name: str | None = None) -> nn.Module:
@@ -29,20 +36,19 @@ def make_token_embedder(config: BertConfig, name: str | None = None) -> nn.Modul
     An id outside [0, V) gives NaN, never another token's vector.
     """
     if config.embedding != "table":
-        hash_of(config).widths(config.embedding_width)
+        hash_of(config).widths(config.hash_vector_width)
     if config.has_trained_table:
         return TrainedEmbedder(config, name=name)
-    if config.embedding_mode == "cached":
-        return CachedHashEmbedder(config, name=name)
-    require_on_the_fly(hash_of(config))
-    return OnTheFlyHashEmbedder(config, name=name)
+    if config.embedding_mode == "on_the_fly":
+        require_on_the_fly(hash_of(config))
+    return HashEmbedder(config, name=name)
 
 
 def embedding_constants(config: BertConfig, vocabulary: Vocabulary) -> dict[str, np.ndarray]:
     """Return what the embedder reads from the collection "constants", by name.
 
     Returns:
-      {} for trained tables; {"table": float32 [V, E]} for a cached hash; {"signatures": uint32 [V, N', K],
+      {} for trained tables; {"table": float32 [V, W]} for a cached hash; {"signatures": uint32 [V, N', K],
         "counts": int32 [V, N']} on the fly.
     """
     if config.has_trained_table:
@@ -53,10 +59,28 @@ def embedding_constants(config: BertConfig, vocabulary: Vocabulary) -> dict[str,
     return {"signatures": signatures, "counts": counts}
 
 
+def token_vectors(
+    config: BertConfig, vocabulary: Vocabulary, projection: np.ndarray | jax.Array | None = None
+) -> np.ndarray:
+    """Return what a hashed embedder gives every token, float32 [V, E]; `projection` [W, E] of a wide hash."""
+    if config.hash_width is None:
+        return initial_table(config, vocabulary)
+    assert projection is not None
+    mode = "on_the_fly" if hash_of(config).runs_on_the_fly else "cached"  # a cached table takes V x W
+    config = dataclasses.replace(config, embedding_mode=mode, dtype="float32")
+    variables = {
+        "params": {"projection": projection},
+        COLLECTION: embedding_constants(config, vocabulary),
+    }
+    ids = jnp.arange(config.vocab_size)[None]
+    vectors: Any = jax.jit(make_token_embedder(config).apply)(variables, ids)
+    return np.asarray(vectors[0])
+
+
 def initial_table(config: BertConfig, vocabulary: Vocabulary) -> np.ndarray:
-    """Return all tokens' vectors, float32 [V, E]: a cached table, or the start of `hash_initialized`."""
+    """Return all tokens' hashes, float32 [V, W]: a cached table, or the start of `hash_initialized`."""
     signatures, counts = _signatures(config, vocabulary)
-    return reference_embedding(hash_of(config), signatures, counts, config.embedding_width)
+    return reference_embedding(hash_of(config), signatures, counts, config.hash_vector_width)
 
 
 def hash_of(config: BertConfig) -> HashSpec:
@@ -64,36 +88,53 @@ def hash_of(config: BertConfig) -> HashSpec:
     return random_hash_spec(config.hash) if config.embedding == "random_hash" else config.hash
 
 
-class CachedHashEmbedder(nn.Module):
-    """Gather from the constant table "table", float32 [V, E]: for training, where memory is there."""
+class HashEmbedder(nn.Module):
+    """Read the hash's vectors and project them where they are wider than E.
+
+    Cached, they are rows of a constant table. On the fly they are projections of a token's signatures, 57
+    integers for bert-base-uncased where a table has W numbers. What `token_vectors` gave, as the constant
+    "vectors", goes before both: a model that learns nothing more projects nothing.
+    """
 
     config: BertConfig
 
     @nn.compact
     def __call__(self, ids: jax.Array) -> jax.Array:
         """Embed ids [B, L] as [B, L, E]."""
-        shape = (self.config.vocab_size, self.config.embedding_width)
-        table = _constant(self, "table", shape, jnp.float32)
-        return _rows(table, ids).astype(self.config.dtype)
+        config, dtype = self.config, jnp.dtype(self.config.dtype)
+        if self.has_variable(COLLECTION, VECTORS):
+            shape = (config.vocab_size, config.embedding_width)
+            return _rows(_constant(self, VECTORS, shape, jnp.float32), ids).astype(dtype)
+        read, constants = functools.partial(_hash_vectors, config), self._constants()
+        if config.hash_width is None:
+            return read(constants, ids).astype(dtype)
+        start = nn.initializers.truncated_normal(config.initializer_range)
+        shape = (config.hash_width, config.embedding_width)
+        projection = self.param("projection", start, shape, jnp.float32)
+        return project_tokens(read, constants, projection.astype(dtype), ids)
+
+    def _constants(self) -> dict[str, jax.Array]:
+        """Return what `embedding_constants` made."""
+        config = self.config
+        if config.embedding_mode == "cached":
+            shape = (config.vocab_size, config.hash_vector_width)
+            return {"table": _constant(self, "table", shape, jnp.float32)}
+        rows = (config.vocab_size, hash_of(config).num_parts)
+        return {
+            "signatures": _constant(self, "signatures", (*rows, None), jnp.uint32),
+            "counts": _constant(self, "counts", rows, jnp.int32),
+        }
 
 
-class OnTheFlyHashEmbedder(nn.Module):
-    """Project the signatures of a token's grams: 57 integers for bert-base-uncased, a table has D numbers."""
-
-    config: BertConfig
-
-    @nn.compact
-    def __call__(self, ids: jax.Array) -> jax.Array:
-        """Embed ids [B, L] as [B, L, E]."""
-        spec = hash_of(self.config)
-        rows = (self.config.vocab_size, spec.num_parts)
-        signatures = _constant(self, "signatures", (*rows, None), jnp.uint32)
-        counts = _constant(self, "counts", rows, jnp.int32)
-        seeds = jnp.asarray(hash_seeds(spec, self.config.embedding_width))
-        # An id outside [0, V) has the count that "fill" gives it, which no token has, and so becomes NaN.
-        grams = _rows(signatures, ids, mode="clip")
-        vectors = embed_signatures(grams, _rows(counts, ids), seeds, spec)
-        return vectors.astype(self.config.dtype)
+def _hash_vectors(config: BertConfig, constants: dict[str, jax.Array], ids: jax.Array) -> jax.Array:
+    """Return the hash of tokens, ids [...] -> float32 [..., W]."""
+    if config.embedding_mode == "cached":
+        return _rows(constants["table"], ids)
+    spec = hash_of(config)
+    seeds = jnp.asarray(hash_seeds(spec, config.hash_vector_width))
+    # An id outside [0, V) has the count that "fill" gives it, which no token has, and so becomes NaN.
+    grams = _rows(constants["signatures"], ids, mode="clip")
+    return embed_signatures(grams, _rows(constants["counts"], ids), seeds, spec)
 
 
 class TrainedEmbedder(nn.Module):

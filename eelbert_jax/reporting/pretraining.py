@@ -109,7 +109,7 @@ def read_pretraining(path: Path, config: Mapping[str, Any], folder: str) -> Pret
     return PretrainingRun(
         folder=folder,
         path=path.resolve(),
-        name=model_name(size or "other size", embedding),
+        name=model_name(size or "other size", embedding, model.get("hash_width")),
         changes=hash_changes(model["hash"]),
         size=size,
         embedding=embedding,

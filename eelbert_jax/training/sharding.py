@@ -21,7 +21,7 @@ ROW_AXES = (DATA, FSDP)
 RULES: tuple[tuple[str, tuple[str | None, ...]], ...] = (
     (r"embeddings/\w+/embedding$", (None, FSDP)),  # [V, D], [positions, D], [types, D]: by width
     (r"decoder/kernel$", (None, FSDP)),  # [V, D]: by width, as V = 30,522 = 2 x 3 x 5087 splits badly
-    (r"kernel$", (FSDP, None)),  # [in, out]: by input
+    (r"(kernel|projection)$", (FSDP, None)),  # [in, out]: by input
     (r"", ()),  # biases, LayerNorm: a copy everywhere
 )
 """The first pattern found in a parameter's path says how its last axes are split. Leading axes (of layers

@@ -45,6 +45,27 @@ def test_vectors_of_a_hash_are_written_and_not_read_as_parameters(tmp_path):
         read_folder(tmp_path)
 
 
+def test_a_wide_hash_is_written_as_its_vectors_with_its_projection(tmp_path):
+    config, params = write(tmp_path, embedding="ngram_hash", hash_width=96)
+    found = read_folder(tmp_path)
+    assert found.config == config
+    jax.tree.map(np.testing.assert_array_equal, found.params, params)
+    assert load_file(tmp_path / MODEL)["bert.embeddings.word_embeddings.weight"].shape == (14, 32)
+    edit(tmp_path / CONFIG, eelbert_jax=None)
+    assert read_folder(tmp_path, heads=False).config.embedding == "table"
+
+
+def test_a_projection_that_does_not_give_the_vectors_is_refused(tmp_path):
+    write(tmp_path, embedding="ngram_hash", hash_width=96)
+    name = "bert.embeddings.word_embeddings.projection"
+    change(tmp_path, lambda state: state.update({name: state[name] * 1.001}))
+    with pytest.raises(UserError, match="not the vectors of the hash"):
+        read_folder(tmp_path)
+    change(tmp_path, lambda state: state.pop(name))
+    with pytest.raises(UserError, match=r"have no .*\.projection, which hash_width=96 takes"):
+        read_folder(tmp_path)
+
+
 def test_vectors_that_were_trained_since_are_no_hash(tmp_path):
     write(tmp_path, embedding="ngram_hash")
     state = load_file(tmp_path / MODEL)

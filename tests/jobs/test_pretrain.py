@@ -87,9 +87,10 @@ def test_it_learns_beyond_word_frequencies(rows_dir, tmp_path, embedding):
     assert np.isclose(figures["heldout_perplexity"], np.exp(figures["heldout_loss"]))
 
 
-def test_resume_is_bitwise_and_a_finished_job_is_a_no_op(rows_dir, tmp_path, monkeypatch):
+@pytest.mark.parametrize("recipe", ["micro", "micro,hash_width=64"])
+def test_resume_is_bitwise_and_a_finished_job_is_a_no_op(rows_dir, tmp_path, monkeypatch, recipe):
     whole, parts = tmp_path / "whole", tmp_path / "parts"
-    config = small(rows_dir, **{"model.hidden_dropout_prob": 0.1})
+    config = small(rows_dir, recipe, **{"model.hidden_dropout_prob": 0.1})
     figures = pretrain(config, whole)
     with monkeypatch.context() as patch:
         cut_at(patch, 14)

@@ -44,6 +44,13 @@ def test_the_formula_counts_what_the_modules_make(size, embedding):
     assert counts["MLM"] == counts["MLM+decoder"] - decoder
 
 
+def test_the_projection_of_a_wide_hash_is_counted():
+    narrow, wide = (sized("minialbert", vocab_size=1009, hash_width=width) for width in (None, 512))
+    assert total(shapes(bert.BertForMaskedLM(wide))) == count_parameters(wide)["MLM+decoder"]
+    difference = {count_parameters(wide)[name] - count for name, count in count_parameters(narrow).items()}
+    assert difference == {512 * 128}
+
+
 def test_sizes_are_found_by_their_fields():
     assert size_of(dataclasses.asdict(sized("mini"))) == "mini"
     assert size_of(dataclasses.asdict(sized("mini", num_hidden_layers=5))) is None

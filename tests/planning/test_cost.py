@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
+from eelbert_jax.model.encoder import bfloat16_dot
 from eelbert_jax.planning import cost, devices, hlo
 from eelbert_jax.planning.cost import Collective, bytes_accessed, find_collectives, traffic
 
@@ -182,6 +183,11 @@ def test_matmul_flops_count_loops_and_gradients():
     assert cost.matmul_flops(forward) == 3 * 2 * 5 * 8 * 8
     backward = jax.jit(jax.grad(loss, argnums=(0, 1))).trace(*shapes).jaxpr
     assert cost.matmul_flops(backward) == 3 * cost.matmul_flops(forward)
+
+
+def test_matmul_flops_count_one_platform_s_branch():
+    left, right = jnp.zeros((8, 4), jnp.bfloat16), jnp.zeros((4, 2), jnp.bfloat16)
+    assert cost.matmul_flops(jax.jit(bfloat16_dot).trace(left, right).jaxpr) == 2 * 8 * 4 * 2
 
 
 def test_bytes_of_shapes():

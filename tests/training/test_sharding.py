@@ -68,6 +68,8 @@ def test_parameters_are_split_by_width_or_input_and_small_ones_copied(params):
     found = specs(layout(2, 4).params(params))
     first = "bert/encoder/layer_0"
     assert found["bert/embeddings/word_embeddings/embedding"] == (None, "fsdp")
+    wide = specs(layout(2, 4).params({"word_embeddings": {"projection": jnp.zeros((512, 256))}}))
+    assert wide == {"word_embeddings/projection": ("fsdp", None)}
     assert found["bert/embeddings/position_embeddings/embedding"] == (None, "fsdp")
     assert found[f"{first}/attention/self/query/kernel"] == ("fsdp", None)
     assert found[f"{first}/output/dense/kernel"] == ("fsdp", None)
