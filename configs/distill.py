@@ -4,9 +4,10 @@
     eelbert distill --config=configs/distill.py:embedding,size=tiny --config.data.vectors=runs/vectors \\
         --workdir=runs/tiny-distilled
 
-The recipe is what is learned, `embedding` (a sentence encoder's vectors), then `size=SIZE` and
-`embedding=KIND`. On two cores UNO takes 5 minutes, EELBERT-tiny 8 and BERT-tiny 10; their scores stand in
-docs/results.md. `eelbert finetune --config.pretrained=runs/tiny-distilled` takes such an encoder up.
+The recipe is what is learned, `embedding` (a sentence encoder's vectors), then `size=SIZE`, `embedding=KIND`
+and `hash_width=W` (entries of a hashed vector, projected by a trained matrix). On two cores UNO takes 5
+minutes, EELBERT-tiny 8 and BERT-tiny 10; their scores stand in docs/results.md. `eelbert finetune
+--config.pretrained=runs/tiny-distilled` takes such an encoder up.
 """
 
 from ml_collections import config_dict
@@ -21,13 +22,14 @@ def get_config(recipe: str = "embedding") -> config_dict.ConfigDict:
     """Return the configuration of `recipe`."""
     kinds = ("ngram_hash", *(kind for kind in EMBEDDINGS if kind != "ngram_hash"))
     sizes = ("tiny", *(size for size in SIZES if size != "tiny"))
-    _, options = parse_recipe(recipe, RECIPES, {"size": sizes, "embedding": kinds})
+    _, options = parse_recipe(recipe, RECIPES, {"size": sizes, "embedding": kinds}, numbers=("hash_width",))
     config = config_dict.ConfigDict()
     config.recipe = recipe  # a label
     config.seed = 0  # of initialization and of the order of sentences
     config.model = load_config(
         f"configs/pretrain.py:{options['size']},embedding={options['embedding']}"
     ).model
+    config.model.hash_width = options["hash_width"]
     config.model.hidden_dropout_prob = 0.0
     config.model.attention_probs_dropout_prob = 0.0
     # A run's folder whose encoder to start from; empty: from scratch.

@@ -213,7 +213,9 @@ def _bert_config(path: Path, values: Mapping[str, Any]) -> BertConfig:
             raise UserError(f'{EXTRAS} is {extras!r}; expected {{"embedding": ..., "hash": ...}}.')
         if "hash" in extras:
             fields |= {"embedding": extras["embedding"], "hash": HashSpec.from_dict(extras["hash"])}
-            fields["hash_width"] = extras.get("hash_width")
+            width = fields["hash_width"] = extras.get("hash_width")
+            if type(width) not in (int, type(None)):
+                raise UserError(f"hash_width is {width!r}; expected a number.")
         return BertConfig(**fields)
     except UserError as error:
         raise UserError(f"{path}: {error}") from error

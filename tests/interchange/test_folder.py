@@ -142,6 +142,7 @@ def test_runs_are_told_from_folders(tmp_path):
         ({"intermediate_size": 128}, r"dense\.weight is \[64, 32\], the model has \[128, 32\]"),
         ({"num_hidden_layers": 2}, r"missing: bert\.encoder\.layer\.1\."),
         ({"eelbert_jax": {"embedding": "ngram_hash"}}, "eelbert_jax is"),
+        ({"eelbert_jax": {"embedding": "ngram_hash", "hash": {}, "hash_width": "96"}}, "hash_width is '96'"),
     ],
 )
 def test_a_config_of_something_else_is_refused(tmp_path, changes, said):
