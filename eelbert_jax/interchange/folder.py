@@ -138,7 +138,10 @@ def write_folder(
         raise UserError(f"{path} already holds {', '.join(taken)}; name an empty folder.")
     if task is not None and max(len(task.labels), 1) != config.num_labels:
         raise UserError(f"{len(task.labels)} labels for {config.num_labels} classes; name every class.")
-    vectors = None if config.has_trained_table else _vectors(config, vocabulary, to_hf(params, config))
+    embedder = params["bert"]["embeddings"].get("word_embeddings", {})
+    vectors = (
+        None if config.has_trained_table else token_vectors(config, vocabulary, embedder.get("projection"))
+    )
     state = {name: np.ascontiguousarray(array) for name, array in to_hf(params, config, vectors).items()}
     try:
         path.mkdir(parents=True, exist_ok=True)
@@ -268,13 +271,6 @@ def _fit_table(
     return dataclasses.replace(config, vocab_size=vocabulary.size)
 
 
-def _vectors(config: BertConfig, vocabulary: Vocabulary, state: Mapping[str, np.ndarray]) -> np.ndarray:
-    """Return every token's vector; the matrix that projects a wide hash is in `state`."""
-    if config.hash_width is not None and PROJECTION not in state:
-        raise UserError(f"The weights have no {PROJECTION}, which hash_width={config.hash_width} takes.")
-    return token_vectors(config, vocabulary, state.get(PROJECTION))
-
-
 def _take_vectors(
     path: Path, state: dict[str, np.ndarray], config: BertConfig, vocabulary: Vocabulary
 ) -> None:
@@ -282,7 +278,13 @@ def _take_vectors(
 
     Those of the hash itself bit by bit; a projection's sums are rounded as each device does.
     """
-    expected, given = _vectors(config, vocabulary, state), state.pop(WORD_EMBEDDINGS, None)
+    if config.hash_width is not None and PROJECTION not in state:
+        raise UserError(
+            f"{path / WEIGHTS} has no {PROJECTION}, which a hash of hash_width={config.hash_width} takes; "
+            "restore the file."
+        )
+    expected = token_vectors(config, vocabulary, state.get(PROJECTION))
+    given = state.pop(WORD_EMBEDDINGS, None)
     tolerance = 0.0 if config.hash_width is None else 1e-5 * float(np.abs(expected).max())
     if given is None or given.shape != expected.shape or not (np.abs(given - expected) <= tolerance).all():
         raise UserError(

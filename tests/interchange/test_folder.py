@@ -62,7 +62,7 @@ def test_a_projection_that_does_not_give_the_vectors_is_refused(tmp_path):
     with pytest.raises(UserError, match="not the vectors of the hash"):
         read_folder(tmp_path)
     change(tmp_path, lambda state: state.pop(name))
-    with pytest.raises(UserError, match=r"have no .*\.projection, which hash_width=96 takes"):
+    with pytest.raises(UserError, match=r"has no .*\.projection, which a hash of hash_width=96"):
         read_folder(tmp_path)
 
 
