@@ -190,20 +190,8 @@ def hash_seeds(spec: HashSpec, d: int) -> np.ndarray:
     """Return the hash seeds h (the paper's step 1), uint32 [d], in [1, B - 1].
 
     Output number j of SplitMix64 (Steele, Lea and Flood 2014) started at `spec.seed` is a function of j
-    alone. An odd seed projects no signature but 0 to 0 where B is a power of two. The same in JavaScript (a
-    test runs it):
-
-        function hashSeeds(seed, d, B) {
-          const mask = (1n << 64n) - 1n, seeds = [];
-          for (let j = 1n; j <= d; j++) {
-            let z = (seed + j * 0x9E3779B97F4A7C15n) & mask;
-            z = ((z ^ (z >> 30n)) * 0xBF58476D1CE4E5B9n) & mask;
-            z = ((z ^ (z >> 27n)) * 0x94D049BB133111EBn) & mask;
-            const u = (z ^ (z >> 31n)) >> 32n;
-            seeds.push((B & (B - 1n)) === 0n ? u % B | 1n : 1n + u % (B - 1n));
-          }
-          return seeds;
-        }
+    alone. An odd seed projects no signature but 0 to 0 where B is a power of two. The same in
+    JavaScript: `web/encoder.js`.
     """
     upper = _upper_halves(spec.seed, 1, d)
     if spec.is_power_of_two:

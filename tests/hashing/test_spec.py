@@ -1,11 +1,7 @@
 """What a hash function is: its seeds, its split, its fingerprint, and the values that it refuses."""
 
 import dataclasses
-import inspect
 import json
-import shutil
-import subprocess
-import textwrap
 
 import numpy as np
 import pytest
@@ -32,21 +28,6 @@ def test_seeds_are_legal(modulus):
     assert seeds.max() <= modulus - 1
     assert (seeds % 2 == 1).all() or modulus.bit_count() > 1
     np.testing.assert_array_equal(seeds[:7], hash_seeds(HashSpec(bucket_size=modulus, seed=2**64 - 1), 7))
-
-
-@pytest.mark.skipif(
-    shutil.which("node") is None, reason="node is not installed: it runs the JavaScript of the docs"
-)
-def test_the_javascript_of_the_docstring():
-    lines = inspect.getdoc(hash_seeds).splitlines()
-    start, stop = lines.index("    function hashSeeds(seed, d, B) {"), lines.index("    }")
-    function = textwrap.dedent("\n".join(lines[start : stop + 1]))
-    for spec in (*PRESETS.values(), HashSpec(seed=2**64 - 1, bucket_size=512)):
-        call = f"console.log(hashSeeds({spec.seed}n, 128n, {spec.bucket_size}n).join(' '))"
-        run = subprocess.run(
-            ["node", "-e", function + "\n" + call], capture_output=True, text=True, check=True
-        )
-        assert run.stdout.split() == [str(seed) for seed in hash_seeds(spec, 128)]
 
 
 def test_a_random_signature_depends_on_the_id_alone():

@@ -1,0 +1,108 @@
+"""A model as one HTML file that answers in any browser, from a disk too: no server, runtime or network."""
+
+import base64
+import html
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from flax import traverse_util
+
+from eelbert_jax.compress.quantize import Int8, quantize
+from eelbert_jax.errors import UserError
+from eelbert_jax.hashing.spec import HashSpec
+from eelbert_jax.inference.predict import Model
+from eelbert_jax.model.embeddings import hash_of
+from eelbert_jax.model.encoder import unstack_layers
+
+PACKAGE = Path(__file__).resolve().parents[1]
+SCRIPT, TEMPLATE = "encoder.js", "page.html"
+ALIGNMENT = 4
+"""Bytes: a browser reads float32 from multiples of it alone."""
+
+
+def web_file(name: str) -> str:
+    """Return a file of `web/`, which stands beside the package in a checkout and inside it once installed."""
+    found = [folder / "web" / name for folder in (PACKAGE, PACKAGE.parent)]
+    return next(path for path in found if path.is_file()).read_text(encoding="utf-8")
+
+
+def model_page(model: Model, title: str) -> str:
+    """Return the page of a model: its int8 weights, the script that computes it, and what can be asked."""
+    parts = {"TITLE": html.escape(title), "SCRIPT": web_file(SCRIPT), "MODEL": _as_script(web_model(model))}
+    page = web_file(TEMPLATE)
+    for name, text in parts.items():
+        page = page.replace(f"/*{name}*/", text)
+    return page
+
+
+def web_model(model: Model, weights: str = "int8") -> dict[str, Any]:
+    """Return what `Eelbert.Model` of `web/encoder.js` is made of, as JSON types; no head to predict tokens.
+
+    Raises:
+      UserError: the model answers in a way that the script does not have.
+    """
+    config = model.config
+    if model.task is not None and model.task.kind == "tag":
+        raise UserError("The page answers with classes, numbers and vectors: it has no place for a tagger.")
+    params = {name: part for name, part in model.params.items() if name != "cls"}
+    if config.scan_layers:
+        params["bert"] = {**params["bert"], "encoder": unstack_layers(params["bert"]["encoder"])}
+    tensors, data = _packed(quantize(params) if weights == "int8" else params)
+    names = ("hidden_size", "num_attention_heads", "layer_norm_eps", "embedding", "embedding_width")
+    names += ("num_groups", "num_recursions")
+    return {
+        "config": {name: getattr(config, name) for name in names},
+        "hash": None if config.has_trained_table else _hash(hash_of(config), config.embedding_width),
+        "task": None if model.task is None else model.task.to_dict(),
+        "tokens": list(model.vocabulary.tokens),
+        "lowercase": model.lowercase,
+        "max_length": model.max_length,
+        "tensors": tensors,
+        "weights": base64.b64encode(data).decode(),
+        "num_bytes": len(data),
+    }
+
+
+def _hash(spec: HashSpec, width: int) -> dict[str, Any]:
+    """Return a hash function as the script reads it; the seed as text, since it may be beyond 2^53."""
+    return {
+        **spec.to_dict(),
+        "seed": str(spec.seed),
+        "widths": spec.widths(width),
+        "scale": spec.scale,
+    }
+
+
+def _packed(params: Any) -> tuple[dict[str, Any], bytes]:
+    """Return where each tensor lies, by its path, and all of them in one piece."""
+    records: dict[str, Any] = {}
+    data = bytearray()
+
+    def put(array: np.ndarray) -> int:
+        data.extend(bytes(-len(data) % ALIGNMENT))
+        start = len(data)
+        data.extend(np.ascontiguousarray(array).tobytes())
+        return start
+
+    for path, leaf in traverse_util.flatten_dict(params, sep="/").items():
+        if isinstance(leaf, Int8):
+            shape = leaf.scales.shape
+            scales = {"offset": put(leaf.scales), "size": math.prod(shape), "axis": shape.index(1)}
+            records[path] = {
+                "type": "int8",
+                "offset": put(leaf.values),
+                "shape": leaf.values.shape,
+                "scales": scales,
+            }
+        else:
+            array = np.asarray(leaf, np.float32)
+            records[path] = {"type": "float32", "offset": put(array), "shape": array.shape}
+    return records, bytes(data)
+
+
+def _as_script(value: Any) -> str:
+    """Return JSON that ends no <script>, whatever the vocabulary holds."""
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":")).replace("<", "\\u003c")
