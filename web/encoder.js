@@ -323,7 +323,7 @@ const Eelbert = (() => {
       const row = this.row(text), hidden = this.encode(row), D = this.config.hidden_size;
       const mean = new Float32Array(D);
       hidden.forEach((value, i) => (mean[i % D] += value / row.ids.length));
-      const head = this.params.sentence_projection;
+      const head = this.params.projection;
       return head ? dense(mean, 1, head) : mean;
     }
 
