@@ -10,10 +10,11 @@ RUNS ?= runs
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 
-.PHONY: help quickstart checkpoints glue test test-slow test-plan lint format bench clean
+.PHONY: help quickstart demo checkpoints glue test test-slow test-plan lint format bench clean
 
 help:
 	@echo "make quickstart  prepare, pre-train and question a small model in five minutes; no data needed"
+	@echo "make demo        make a page of that model, which answers in any browser, and open it"
 	@echo "make checkpoints pre-train BERT-tiny, EELBERT-tiny and UNO on EELBERT_DATA at one budget, and report"
 	@echo "make glue        fine-tune them and two ablations on GLUE, three seeds a task, and report (hours)"
 	@echo "make test        the tests, first stage"
@@ -26,6 +27,11 @@ help:
 
 quickstart: $(VENV)/.runtime
 	$(BIN)/eelbert quickstart --workdir=$(WORKDIR)
+
+demo: quickstart
+	rm -rf $(WORKDIR)/demo
+	$(BIN)/eelbert export --from=$(WORKDIR)/model --to=web --workdir=$(WORKDIR)/demo
+	-$(BIN)/python -m webbrowser $(WORKDIR)/demo/web/index.html
 
 # The three encoders of docs/results.md, about an hour and a half of two cores; interrupted, it continues.
 checkpoints: $(VENV)/.runtime

@@ -194,12 +194,16 @@ JOBS: Mapping[str, Job] = MappingProxyType(
             ),
         ),
         "export": Job(
-            "write a model as files that answer elsewhere, each run there and compared: ONNX, transformers",
+            "write a model as files that answer elsewhere, each compared there: ONNX, transformers, a page",
             None,
             "required",
             (
                 ("from", "", "the model: a run's workdir, or a folder as transformers saves it (required)"),
-                ("to", "onnx", "onnx, hf (as transformers saves a BERT), or both with a comma between"),
+                (
+                    "to",
+                    "onnx",
+                    "onnx, hf (as transformers saves a BERT), web (a page that answers), or several",
+                ),
                 (
                     "inputs",
                     "",

@@ -1,5 +1,5 @@
 // A BERT without an embedding table in plain JavaScript: WordPiece, n-gram hash, encoder, heads.
-// Reads what eelbert_jax/export/page.py writes; runs in a browser's <script> and in Node's require.
+// Reads what eelbert_jax/export/page.py writes; runs in a browser and in Node.
 "use strict";
 
 const Eelbert = (() => {
@@ -334,11 +334,16 @@ const Eelbert = (() => {
       return dense(pooled, 1, classifier);
     }
 
-    // {label: probability}, or a number for a regression.
+    // Probabilities of the classes, or the number of a regression.
+    outputs(first, second) {
+      const logits = this.logits(first, second), { kind, mean, std } = this.task;
+      return kind === "regress" ? [logits[0] * std + mean] : softmax(logits);
+    }
+
+    // {label: probability}, or a number.
     classify(first, second) {
-      const logits = this.logits(first, second), { kind, labels, mean, std } = this.task;
-      if (kind === "regress") return logits[0] * std + mean;
-      return Object.fromEntries(softmax(logits).map((share, i) => [labels[i], share]));
+      const outputs = this.outputs(first, second), { kind, labels } = this.task;
+      return kind === "regress" ? outputs[0] : Object.fromEntries(outputs.map((share, i) => [labels[i], share]));
     }
   }
 

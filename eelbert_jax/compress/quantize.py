@@ -13,6 +13,9 @@ from flax import traverse_util
 WEIGHTS = ("float32", "float16", "int8")
 """How weights are kept."""
 
+TOLERANCES = {"float32": 2e-6, "float16": 1e-3, "int8": 5e-2}
+"""Largest difference of an output that each may make; of outputs beyond 1 relative to the largest."""
+
 _LARGEST = 127
 
 

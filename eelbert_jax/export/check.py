@@ -17,9 +17,6 @@ from eelbert_jax.inference.predict import Model, model_class
 from eelbert_jax.model import bert
 from eelbert_jax.model.embeddings import hash_of
 
-TOLERANCES = {"float32": 2e-6, "float16": 1e-3, "int8": 5e-2}
-"""Largest difference allowed, by how weights are kept."""
-
 Rows = tuple[np.ndarray, np.ndarray, np.ndarray]
 Feed = Callable[[np.ndarray], dict[str, np.ndarray]]
 

@@ -17,11 +17,11 @@ from typing import Any
 import numpy as np
 import onnx
 
-from eelbert_jax.compress.quantize import WEIGHTS
+from eelbert_jax.compress.quantize import TOLERANCES, WEIGHTS
 from eelbert_jax.datasets.encoding import Encoded
 from eelbert_jax.datasets.tasks import TAG
 from eelbert_jax.errors import UserError
-from eelbert_jax.export.check import TOLERANCES, check_word_vectors, compare, session
+from eelbert_jax.export.check import check_word_vectors, compare, session
 from eelbert_jax.export.encoder import model_graph, word_vector_graph
 from eelbert_jax.export.sentences import SENTENCES
 from eelbert_jax.inference.predict import Label, Model

@@ -4,16 +4,20 @@ import base64
 import html
 import json
 import math
+import shutil
+import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from flax import traverse_util
 
-from eelbert_jax.compress.quantize import Int8, quantize
+from eelbert_jax.compress.quantize import TOLERANCES, Int8, quantize
+from eelbert_jax.datasets.tasks import CLASSIFY, TAG
 from eelbert_jax.errors import UserError
 from eelbert_jax.hashing.spec import HashSpec
-from eelbert_jax.inference.predict import Model
+from eelbert_jax.inference.predict import Model, Score
 from eelbert_jax.model.embeddings import hash_of
 from eelbert_jax.model.encoder import unstack_layers
 
@@ -21,6 +25,20 @@ PACKAGE = Path(__file__).resolve().parents[1]
 SCRIPT, TEMPLATE = "encoder.js", "page.html"
 ALIGNMENT = 4
 """Bytes: a browser reads float32 from multiples of it alone."""
+
+
+PAGE_NAME = "index.html"
+"""Of an export: the page."""
+
+_ASK = """
+const { page, first, second } = JSON.parse(require("fs").readFileSync(0, "utf-8"));
+const [script, answers] = page.split("<script>").slice(1).map((part) => part.split("</script>")[0]);
+const Eelbert = new Function(script + "; return Eelbert;")();
+const model = new Eelbert.Model(JSON.parse(/^ *const saved = (.*);$/m.exec(answers)[1]));
+const ask = (text, i) => (model.task ? model.outputs(text, second?.[i]) : model.embed(text));
+console.log(JSON.stringify(first.map((text, i) => Array.from(ask(text, i)))));
+"""
+"""Computes, in Node, what the scripts of a page answer."""
 
 
 def web_file(name: str) -> str:
@@ -45,7 +63,7 @@ def web_model(model: Model, weights: str = "int8") -> dict[str, Any]:
       UserError: the model answers in a way that the script does not have.
     """
     config = model.config
-    if model.task is not None and model.task.kind == "tag":
+    if model.task is not None and model.task.kind == TAG:
         raise UserError("The page answers with classes, numbers and vectors: it has no place for a tagger.")
     params = {name: part for name, part in model.params.items() if name != "cls"}
     if config.scan_layers:
@@ -64,6 +82,40 @@ def web_model(model: Model, weights: str = "int8") -> dict[str, Any]:
         "weights": base64.b64encode(data).decode(),
         "num_bytes": len(data),
     }
+
+
+def check_page(page: str, model: Model, first: Sequence[str], second: Sequence[str] | None) -> str | None:
+    """Run the scripts of a page in Node on texts and say how near it is; None where there is no Node.
+
+    Raises:
+      UserError: it answers otherwise than the model.
+    """
+    if shutil.which("node") is None:
+        return None
+    asked = json.dumps({"page": page, "first": first, "second": second})
+    run = subprocess.run(["node", "-e", _ASK], input=asked, capture_output=True, text=True, check=False)
+    if run.returncode:
+        raise UserError(f"Node does not run the page: {run.stderr.strip()}")
+    found = np.array(json.loads(run.stdout))
+    expected = _answers(model, first, second)
+    largest = float(np.abs(found - expected).max())
+    if not largest <= TOLERANCES["int8"] * max(1.0, float(np.abs(expected).max())):
+        raise UserError(f"The page answers otherwise than the model: by {largest:.1e}. Please report it.")
+    is_class = model.task is not None and model.task.kind == CLASSIFY
+    changed = int(np.sum(found.argmax(axis=1) != expected.argmax(axis=1))) if is_class else 0
+    return f"within {largest:.1e}" + f", {changed} of {len(first)} answers changed" * is_class
+
+
+def _answers(model: Model, first: Sequence[str], second: Sequence[str] | None) -> np.ndarray:
+    """Return what `_ASK` gives: probabilities or numbers of a task, or else vectors."""
+    if model.task is None:
+        return model.encode(first)
+    return np.array(
+        [
+            [answer.score] if isinstance(answer, Score) else list(answer.probabilities.values())
+            for answer in model.classify(first, second)
+        ]
+    )
 
 
 def _hash(spec: HashSpec, width: int) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from eelbert_jax.datasets.encoding import Encoded, encode_texts, encode_words
 from eelbert_jax.datasets.splits import find_glue_dir, read_splits
 from eelbert_jax.datasets.tasks import GLUE_TASKS, TAG
 from eelbert_jax.errors import UserError, unknown
+from eelbert_jax.export.page import PAGE_NAME, check_page, model_page
 from eelbert_jax.export.sentences import SENTENCES
 from eelbert_jax.inference.load import load
 from eelbert_jax.inference.predict import Model
@@ -30,7 +31,7 @@ from eelbert_jax.workdir import (
     write_whole,
 )
 
-TARGETS = ("onnx", "hf")
+TARGETS = ("onnx", "hf", "web")
 """Each a folder of its own in the workdir."""
 MOST_ROWS = 1000
 """Rows of a development set that an export is tried on."""
@@ -56,9 +57,10 @@ def export(
             if place.exists():
                 raise UserError(f"{place} is there already: take another --workdir, or remove it.")
             with _whole_or_not(place):
-                notes = (
-                    _write_onnx(place, model, source, inputs) if target == "onnx" else _write_hf(place, model)
-                )
+                if target == "onnx":
+                    notes = _write_onnx(place, model, source, inputs)
+                else:
+                    notes = _write_hf(place, model) if target == "hf" else _write_web(place, model, source)
                 card = model_card(source, model.step, model.config, model.task, notes)
                 write_whole(place / CARD_NAME, card)
                 files = sorted(path for path in place.rglob("*") if path.is_file())
@@ -84,7 +86,8 @@ def _write_onnx(folder: Path, model: Model, source: Path, inputs: Sequence[str])
         raise UserError(
             f"--to=onnx needs the package {error.name}: pip install 'eelbert_jax[export]'."
         ) from error
-    encoded, what = _texts(model, source)
+    first, second, what = _examples(model, source)
+    encoded = _encoded(model, first, second)
     inputs = inputs or (("ids",) if model.config.has_trained_table else ("ids", "vectors"))
     records = write_onnx_folder(folder, model, inputs, encoded)
     lines = [f"checked in onnxruntime on {what}"]
@@ -102,25 +105,40 @@ def _write_hf(folder: Path, model: Model) -> list[str]:
     return ["as transformers saves a BERT, the hashed vectors written out as its table"]
 
 
-def _texts(model: Model, source: Path) -> tuple[Encoded, str]:
+def _write_web(folder: Path, model: Model, source: Path) -> list[str]:
+    page = model_page(model, source.name)
+    first, second, what = _examples(model, source)
+    write_whole(folder / PAGE_NAME, page)
+    answers = check_page(page, model, first, second)
+    check = (
+        "not run here: install Node.js, which would" if answers is None else f"{answers}, in Node on {what}"
+    )
+    return [f"{PAGE_NAME}: {len(page.encode()) / 1e6:.3f} MB with int8 weights and the vocabulary, {check}"]
+
+
+def _examples(model: Model, source: Path) -> tuple[Any, Any, str]:
     """Return what an export is tried on, and what that is: the run's development set where it is at hand."""
     found = _development_set(source) if model.task is not None and (source / RESULT_NAME).is_file() else None
-    task = model.task
     if found is not None:
         name, examples = found
-        first: Any = examples.words if isinstance(examples, TokenExamples) else examples.first
-        second = None if isinstance(examples, TokenExamples) else examples.second
-        first, second, what = first[:MOST_ROWS], second and second[:MOST_ROWS], name
-    else:
-        first, second, what = SENTENCES, None, "sentences"
-        if task is not None and task.kind == TAG:
-            first = tuple(tuple(text.split()) for text in SENTENCES if text.split())
-        elif task is not None and task.reads_pairs:
-            first, second = SENTENCES[::2], SENTENCES[1::2]
-    what = f"{len(first)} {what}"
-    if task is not None and task.kind == TAG:
-        return encode_words(first, model.vocabulary, model.max_length, model.lowercase), what
-    return encode_texts(first, second, model.vocabulary, model.max_length, model.lowercase), what
+        if isinstance(examples, TokenExamples):
+            first, second = examples.words, None
+        else:
+            first, second = examples.first, examples.second
+        first, second = first[:MOST_ROWS], second and second[:MOST_ROWS]
+        return first, second, f"{len(first)} {name}"
+    if model.task is not None and model.task.kind == TAG:
+        words = tuple(tuple(text.split()) for text in SENTENCES if text.split())
+        return words, None, f"{len(words)} sentences"
+    if model.task is not None and model.task.reads_pairs:
+        return SENTENCES[::2], SENTENCES[1::2], f"{len(SENTENCES) // 2} pairs of sentences"
+    return SENTENCES, None, f"{len(SENTENCES)} sentences"
+
+
+def _encoded(model: Model, first: Any, second: Any) -> Encoded:
+    if model.task is not None and model.task.kind == TAG:
+        return encode_words(first, model.vocabulary, model.max_length, model.lowercase)
+    return encode_texts(first, second, model.vocabulary, model.max_length, model.lowercase)
 
 
 def _development_set(source: Path) -> tuple[str, Any] | None:

@@ -5,7 +5,7 @@ import dataclasses
 import jax
 import pytest
 
-from eelbert_jax.compress.quantize import dequantize, quantize
+from eelbert_jax.compress.quantize import TOLERANCES, dequantize, quantize
 from eelbert_jax.datasets.encoding import encode_texts
 from eelbert_jax.errors import UserError
 from eelbert_jax.model.encoder import stack_layers
@@ -14,7 +14,7 @@ from support.models import VOCABULARY
 
 pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")
 
-from eelbert_jax.export.check import TOLERANCES, compare, session
+from eelbert_jax.export.check import compare, session
 from eelbert_jax.export.encoder import model_graph
 
 TEXTS = ["the runner opens a table.", "run", "", "a running file . " * 20]

@@ -190,6 +190,17 @@ def test_any_text_is_read_alike(texts):
         assert actual == [row.ids for row in tokenizer.encode_batch(texts)]
 
 
+def test_a_page_that_answers_otherwise_is_refused():
+    model = model_of()
+    text = page.model_page(model, "A model")
+    assert "0 of 5 answers changed" in page.check_page(text, model, TEXTS, None)
+    bent = text.replace("1 / Math.sqrt(variance", "2 / Math.sqrt(variance")
+    with pytest.raises(UserError, match="answers otherwise"):
+        page.check_page(bent, model, TEXTS, None)
+    with pytest.raises(UserError, match="Node does not run the page"):
+        page.check_page(text.replace("class Hash", "class Nothing"), model, TEXTS, None)
+
+
 def test_a_tagger_is_refused():
     with pytest.raises(UserError, match="no place for a tagger"):
         page.web_model(model_of("tag", ("O", "B-x")))

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import shutil
 import stat
 import subprocess
 import sys
@@ -120,3 +121,16 @@ def test_nothing_is_overwritten(tagger, capsys):
     run, out = tagger
     assert main(["export", f"--from={run}", "--to=hf", f"--workdir={out}"]) == 2
     assert "hf is there already" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("has_node", [True, False])
+def test_a_page_says_whether_it_was_run(tmp_path, capsys, monkeypatch, has_node):
+    run = save_finetuned(tmp_path / "run", "mine", "classify", NLI_LABELS)
+    if has_node and shutil.which("node") is None:
+        pytest.skip("node is not installed: it runs the page")
+    if not has_node:
+        monkeypatch.setenv("PATH", str(tmp_path))
+    assert main(["export", f"--from={run}", "--to=web", f"--workdir={tmp_path / 'out'}"]) == 0
+    expected = "in Node on 20 sentences" if has_node else "not run here: install Node.js"
+    assert expected in capsys.readouterr().out
+    assert expected in (tmp_path / "out" / "web" / "README.md").read_text()
