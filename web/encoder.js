@@ -268,11 +268,11 @@ const Eelbert = (() => {
     encode({ ids, types }) {
       const { config, params } = this, E = config.embedding_width, length = ids.length;
       const { embeddings, encoder } = params.bert;
-      const positions = embeddings.position_embeddings.embedding, segments = embeddings.token_type_embeddings.embedding;
+      const positions = embeddings.position_embeddings.embedding, segments = embeddings.token_type_embeddings?.embedding;
       let hidden = new Float32Array(length * E);
       ids.forEach((id, l) => {
         const word = this.word(id);
-        for (let i = 0; i < E; i++) hidden[l * E + i] = word[i] + (positions[l * E + i] + segments[types[l] * E + i]);
+        for (let i = 0; i < E; i++) hidden[l * E + i] = word[i] + (positions[l * E + i] + (segments?.[types[l] * E + i] ?? 0));
       });
       layerNorm(hidden, E, embeddings.LayerNorm, config.layer_norm_eps);
       if (embeddings.projection) hidden = dense(hidden, length, embeddings.projection);
@@ -330,7 +330,8 @@ const Eelbert = (() => {
     logits(first, second) {
       const row = this.row(first, second), hidden = this.encode(row), { bert, classifier } = this.params;
       const start = hidden.subarray(0, this.config.hidden_size);
-      const pooled = bert.pooler ? dense(start, 1, bert.pooler.dense).map(Math.tanh) : start;
+      const activation = this.config.architecture === "distilbert" ? (x) => Math.max(x, 0) : Math.tanh;
+      const pooled = bert.pooler ? dense(start, 1, bert.pooler.dense).map((x) => activation(x)) : start;
       return dense(pooled, 1, classifier);
     }
 

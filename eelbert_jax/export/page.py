@@ -27,6 +27,12 @@ ALIGNMENT = 4
 """Bytes: a browser reads float32 from multiples of it alone."""
 
 
+READ = (
+    *("hidden_size", "num_attention_heads", "layer_norm_eps", "embedding", "embedding_width"),
+    *("num_groups", "num_recursions", "architecture"),
+)
+"""What the script reads of a model's configuration."""
+ARCHITECTURES = ("bert", "distilbert")
 PAGE_NAME = "index.html"
 """Of an export: the page."""
 
@@ -65,14 +71,14 @@ def web_model(model: Model, weights: str = "int8") -> dict[str, Any]:
     config = model.config
     if model.task is not None and model.task.kind == TAG:
         raise UserError("The page answers with classes, numbers and vectors: it has no place for a tagger.")
+    if config.architecture not in ARCHITECTURES:
+        raise UserError(f"The page computes {' and '.join(ARCHITECTURES)}, not {config.architecture}.")
     params = {name: part for name, part in model.params.items() if name != "cls"}
     if config.scan_layers:
         params["bert"] = {**params["bert"], "encoder": unstack_layers(params["bert"]["encoder"])}
     tensors, data = _packed(quantize(params) if weights == "int8" else params)
-    names = ("hidden_size", "num_attention_heads", "layer_norm_eps", "embedding", "embedding_width")
-    names += ("num_groups", "num_recursions")
     return {
-        "config": {name: getattr(config, name) for name in names},
+        "config": {name: getattr(config, name) for name in READ},
         "hash": None if config.has_trained_table else _hash(hash_of(config), config.embedding_width),
         "task": None if model.task is None else model.task.to_dict(),
         "tokens": list(model.vocabulary.tokens),
