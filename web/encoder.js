@@ -233,7 +233,7 @@ const Eelbert = (() => {
       Object.assign(this, { config, task, tokens, maxLength: max_length });
       this.tokenizer = new Tokenizer(tokens, lowercase);
       this.params = tree(tensors, bytesOf(weights));
-      this.hash = hash && new Hash(hash, config.hash_width ?? config.embedding_width, tokens);
+      this.hash = hash && new Hash(hash, config.hash_vector_width, tokens);
       this.cache = new Map();
     }
 

@@ -29,6 +29,7 @@ ALIGNMENT = 4
 
 READ = (
     *("hidden_size", "num_attention_heads", "layer_norm_eps", "embedding", "embedding_width"),
+    "hash_vector_width",
     *("num_groups", "num_recursions", "architecture"),
 )
 """What the script reads of a model's configuration."""
@@ -79,7 +80,7 @@ def web_model(model: Model, weights: str = "int8") -> dict[str, Any]:
     tensors, data = _packed(quantize(params) if weights == "int8" else params)
     return {
         "config": {name: getattr(config, name) for name in READ},
-        "hash": None if config.has_trained_table else _hash(hash_of(config), config.embedding_width),
+        "hash": None if config.has_trained_table else _hash(hash_of(config), config.hash_vector_width),
         "task": None if model.task is None else model.task.to_dict(),
         "tokens": list(model.vocabulary.tokens),
         "lowercase": model.lowercase,

@@ -45,6 +45,7 @@ CHANGES = [
         {},
         {"embedding": "table", "scan_layers": True, "num_hidden_layers": 2},
         {"embedding": "random_hash"},
+        {"hash_width": 200},
         {"embedding": "table", "architecture": "distilbert", "type_vocab_size": 0},
         {
             "num_hidden_layers": 4,
