@@ -193,6 +193,18 @@ JOBS: Mapping[str, Job] = MappingProxyType(
                 ("workdir", "", "folder that receives the submission"),
             ),
         ),
+        "pareto": Job(
+            "score fine-tuned runs with float32, float16 and int8 weights: bytes against score",
+            None,
+            "required",
+            (
+                (
+                    "runs",
+                    "",
+                    "folders that hold runs at any depth, or patterns, separated by commas (required)",
+                ),
+            ),
+        ),
         "export": Job(
             "write a model as files that answer elsewhere, each compared there: ONNX, transformers, a page",
             None,
@@ -202,7 +214,8 @@ JOBS: Mapping[str, Job] = MappingProxyType(
                 (
                     "to",
                     "onnx",
-                    "onnx, hf (as transformers saves a BERT), web (a page that answers), or several",
+                    "onnx, hf (as transformers saves a BERT), hf_compact (its code instead of the table), web "
+                    "(a page that answers), or several with commas between",
                 ),
                 (
                     "inputs",

@@ -40,6 +40,8 @@ CARD_NAME = "README.md"
 CHECKSUMS_NAME = "checksums.json"
 """Of an export: SHA-256 by file."""
 SWEEP_NAME = "sweep.json"
+PARETO_NAME = "pareto"
+"""Stem of the table, CSV and picture of bytes against score."""
 REPORT_NAME = "report.md"
 
 

@@ -1,20 +1,18 @@
 """Run an exported graph in onnxruntime, on real texts, beside the model that it was made of."""
 
-import functools
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-import jax
 import numpy as np
 import onnxruntime
 
-from eelbert_jax.datasets.encoding import Encoded, eval_batches, gather
+from eelbert_jax.datasets.encoding import Encoded
 from eelbert_jax.errors import UserError
+from eelbert_jax.export.expected import batches, outputs
 from eelbert_jax.hashing.reference import code_points, reference_signatures
 from eelbert_jax.hashing.spec import random_signatures
-from eelbert_jax.inference.predict import Model, model_class
-from eelbert_jax.model import bert
+from eelbert_jax.inference.predict import Model
 from eelbert_jax.model.embeddings import hash_of
 
 Rows = tuple[np.ndarray, np.ndarray, np.ndarray]
@@ -53,8 +51,8 @@ def compare(model: Model, encoded: Encoded, graph: onnxruntime.InferenceSession,
     feed, changed, answers = _feed(model, inputs), 0, 0
     names = [output.name for output in graph.get_outputs()]
     largest, scales = dict.fromkeys(names, 0.0), dict.fromkeys(names, 1.0)
-    for real, (ids, mask, types) in _batches(encoded, 8 if "cls" in model.params else 32):
-        expected = _outputs(model, ids, mask, types)
+    for real, (ids, mask, types) in batches(encoded, 8 if "cls" in model.params else 32):
+        expected = outputs(model, ids, mask, types)
         masks = {"attention_mask": mask.astype(np.int64), "token_type_ids": types.astype(np.int64)}
         for name, found in zip(names, graph.run(names, {**feed(ids), **masks}), strict=True):
             kept = real[:, None] & mask if found.ndim == 3 else real
@@ -73,36 +71,6 @@ def check_word_vectors(model: Model, graph: onnxruntime.InferenceSession) -> boo
     parts = np.array_split(np.arange(len(table)), max(1, len(table) // 2048))
     found = np.concatenate([graph.run(None, {"input_ids": part})[0] for part in parts])
     return np.array_equal(found.view(np.int32), table.view(np.int32))
-
-
-def _batches(encoded: Encoded, batch_size: int) -> Iterator[tuple[np.ndarray, Rows]]:
-    for batch in eval_batches(encoded, batch_size):
-        yield batch.weights > 0, gather(encoded, batch.indices, batch.length)
-
-
-def _outputs(model: Model, *rows: np.ndarray) -> Mapping[str, np.ndarray]:
-    return jax.device_get(_compiled(model.config, _head(model))(model.params, model.constants, *rows))
-
-
-def _head(model: Model) -> Any:
-    if "classifier" in model.params:
-        assert model.task is not None
-        return model_class(model.task)
-    return bert.BertForMaskedLM if "cls" in model.params else None
-
-
-@functools.lru_cache(maxsize=8)
-def _compiled(config: Any, head: Any) -> Callable[..., Mapping[str, jax.Array]]:
-    encoder = bert.BertModel(config, with_pooler=False)
-
-    def outputs(params: Any, constants: Any, *rows: jax.Array) -> dict[str, jax.Array]:
-        of_encoder = {"params": params["bert"], "constants": constants.get("bert", {})}
-        found: dict[str, Any] = {"last_hidden_state": encoder.apply(of_encoder, *rows, deterministic=True)}
-        if head is not None:
-            found["logits"] = head(config).apply({"params": params, "constants": constants}, *rows)
-        return found
-
-    return jax.jit(outputs)
 
 
 def _feed(model: Model, inputs: str) -> Feed:

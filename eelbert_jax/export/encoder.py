@@ -23,7 +23,10 @@ BATCH = ("batch_size", "sequence_length")
 
 
 def model_graph(model: Model, inputs: str, weights: str) -> onnx.ModelProto:
-    """Return a model as a graph of three inputs and, behind a head, "logits" and "last_hidden_state"."""
+    """Return a model as a graph of three inputs; behind its outputs, "last_hidden_state" comes too.
+
+    They are "logits" of a classifier, a tagger and a masked LM, "sentence_embedding" of a sentence encoder.
+    """
     check_inputs(model.config, inputs)
     graph = Graph()
     params = model.params
@@ -34,7 +37,10 @@ def model_graph(model: Model, inputs: str, weights: str) -> onnx.ModelProto:
     words, of_words = _words(graph, model, params["bert"], inputs)
     hidden = bert.encode(words)
     outputs: dict[str, Any] = {"last_hidden_state": (hidden, (*BATCH, model.config.hidden_size))}
-    if "classifier" in params or "cls" in params:
+    if "projection" in params:
+        size = model.config.sentence_size
+        outputs = {"sentence_embedding": (_sentences(graph, params, hidden), (BATCH[0], size)), **outputs}
+    elif "classifier" in params or "cls" in params:
         outputs = {"logits": _logits(graph, model, params, bert, hidden), **outputs}
     masks = dict.fromkeys(("attention_mask", "token_type_ids"), (TensorProto.INT64, BATCH))
     return graph.model({**of_words, **masks}, outputs)
@@ -177,6 +183,16 @@ def _logits(graph: Graph, model: Model, params: Any, bert: _Bert, hidden: str) -
         pooler = params["bert"]["pooler"]["dense"]
         row = graph.op("Tanh", graph.dense("pooler", pooler, row))
     return graph.dense("classifier", params["classifier"], row), (BATCH[0], config.num_labels)
+
+
+def _sentences(graph: Graph, params: Any, hidden: str) -> str:
+    """Return the projected mean of the real tokens' states, [B, S]."""
+    mask = graph.op("Cast", "attention_mask", to=TensorProto.FLOAT)
+    kept = graph.op("Unsqueeze", mask, graph.constant([2], np.int64))
+    axis = graph.constant([1], np.int64)
+    total = graph.op("ReduceSum", graph.op("Mul", hidden, kept), axis, keepdims=0)
+    mean = graph.op("Div", total, graph.op("ReduceSum", kept, axis, keepdims=0))
+    return graph.dense("projection", params["projection"], mean)
 
 
 def _token_logits(graph: Graph, config: BertConfig, params: Any, bert: _Bert, hidden: str) -> str:

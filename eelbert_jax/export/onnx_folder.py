@@ -57,7 +57,7 @@ def write_onnx_folder(
         if not check_word_vectors(model, session(path)):
             raise _wrong(path, "its vectors are not those of the hash")
     if {"ids", "vectors"} & set(inputs):
-        source = resources.files("eelbert_jax.export.shipped").joinpath(ANSWERING_NAME)
+        source = resources.files("eelbert_jax.export.outside").joinpath(ANSWERING_NAME)
         write_whole(folder / ANSWERING_NAME, source.read_bytes())
         _check_answers(folder / ANSWERING_NAME, model)
     return records

@@ -1,7 +1,6 @@
 """`eelbert export`: a trained model in, files that answer elsewhere out, each run there before it counts."""
 
 import contextlib
-import dataclasses
 import hashlib
 import shutil
 from collections.abc import Iterator, Sequence
@@ -16,9 +15,9 @@ from eelbert_jax.datasets.tasks import GLUE_TASKS, TAG
 from eelbert_jax.errors import UserError, unknown
 from eelbert_jax.export.page import PAGE_NAME, check_page, model_page
 from eelbert_jax.export.sentences import SENTENCES
+from eelbert_jax.export.transformers_folder import write_transformers_folder
 from eelbert_jax.inference.load import load
 from eelbert_jax.inference.predict import Model
-from eelbert_jax.interchange.folder import write_folder
 from eelbert_jax.reporting.card import model_card
 from eelbert_jax.workdir import (
     CARD_NAME,
@@ -31,7 +30,7 @@ from eelbert_jax.workdir import (
     write_whole,
 )
 
-TARGETS = ("onnx", "hf", "web")
+TARGETS = ("onnx", "hf", "hf_compact", "web")
 """Each a folder of its own in the workdir."""
 MOST_ROWS = 1000
 """Rows of a development set that an export is tried on."""
@@ -59,8 +58,10 @@ def export(
             with _whole_or_not(place):
                 if target == "onnx":
                     notes = _write_onnx(place, model, source, inputs)
+                elif target == "web":
+                    notes = _write_web(place, model, source)
                 else:
-                    notes = _write_hf(place, model) if target == "hf" else _write_web(place, model, source)
+                    notes = write_transformers_folder(place, model, compact=target == "hf_compact")
                 card = model_card(source, model.step, model.config, model.task, notes)
                 write_whole(place / CARD_NAME, card)
                 files = sorted(path for path in place.rglob("*") if path.is_file())
@@ -96,13 +97,6 @@ def _write_onnx(folder: Path, model: Model, source: Path, inputs: Sequence[str])
         size = f"{record['bytes'] / 1e6:.3f} MB"
         lines.append(f"{record['file']}: {size}, outputs within {record['largest']:.1e}{answers}")
     return lines
-
-
-def _write_hf(folder: Path, model: Model) -> list[str]:
-    # What a checkpoint does not hold, since a run may change it: the published rate, for who trains on.
-    config = dataclasses.replace(model.config, hidden_dropout_prob=0.1, attention_probs_dropout_prob=0.1)
-    write_folder(folder, config, model.vocabulary, model.params, lowercase=model.lowercase, task=model.task)
-    return ["as transformers saves a BERT, the hashed vectors written out as its table"]
 
 
 def _write_web(folder: Path, model: Model, source: Path) -> list[str]:

@@ -43,6 +43,7 @@ MINIALBERT = dict(
     [
         (None, {}),
         (None, {"embedding": "table"}),
+        (None, {"sentence_size": 24}),
         ("classify", {}),
         ("classify", {"pairs": True, "embedding": "random_hash"}),
         ("regress", {"embedding": "hash_initialized"}),
@@ -55,7 +56,7 @@ def test_every_head_answers_as_in_jax(kind, changes):
     found = difference(model)
     assert found.largest <= TOLERANCES["float32"]
     assert found.changed == 0
-    assert bool(found.answers) == (kind != "regress")
+    assert bool(found.answers) == (kind != "regress" and "sentence_size" not in changes)
 
 
 @pytest.mark.parametrize("inputs", ["ids", "signatures", "vectors"])

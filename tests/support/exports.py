@@ -13,7 +13,7 @@ LABELS = ("no", "maybe", "yes")
 
 
 def model(kind=None, vocabulary=VOCABULARY, pairs=False, **changes):
-    """Return a micro model: a masked LM, or of the kind of task."""
+    """Return a micro model: of a kind of task, a sentence encoder by its `sentence_size`, or a masked LM."""
     task = None
     if kind is not None:
         labels = () if kind == "regress" else LABELS
@@ -21,7 +21,8 @@ def model(kind=None, vocabulary=VOCABULARY, pairs=False, **changes):
         changes["num_labels"] = max(len(labels), 1)
     dropout = dict(hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0)
     config = sized("micro", **{"vocab_size": vocabulary.size, **dropout, **changes})
-    module = bert.BertForMaskedLM(config) if task is None else model_class(task)(config)
+    pretrained = bert.BertForSentenceEmbedding if config.sentence_size else bert.BertForMaskedLM
+    module = pretrained(config) if task is None else model_class(task)(config)
     return Model(
         path=Path("micro"),
         config=config,

@@ -52,14 +52,17 @@ class Model:
 
     def word_vectors(self, ids):
         """Return the hashed vectors of ids [B, L], float32 [B, L, W]."""
-        new = np.unique(ids[~self.is_known[ids]])
-        if len(new):
+        is_known = self.is_known[ids]
+        if not is_known.all():
+            new = np.unique(ids[~is_known])
             self.table[new] = self.hash.run(None, {"input_ids": new})[0]
             self.is_known[new] = True
         return self.table[ids]
 
     def encode(self, texts):
-        """Return a vector a text, float32 [n, D]: the mean of its tokens' last hidden states."""
+        """Return a vector a text, float32 [n, D]: a sentence encoder's, else the mean of its states."""
+        if "sentence_embedding" in [output.name for output in self.session.get_outputs()]:
+            return np.array([vector for _, vector in self.run("sentence_embedding", texts)])
         found = self.run("last_hidden_state", texts)
         return np.array([states[np.array(row.attention_mask) > 0].mean(axis=0) for row, states in found])
 
