@@ -28,6 +28,11 @@ def model_graph(model: Model, inputs: str, weights: str) -> onnx.ModelProto:
     They are "logits" of a classifier, a tagger and a masked LM, "sentence_embedding" of a sentence encoder.
     """
     check_inputs(model.config, inputs)
+    if model.task is not None and model.task.pair_encoder == "bi":
+        raise UserError(
+            f"{model.path} reads the texts of a pair apart (pair_encoder=bi), which no graph does: "
+            "export the sentence encoder that it started from, and take the cosine."
+        )
     graph = Graph()
     params = model.params
     if model.config.scan_layers:
@@ -47,10 +52,11 @@ def model_graph(model: Model, inputs: str, weights: str) -> onnx.ModelProto:
 
 
 def word_vector_graph(model: Model) -> onnx.ModelProto:
-    """Return the hash alone: "input_ids", int64 [n], in; "word_vectors", float32 [n, W], out."""
+    """Return the hash alone, projected if wide: ids int64 [n] in, "word_vectors" float32 [n, E] out."""
     check_inputs(model.config, "vectors")
     graph, width = Graph(), model.config.embedding_width
-    vectors = WordVectors(graph, model.config, model.vocabulary.tokens, width).of_ids("input_ids")
+    vectors = WordVectors(graph, model.config, model.vocabulary.tokens).of_ids("input_ids")
+    vectors = _projected(graph, model.params["bert"], vectors)
     return graph.model({"input_ids": (TensorProto.INT64, ("n",))}, {"word_vectors": (vectors, ("n", width))})
 
 
@@ -75,15 +81,24 @@ def _words(graph: Graph, model: Model, params: Any, inputs: str) -> tuple[str, d
     width = config.embedding_width
     if inputs == "vectors":
         return "word_vectors", {"word_vectors": (TensorProto.FLOAT, (*BATCH, width))}
-    hashed = WordVectors(graph, config, model.vocabulary.tokens, width)
+    hashed = WordVectors(graph, config, model.vocabulary.tokens)
     if inputs == "ids":
         vectors = hashed.of_ids(graph.op("Reshape", "input_ids", graph.constant([-1], np.int64)))
     else:
         of_ids = hashed.inputs(BATCH)
         vectors = hashed.of_inputs()
+    vectors = _projected(graph, params, vectors)
     leading = graph.op("Shape", "attention_mask")
     shape = graph.op("Concat", leading, graph.constant([width], np.int64), axis=0)
     return graph.op("Reshape", vectors, shape), of_ids
+
+
+def _projected(graph: Graph, params: Any, vectors: str) -> str:
+    """Return vectors [M, E] of hashes [M, W]."""
+    embedder = params["embeddings"].get("word_embeddings", {})
+    if "projection" not in embedder:
+        return vectors
+    return graph.op("MatMul", vectors, graph.weight("embeddings/hash_projection", embedder["projection"]))
 
 
 class _Bert:
@@ -99,9 +114,11 @@ class _Bert:
         zero = graph.constant([0], np.int64)
         table = graph.weight(f"{path}/position", params["position_embeddings"]["embedding"])
         positions = graph.op("Slice", table, zero, length, zero)
-        types = params["token_type_embeddings"]["embedding"]
-        types = graph.rows(f"{path}/token_type", types, "token_type_ids")
-        hidden = graph.op("Add", words, graph.op("Add", types, positions))
+        if config.type_vocab_size:
+            types = params["token_type_embeddings"]["embedding"]
+            types = graph.rows(f"{path}/token_type", types, "token_type_ids")
+            positions = graph.op("Add", types, positions)
+        hidden = graph.op("Add", words, positions)
         hidden = self.layer_norm(f"{path}/LayerNorm", params["LayerNorm"], hidden)
         if config.embedding_width != config.hidden_size:
             hidden = graph.dense(f"{path}/projection", params["projection"], hidden)
@@ -181,7 +198,8 @@ def _logits(graph: Graph, model: Model, params: Any, bert: _Bert, hidden: str) -
     row = graph.op("Gather", hidden, graph.constant(0, np.int64), axis=1)
     if config.pooling == "pooler":
         pooler = params["bert"]["pooler"]["dense"]
-        row = graph.op("Tanh", graph.dense("pooler", pooler, row))
+        activation = "Relu" if config.architecture == "distilbert" else "Tanh"
+        row = graph.op(activation, graph.dense("pooler", pooler, row))
     return graph.dense("classifier", params["classifier"], row), (BATCH[0], config.num_labels)
 
 

@@ -6,6 +6,7 @@ onnx/model_vectors.onnx ...  onnx/word_vectors.onnx             the hash apart: 
 model.py                                                        answers, with onnxruntime alone
 """
 
+import dataclasses
 import json
 import subprocess
 import sys
@@ -64,7 +65,15 @@ def write_onnx_folder(
 
 
 def _write_settings(folder: Path, model: Model) -> None:
-    values = config_values(model.config, model.params, model.task)
+    # What a MiniALBERT or a sentence encoder has stands in the graph, and no reader of the file asks for it.
+    plain: dict[str, Any] = {
+        "embedding_size": None,
+        "num_hidden_groups": None,
+        "adapter_size": None,
+        "sentence_size": None,
+    }
+    config: Any = dataclasses.replace(model.config, **plain, pooling="pooler")
+    values = config_values(config, model.params, model.task)
     write_json(folder / CONFIG, {EXTRAS: {}, **values})
     write_whole(folder / WHOLE, tokenizer_json(model.vocabulary, model.lowercase))
     write_json(folder / SETTINGS, tokenizer_settings(model.lowercase, model.max_length))

@@ -24,11 +24,10 @@ class WordVectors:
 
     Args:
       tokens: the vocabulary's, by id.
-      width: W, entries of a vector.
     """
 
-    def __init__(self, graph: Graph, config: BertConfig, tokens: Sequence[str], width: int) -> None:
-        self._graph, self._config, self._width = graph, config, width
+    def __init__(self, graph: Graph, config: BertConfig, tokens: Sequence[str]) -> None:
+        self._graph, self._config, self._width = graph, config, config.hash_vector_width
         self._spec = hash_of(config)
         wraps = self._spec.bucket_size == 2**32
         self._dtype = np.dtype(np.int32 if wraps else np.int64)

@@ -48,6 +48,8 @@ MINIALBERT = dict(
         ("classify", {"pairs": True, "embedding": "random_hash"}),
         ("regress", {"embedding": "hash_initialized"}),
         ("tag", {}),
+        ("classify", {"architecture": "distilbert", "embedding": "table", "type_vocab_size": 0}),
+        ("classify", {"hash_width": 64}),
         ("classify", MINIALBERT),
     ],
 )

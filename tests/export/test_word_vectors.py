@@ -43,6 +43,10 @@ def test_bits_of_a_random_hash():
     assert bits_agree(exports.model(vocabulary=VOCABULARY, embedding="random_hash"))
 
 
+def test_a_wide_hash_is_projected():
+    assert bits_agree(exports.model(vocabulary=VOCABULARY, hash_width=96))
+
+
 def test_another_function_is_noticed():
     model = exports.model(vocabulary=VOCABULARY)
     other = dataclasses.replace(model.config, hash=HashSpec(base=33))

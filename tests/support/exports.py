@@ -23,12 +23,13 @@ def model(kind=None, vocabulary=VOCABULARY, pairs=False, **changes):
     config = sized("micro", **{"vocab_size": vocabulary.size, **dropout, **changes})
     pretrained = bert.BertForSentenceEmbedding if config.sentence_size else bert.BertForMaskedLM
     module = pretrained(config) if task is None else model_class(task)(config)
+    params = random_params(module)
     return Model(
         path=Path("micro"),
         config=config,
         vocabulary=vocabulary,
-        params=random_params(module),
-        constants=bert.constants(config, vocabulary),
+        params=params,
+        constants=bert.constants(config, vocabulary, params),
         lowercase=True,
         step=1,
         task=task,
