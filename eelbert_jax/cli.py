@@ -214,7 +214,7 @@ JOBS: Mapping[str, Job] = MappingProxyType(
                 (
                     "to",
                     "onnx",
-                    "onnx, hf (as transformers saves a BERT), hf_compact (its code instead of the table), web "
+                    "onnx, hf (as transformers saves a BERT), hf_compact (code instead of the table), web "
                     "(a page that answers), or several with commas between",
                 ),
                 (

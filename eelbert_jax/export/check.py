@@ -7,6 +7,7 @@ from typing import NamedTuple
 import numpy as np
 import onnxruntime
 
+from eelbert_jax.compress.quantize import TOLERANCES
 from eelbert_jax.datasets.encoding import Encoded
 from eelbert_jax.errors import UserError
 from eelbert_jax.export.expected import batches, outputs

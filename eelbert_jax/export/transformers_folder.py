@@ -42,6 +42,8 @@ def write_transformers_folder(folder: Path, model: Model, compact: bool) -> list
     Raises:
       UserError: transformers knows no such model, or answers otherwise; the caller removes the folder.
     """
+    if model.task is not None and model.task.pair_encoder == "bi":
+        raise UserError("No head of transformers reads the texts of a pair apart (pair_encoder=bi).")
     if model.config.sentence_size:
         raise UserError(
             "A BERT of transformers has no place for a sentence encoder's projection: take --to=onnx."

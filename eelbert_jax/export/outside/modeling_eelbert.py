@@ -26,6 +26,9 @@ class HashedEmbedding(nn.Module):
         super().__init__()
         self.config, self.table = config, None
         self.register_buffer("vocabulary", torch.zeros(config.vocabulary_bytes, dtype=torch.uint8))
+        self.width = config.eelbert_jax.get("hash_width") or config.hidden_size
+        if self.width != config.hidden_size:
+            self.projection = nn.Parameter(torch.zeros(self.width, config.hidden_size))
 
     def forward(self, ids):
         """Embed ids [B, L] as float32 [B, L, D]."""
@@ -41,7 +44,10 @@ class HashedEmbedding(nn.Module):
             grams, spec = random_signatures(spec, len(tokens)), random_hash_spec(spec)
         else:
             grams = reference_signatures(spec, *code_points(tokens))
-        return torch.from_numpy(reference_embedding(spec, *grams, self.config.hidden_size))
+        vectors = torch.from_numpy(reference_embedding(spec, *grams, self.width))
+        if self.width == self.config.hidden_size:
+            return vectors
+        return vectors @ self.projection.detach().float().cpu()
 
 
 class EelbertEmbeddings(bert.BertEmbeddings):
