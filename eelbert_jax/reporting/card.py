@@ -8,7 +8,7 @@ from eelbert_jax.model.config import BertConfig
 from eelbert_jax.model.count import count_parameters
 from eelbert_jax.record import Result
 from eelbert_jax.reporting.pretraining import read_checkpoint
-from eelbert_jax.workdir import METRICS_NAME, RESULT_NAME
+from eelbert_jax.workdir import CONFIG_NAME, METRICS_NAME, RESULT_NAME, read_json
 
 _FRONT = "---\nlibrary_name: eelbert_jax\ntags: [bert, eelbert, n-gram-hashing]\n---\n"
 
@@ -43,8 +43,8 @@ def _model(config: BertConfig) -> list[str]:
 
 
 def _training(source: Path, step: int | None, task: TaskRecord | None, result: Result | None) -> list[str]:
-    start, lines = result.pretrained if result else None, []
-    if result is None and (source / METRICS_NAME).is_file() and step is not None:
+    start, lines = result.pretrained if result else None, _teacher(source)
+    if result is None and not lines and (source / METRICS_NAME).is_file() and step is not None:
         start = read_checkpoint(str(source), step)
     if result is not None:
         lines.append(
@@ -53,11 +53,23 @@ def _training(source: Path, step: int | None, task: TaskRecord | None, result: R
         )
     elif task is not None:
         lines.append(f"- {task.name}.")
-    if start is not None:
-        tokens = "an unknown number of" if start.tokens is None else f"{start.tokens:,}"
+    if start is not None and start.tokens is None:
+        lines.append(f"- before that: {start.workdir}.")
+    elif start is not None:
         loss = "" if start.heldout_loss is None else f", held-out loss {start.heldout_loss:.3f} nats"
-        lines.append(f"- before that {tokens} tokens as a masked language model{loss} ({start.workdir}).")
+        lines.append(
+            f"- before that {start.tokens:,} tokens as a masked language model{loss} ({start.workdir})."
+        )
     return lines or ["What it was trained on is not recorded."]
+
+
+def _teacher(source: Path) -> list[str]:
+    """Return whose vectors the run of a distillation learned; nothing of other runs and of folders."""
+    path = source / CONFIG_NAME
+    vectors = read_json(path).get("vectors") if path.is_file() else None
+    if vectors is None:
+        return []
+    return [f"- {vectors['teacher']['name']}'s vectors of {vectors['num_sentences']:,} sentences."]
 
 
 def _scores(result: Result | None) -> list[str]:
