@@ -110,6 +110,8 @@ def get_config(recipe: str = "tiny") -> config_dict.ConfigDict:
     config.custom.second_text_column = config_dict.placeholder(str)  # of pairs; empty: single texts
     config.custom.label_column = "label"
     config.custom.labels = config_dict.placeholder(str)  # names in id order, by commas; empty: those of train
+    # Between the labels of a cell where a text has any number of them, as ";"; empty: one label a text.
+    config.custom.label_separator = config_dict.placeholder(str)
     config.custom.regression = False  # the label is a number
 
     # task=tokens: words of your own with a tag each, one a line in columns, a blank line between sentences.

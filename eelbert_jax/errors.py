@@ -1,7 +1,9 @@
 """How a job ends early: input that a user can mend, a machine that asks for its end or does not come."""
 
 import difflib
+import functools
 import os
+import sys
 import traceback
 from collections.abc import Iterable
 
@@ -25,6 +27,12 @@ class NotMet(Exception):
 
     Exit status 1, as of a crash: launchers try again a bounded number of times.
     """
+
+
+@functools.cache
+def warn_once(text: str) -> None:
+    """Print a warning on stderr, each text once a process."""
+    print(f"warning: {text}", file=sys.stderr, flush=True)
 
 
 def unknown(what: str, got: str, known: Iterable[str]) -> UserError:

@@ -18,7 +18,8 @@ FORBIDDEN = [
     ("corpus.masking", "*", ("errors",)),
     ("training.losses", "*", ("errors",)),
     ("datasets.entities", "*", ("errors",)),
-    ("datasets.metrics", "*", ("errors", "datasets.entities")),
+    ("datasets.multilabel", "*", ("errors", "datasets.entities")),
+    ("datasets.metrics", "*", ("errors", "datasets.entities", "datasets.multilabel")),
     ("training.writer", "*", ("errors", "workdir")),
     # The model knows the hash and the vocabulary.
     ("model*", "*", ("errors", "model*", "hashing*", "vocabulary")),

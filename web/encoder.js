@@ -335,9 +335,10 @@ const Eelbert = (() => {
       return dense(pooled, 1, classifier);
     }
 
-    // Probabilities of the classes, or the number of a regression.
+    // Probabilities of the classes, of each of several labels, or the number of a regression.
     outputs(first, second) {
       const logits = this.logits(first, second), { kind, mean, std } = this.task;
+      if (kind === "multilabel") return Array.from(logits, (logit) => 1 / (1 + Math.exp(-logit)));
       return kind === "regress" ? [logits[0] * std + mean] : softmax(logits);
     }
 

@@ -15,6 +15,8 @@ from eelbert_jax.errors import UserError
 PLAN_NAME = "plan.json"
 UNIT_FOLDER = "units"
 RECORD_SUFFIX, FAILURE_SUFFIX = ".json", ".failed"
+VERSION_KEYS = ("format_version", "tokenizers")
+"""Of a plan: what no setting decides. Other versions' plans may also lack keys, or have more."""
 READERS = 16
 """Records read at once: a store takes tens of milliseconds for each."""
 
@@ -46,8 +48,17 @@ def check_plan(directory: str, plan: dict[str, Any], is_done: bool) -> None:
     if is_done:
         keys = [key for key in keys if key.startswith("unit ") or (key in old and key in plan)]
     if keys:
+        ours = [key for key in keys if key in VERSION_KEYS or (key in old) != (key in plan)]
+        of_versions = [key for key in ours if not key.startswith("unit ")]
+        keys = of_versions or keys
         shown = "; ".join(f"{key}: {old.get(key)} there, {plan.get(key)} now" for key in keys[:3])
         more = f" and {len(keys) - 3} more" if len(keys) > 3 else ""
+        if of_versions:
+            raise UserError(
+                f"{directory} was begun by another version of this program or of tokenizers ({shown}{more}), "
+                "and its rows would not be these. Finish it with that version, or begin anew in another "
+                "--workdir."
+            )
         raise UserError(
             f"{directory} holds rows of another preparation ({shown}{more}). Use another --workdir, remove "
             "that one, or give the same input and settings again."

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from eelbert_jax.datasets.tasks import REGRESS
+from eelbert_jax.datasets.tasks import CLASSIFY, MULTILABEL, REGRESS
 from eelbert_jax.errors import UserError
 
 WORD = re.compile(r"\w+|[^\w\s]")
@@ -21,7 +21,12 @@ MOST_ITERATIONS = 10_000
 
 
 def majority(labels: np.ndarray, num_examples: int) -> np.ndarray:
-    """Return the most frequent class of int `labels`, or the mean of float ones, for all examples."""
+    """Return for all examples the most frequent class of int `labels`, or the mean of float ones.
+
+    Of several labels a text, int [n, C], those that half of the texts have.
+    """
+    if labels.ndim == 2:
+        return np.tile((labels.mean(axis=0) >= 0.5).astype(np.int32), (num_examples, 1))
     if np.issubdtype(labels.dtype, np.floating):
         return np.full(num_examples, labels.mean(), np.float32)
     return np.full(num_examples, np.bincount(labels).argmax(), np.int32)
@@ -68,11 +73,16 @@ class LinearBaseline:
     def fit(
         cls, name: str, first: Sequence[str], second: Sequence[str] | None, labels: np.ndarray, kind: str
     ) -> "LinearBaseline":
-        """Train on texts or pairs of texts; `labels` are class ids int [n], or numbers float [n]."""
+        """Train on texts or pairs of texts.
+
+        Args:
+          labels: class ids int [n], numbers float [n], or 0 and 1 int [n, C], each label decided on its own.
+        """
         with _sklearn_needed():
             from sklearn.feature_extraction.text import TfidfVectorizer
             from sklearn.linear_model import LogisticRegression, Ridge
-        if kind != REGRESS and len(np.unique(labels)) < 2:
+            from sklearn.multiclass import OneVsRestClassifier
+        if kind == CLASSIFY and len(np.unique(labels)) < 2:
             raise UserError(f"A baseline learns from two classes or more, got {len(np.unique(labels))}.")
         is_tfidf = name == "tfidf"
         vectorizer = TfidfVectorizer(
@@ -84,16 +94,19 @@ class LinearBaseline:
         except ValueError as error:
             raise UserError("A baseline of words needs training texts with words, got none.") from error
         model = Ridge() if kind == REGRESS else LogisticRegression(max_iter=MOST_ITERATIONS)
+        if kind == MULTILABEL:
+            model = OneVsRestClassifier(model)
         return cls(vectorizer, model.fit(_matrix(vectorizer, examples), labels))
 
     def predict(self, first: Sequence[str], second: Sequence[str] | None) -> np.ndarray:
-        """Return class ids int [n], or numbers float [n]."""
+        """Return class ids int [n], numbers float [n], or 0 and 1 int [n, C]."""
         return self.model.predict(_matrix(self.vectorizer, _examples(first, second)))
 
     @property
     def num_parameters(self) -> int:
         """Weights and biases."""
-        return int(np.size(self.model.coef_) + np.size(self.model.intercept_))
+        parts = getattr(self.model, "estimators_", [self.model])
+        return sum(int(np.size(part.coef_) + np.size(part.intercept_)) for part in parts)
 
 
 def tfidf_cosines(first: Sequence[str], second: Sequence[str]) -> np.ndarray:

@@ -1,9 +1,10 @@
-"""A user's own table, of classes or of numbers, as a task like GLUE's."""
+"""A user's own table, of classes, of several labels a text or of numbers, as a task like GLUE's."""
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from eelbert_jax.corpus import storage
+from eelbert_jax.datasets import multilabel
 from eelbert_jax.datasets.tables import Tally, read_rows
 from eelbert_jax.datasets.tasks import Task
 from eelbert_jax.errors import UserError
@@ -19,6 +20,7 @@ def custom_task(
     label_column: str,
     *,
     labels: Sequence[str] = (),
+    label_separator: str = "",
     regression: bool = False,
     metrics: Sequence[str] = (),
     columns: Sequence[str] = (),
@@ -33,7 +35,8 @@ def custom_task(
       text_columns: one, or two of a pair of texts.
       label_column: not needed in a test file.
       labels: the classes in the order of their ids; empty: the training file's, sorted.
-      metrics: the first one selects; empty: accuracy, with F1 of two classes, or Pearson and Spearman.
+      label_separator: between the labels of a cell, which may have none; "": a cell is one label.
+      metrics: the first one selects; empty: those of `_default_metrics`.
       columns: names of all columns where the files have no header line.
       dev_every: hold every so many rows of the training file out as the dev split; 0: there is a dev file.
     """
@@ -41,10 +44,10 @@ def custom_task(
     columns = tuple(column.strip() for column in columns)
     _check_splits(name, files, dev_every)
     _check_columns(name, text_columns, label_column)
-    _check_labels(name, labels, regression)
+    _check_labels(name, labels, regression, label_separator)
     paths = {split: absolute(files[split]) for split in SPLITS if split in files}
     if not regression and not labels:
-        labels = _find_labels(paths["train"], columns, label_column, Tally(on_bad_record))
+        labels = _find_labels(paths["train"], columns, label_column, label_separator, Tally(on_bad_record))
     if dev_every:
         paths["dev"] = paths["train"]
     return Task(
@@ -54,11 +57,12 @@ def custom_task(
         text_columns=tuple(text_columns),
         label_column=label_column,
         labels=labels,
-        metrics=tuple(metrics) or _default_metrics(len(labels)),
+        metrics=tuple(metrics) or _default_metrics(len(labels), label_separator),
         files=tuple(paths.items()),
         test_splits=("test",) if "test" in paths else (),
         columns=columns,
         dev_every=dev_every,
+        label_separator=label_separator,
         official=False,
     )
 
@@ -85,7 +89,12 @@ def _check_columns(name: str, text_columns: Sequence[str], label_column: str) ->
         )
 
 
-def _check_labels(name: str, labels: Sequence[str], regression: bool) -> None:
+def _check_labels(name: str, labels: Sequence[str], regression: bool, label_separator: str) -> None:
+    if regression and label_separator:
+        raise UserError(
+            f"Task {name!r}: a number is one label, got label_separator={label_separator!r}; leave "
+            "--config.custom.regression or --config.custom.label_separator out."
+        )
     if regression and labels:
         raise UserError(f"Task {name!r}: a regression has no class names, got {', '.join(labels)}.")
     if labels and (len(set(labels)) < len(labels) or len(labels) < 2):
@@ -95,9 +104,11 @@ def _check_labels(name: str, labels: Sequence[str], regression: bool) -> None:
         )
 
 
-def _default_metrics(num_classes: int) -> tuple[str, ...]:
+def _default_metrics(num_classes: int, label_separator: str) -> tuple[str, ...]:
     if not num_classes:
         return ("pearson", "spearman")
+    if label_separator:
+        return tuple(multilabel.METRICS)
     return ("accuracy", "f1") if num_classes == 2 else ("accuracy",)
 
 
@@ -107,14 +118,28 @@ def absolute(path: str) -> str:
     return path if storage.is_url(path) else os.path.abspath(path)
 
 
-def _find_labels(path: str, columns: Sequence[str], label_column: str, tally: Tally) -> tuple[str, ...]:
+def _find_labels(
+    path: str, columns: Sequence[str], label_column: str, separator: str, tally: Tally
+) -> tuple[str, ...]:
     rows = read_rows(path, columns, (label_column,), tally)
-    found = sorted({label for row in rows if (label := row.fields.get(label_column, "").strip())})
+    cells = {label for row in rows if (label := row.fields.get(label_column, "").strip())}
+    if separator:
+        if not any(separator in cell for cell in cells):
+            raise UserError(
+                f"{path}: label_separator={separator!r} is in no cell of column {label_column!r} "
+                f"({_some(cells)}). Set --config.custom.label_separator to what stands between labels, or "
+                "name them by --config.custom.labels where no text has two."
+            )
+        cells = {name for cell in cells for name in multilabel.names_in(cell, separator)}
+    found = sorted(cells)
     if not 2 <= len(found) <= MOST_LABELS:
-        some = ", ".join(map(repr, found[:5]))
         raise UserError(
-            f"{path}: column {label_column!r} has {len(found)} distinct labels ({some}); expected from 2 to "
-            f"{MOST_LABELS}. Name the right column by --config.custom.label_column, or set "
+            f"{path}: column {label_column!r} has {len(found)} distinct labels ({_some(found)}); expected "
+            f"from 2 to {MOST_LABELS}. Name the right column by --config.custom.label_column, or set "
             "--config.custom.regression=True for numbers."
         )
     return tuple(found)
+
+
+def _some(labels: Iterable[str]) -> str:
+    return ", ".join(map(repr, sorted(labels)[:5]))

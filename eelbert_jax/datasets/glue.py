@@ -10,8 +10,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from eelbert_jax.corpus import storage
+from eelbert_jax.datasets.multilabel import names_in
 from eelbert_jax.datasets.tables import Row, Tally, read_rows
-from eelbert_jax.datasets.tasks import GLUE_TASKS, REGRESS, Task, check_labels
+from eelbert_jax.datasets.tasks import GLUE_TASKS, MULTILABEL, REGRESS, Task, check_labels
 from eelbert_jax.errors import UserError
 
 
@@ -20,7 +21,8 @@ class Examples:
     """Hold the examples of one split in their order.
 
     Attributes:
-      labels: int32 [n] class ids, float32 [n] numbers, or None where they are hidden.
+      labels: int32 [n] class ids, float32 [n] numbers, int32 [n, C] with 1 for each label that a text has, or
+        None where they are hidden.
       ids: int64 [n], GLUE's index, for a submission: the place in the file, skipped rows counted; of MRPC's
         train and dev from TFDS the place in the release that both were taken from.
     """
@@ -38,7 +40,7 @@ class Examples:
 class _Example(NamedTuple):
     id: int
     texts: tuple[str, ...]
-    label: float | None
+    label: float | np.ndarray | None
 
 
 def load_examples(
@@ -120,8 +122,9 @@ def _from_file(task: Task, split: str, path: str, tally: Tally) -> Iterator[_Exa
 
 
 def _is_missing(task: Task, row: Row, name: str) -> bool:
-    """Return whether a field is not there; an empty text is one, an empty label none."""
-    return name not in row.fields or (name == task.label_column and not row.fields[name].strip())
+    """Return whether a field is not there; an empty text is one, an empty label none, but of several."""
+    needs_value = name == task.label_column and task.kind != MULTILABEL
+    return name not in row.fields or (needs_value and not row.fields[name].strip())
 
 
 def _miss(task: Task, split: str, place: str, missing: list[str], tally: Tally) -> None:
@@ -147,17 +150,22 @@ def _missing_file(task: Task, split: str, path: Path) -> UserError:
     return UserError(f"Task {task.name!r} has no {path.name} for its split {split!r}: {there}. {advice}.")
 
 
-def _label_parser(task: Task) -> Callable[[str], float]:
+def _label_parser(task: Task) -> Callable[[str], float | np.ndarray]:
     ids = task.label_ids()
 
     def parse_class(text: str) -> int:
         if text not in ids:
-            flag = ", or set --config.custom.labels" if task.is_custom else ""
+            flag = ", or set --config.custom.labels or label_separator" if task.is_custom else ""
             raise ValueError(
                 f"{text!r} is no label of task {task.name!r}; expected one of {', '.join(ids)}. A tab inside "
                 f"a text moves the columns: look there first{flag}."
             )
         return ids[text]
+
+    def parse_classes(text: str) -> np.ndarray:
+        found = np.zeros(len(ids), np.int32)
+        found[[parse_class(name) for name in names_in(text, task.label_separator)]] = 1
+        return found
 
     def parse_number(text: str) -> float:
         try:
@@ -168,6 +176,8 @@ def _label_parser(task: Task) -> Callable[[str], float]:
             raise ValueError(f"{text!r} is no label of task {task.name!r}; expected a finite number.")
         return number
 
+    if task.kind == MULTILABEL:
+        return parse_classes
     return parse_number if task.kind == REGRESS else parse_class
 
 

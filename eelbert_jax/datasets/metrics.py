@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from eelbert_jax.datasets import multilabel
 from eelbert_jax.datasets.entities import (
     OUTSIDE,
     are_entity_tags,
@@ -129,19 +130,22 @@ def details(kind: str, labels: Sequence[str], predictions: Any, truth: Any) -> d
     Args:
       kind: one of `tasks.KINDS`.
       labels: names of the classes or tags in the order of their ids.
-      predictions: class ids or numbers [n], or for every sentence tag ids [words], negative where a word has
-        none.
+      predictions: class ids or numbers [n], 0 or 1 for each of several labels [n, C], or for every sentence
+        tag ids [words], negative where a word has none.
       truth: the same, the right ones.
 
     Returns:
       Of classes and tags `confusion` (a row a true class, a column a predicted one), `per_class` and
-        `macro_f1`; of tags of entities also `per_entity`; of numbers correlations, errors and means.
+        `macro_f1`; of tags of entities also `per_entity`; of several labels `multilabel.details`; of numbers
+        correlations, errors and means.
     """
     if kind == "regress":
         predictions, truth = (side.astype(np.float64) for side in _pair(predictions, truth))
         figures = {name: METRICS[name](predictions, truth) for name in ("pearson", "spearman", "mse")}
         figures["mean_absolute_error"] = float(np.mean(np.abs(predictions - truth)))
         return figures | {"mean_prediction": float(predictions.mean()), "mean_label": float(truth.mean())}
+    if kind == "multilabel":
+        return multilabel.details(labels, predictions, truth)
     if kind == "classify":
         return _class_details(labels, predictions, truth)
     found = _class_details(labels, np.concatenate(predictions), np.concatenate(truth))

@@ -9,13 +9,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from eelbert_jax.datasets import encoding, tasks
+from eelbert_jax.datasets import encoding, multilabel, tasks
 from eelbert_jax.datasets.conll import TOKENS, TokenExamples, TokenTask, load_conll, token_task
-from eelbert_jax.datasets.custom import absolute, custom_task
+from eelbert_jax.datasets.custom import SPLITS, absolute, custom_task
 from eelbert_jax.datasets.glue import Examples, load_examples
 from eelbert_jax.datasets.metrics import LOWER_IS_BETTER, METRICS, Predictions
 from eelbert_jax.datasets.tables import open_file
-from eelbert_jax.datasets.tasks import REGRESS, TAG, Task, TaskRecord
+from eelbert_jax.datasets.tasks import MULTILABEL, REGRESS, TAG, Task, TaskRecord
 from eelbert_jax.errors import UserError
 from eelbert_jax.vocabulary import Vocabulary, check_unknown
 
@@ -24,8 +24,9 @@ class Split(NamedTuple):
     """Hold an encoded split.
 
     Attributes:
-      labels: int32 [n] classes, float32 [n] numbers, for every sentence the tags of its words int32 [words],
-        or None where they are hidden. Where only some are, theirs are `encoding.IGNORED`, or NaN.
+      labels: int32 [n] classes, int32 [n, C] with 1 for each label that a text has, float32 [n] numbers, for
+        every sentence the tags of its words int32 [words], or None where they are hidden. Where only some
+        are, theirs are `encoding.IGNORED`, or NaN.
       teacher: what a teacher says of the examples, float32 [n, C]; None: there is none.
     """
 
@@ -41,8 +42,8 @@ class Batch(NamedTuple):
       input_ids: int32 [B, L].
       attention_mask: bool [B, L], True = a real token.
       token_type_ids: int32 [B, L].
-      labels: int32 [B] classes, float32 [B] scores, or int32 [B, L] tags.
-      weights: float32 in the shape of `labels`; 0 for a row, or a token, that does not count.
+      labels: int32 [B] classes, int32 [B, C] labels, float32 [B] scores, or int32 [B, L] tags.
+      weights: float32 [B], of tags [B, L]; 0 for a row, or a token, that does not count.
       teacher: float32 [B, C], or None.
     """
 
@@ -112,6 +113,7 @@ def configured_task(settings: Mapping[str, Any]) -> Task:
         [column for column in texts if column is not None],
         custom["label_column"],
         labels=_names(custom["labels"]),
+        label_separator=custom.get("label_separator") or "",
         regression=custom["regression"],
         columns=_names(custom["columns"]),
         dev_every=custom["dev_every"],
@@ -135,8 +137,9 @@ def select_by(task: Task | TokenTask, metric: str | None) -> Task | TokenTask:
     """Return the task with `metric` first, which selects the best step; None: its own order."""
     if metric is None:
         return task
-    if metric not in METRICS or metric in LOWER_IS_BETTER:
-        legal = [name for name in METRICS if name not in LOWER_IS_BETTER]
+    known = multilabel.METRICS if task.kind == MULTILABEL else METRICS
+    if metric not in known or metric in LOWER_IS_BETTER:
+        legal = [name for name in known if name not in LOWER_IS_BETTER]
         raise UserError(f"metric={metric!r} cannot select the best step; take one of {', '.join(legal)}.")
     if (metric == "entity_f1") > (task.kind == TAG):
         raise UserError(f"metric={metric!r} is of tagged words; {task.name} labels texts.")
@@ -147,7 +150,7 @@ def select_by(task: Task | TokenTask, metric: str | None) -> Task | TokenTask:
 def file_digests(settings: Mapping[str, Any]) -> dict[str, str]:
     """Return the SHA-256 by split of the files of a user's own task; of GLUE's nothing."""
     files, digests = settings.get(settings["task"], {}), {}
-    for split in ("train", "dev"):
+    for split in SPLITS:
         if files.get(split) is not None:
             with open_file(files[split]) as file:
                 digests[split] = hashlib.file_digest(file, "sha256").hexdigest()

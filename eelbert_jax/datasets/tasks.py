@@ -8,15 +8,15 @@ from typing import Any
 
 from eelbert_jax.errors import UserError
 
-KINDS = CLASSIFY, REGRESS, TAG = ("classify", "regress", "tag")
-"""What a task asks for: a class a text, a number a text, a tag a word."""
+KINDS = CLASSIFY, MULTILABEL, REGRESS, TAG = ("classify", "multilabel", "regress", "tag")
+"""What a task asks for: a class a text, any number of labels a text, a number a text, a tag a word."""
 
 PAIR_ENCODERS = ("cross", "bi")
 
 
 @dataclasses.dataclass(frozen=True)
 class Task:
-    """Describe a task of one text or a pair of texts, with a class or a number for a label.
+    """Describe a task of one text or a pair of texts, with a class, several, or a number for a label.
 
     Attributes:
       folder: in the GLUE layout; "" for a user's own tables.
@@ -29,6 +29,7 @@ class Task:
       test_splits: splits whose labels are hidden.
       columns: names of the columns where the files have no header line; GLUE's test files always have one.
       dev_every: every so many rows of the training file, from the first, are the dev split; 0: it has a file.
+      label_separator: stands between the labels of a cell; "": a cell is one label.
       official: a task of GLUE; any other figure may not be called one.
       submission_labels: how a submission to the GLUE server spells each class.
     """
@@ -45,6 +46,7 @@ class Task:
     test_splits: tuple[str, ...] = ("test",)
     columns: tuple[str, ...] = ()
     dev_every: int = 0
+    label_separator: str = ""
     official: bool = True
     submission_labels: tuple[str, ...] = ()
     submission_files: tuple[str, ...] = ()
@@ -52,7 +54,9 @@ class Task:
     @property
     def kind(self) -> str:
         """One of `KINDS`."""
-        return CLASSIFY if self.labels else REGRESS
+        if not self.labels:
+            return REGRESS
+        return MULTILABEL if self.label_separator else CLASSIFY
 
     @property
     def is_custom(self) -> bool:

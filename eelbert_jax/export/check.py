@@ -9,6 +9,7 @@ import onnxruntime
 
 from eelbert_jax.compress.quantize import TOLERANCES
 from eelbert_jax.datasets.encoding import Encoded
+from eelbert_jax.datasets.tasks import MULTILABEL
 from eelbert_jax.errors import UserError
 from eelbert_jax.export.expected import batches, outputs
 from eelbert_jax.hashing.reference import code_points, reference_signatures
@@ -61,9 +62,16 @@ def compare(model: Model, encoded: Encoded, graph: onnxruntime.InferenceSession,
             largest[name] = max(largest[name], float(np.abs(ours - theirs).max()))
             scales[name] = max(scales[name], float(np.abs(ours).max()))
             if name == "logits" and found.shape[-1] > 1:
-                changed += int(np.count_nonzero(ours.argmax(axis=-1) != theirs.argmax(axis=-1)))
+                differ = _answers(model, ours) != _answers(model, theirs)
+                changed += int(np.count_nonzero(differ.any(axis=-1)))
                 answers += len(ours)
     return Difference(max(largest[name] / scales[name] for name in names), changed, answers)
+
+
+def _answers(model: Model, logits: np.ndarray) -> np.ndarray:
+    """Return what logits [n, C] say: the class [n, 1], or of several labels each decision [n, C]."""
+    is_multilabel = model.task is not None and model.task.kind == MULTILABEL
+    return logits >= 0 if is_multilabel else logits.argmax(axis=-1)[:, None]
 
 
 def check_word_vectors(model: Model, graph: onnxruntime.InferenceSession) -> bool:

@@ -20,7 +20,7 @@ import onnx
 
 from eelbert_jax.compress.quantize import TOLERANCES, WEIGHTS
 from eelbert_jax.datasets.encoding import Encoded
-from eelbert_jax.datasets.tasks import TAG
+from eelbert_jax.datasets.tasks import MULTILABEL, TAG
 from eelbert_jax.errors import UserError
 from eelbert_jax.export.check import check_word_vectors, compare, session
 from eelbert_jax.export.encoder import model_graph, word_vector_graph
@@ -73,7 +73,7 @@ def _write_settings(folder: Path, model: Model) -> None:
         "sentence_size": None,
     }
     config: Any = dataclasses.replace(model.config, **plain, pooling="pooler")
-    values = config_values(config, model.params, model.task)
+    values = config_values(config, model.params, model.task, model.trained_length)
     write_json(folder / CONFIG, {EXTRAS: {}, **values})
     write_whole(folder / WHOLE, tokenizer_json(model.vocabulary, model.lowercase))
     write_json(folder / SETTINGS, tokenizer_settings(model.lowercase, model.max_length))
@@ -112,7 +112,9 @@ def _answers(model: Model, texts: list[str]) -> Any:
     if model.task.kind == TAG:
         return [[tag.tag for tag in sentence] for sentence in model.tag(texts)]
     pairs = (texts[::2], texts[1::2]) if model.task.reads_pairs else (texts,)
-    answers = model.classify(*pairs)
+    answers: Sequence[Any] = model.classify(*pairs)
+    if model.task.kind == MULTILABEL:
+        return [[list(pair) for pair in answer.probabilities.items()] for answer in answers]
     return [
         [answer.label, answer.probability] if isinstance(answer, Label) else answer.score
         for answer in answers

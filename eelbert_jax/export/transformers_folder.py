@@ -54,7 +54,13 @@ def write_transformers_folder(folder: Path, model: Model, compact: bool) -> list
         _write_compact(folder, dataclasses.replace(model, config=config))
     else:
         write_folder(
-            folder, config, model.vocabulary, model.params, lowercase=model.lowercase, task=model.task
+            folder,
+            config,
+            model.vocabulary,
+            model.params,
+            lowercase=model.lowercase,
+            task=model.task,
+            trained_length=model.trained_length,
         )
     size = f"{WEIGHTS}: {(folder / WEIGHTS).stat().st_size / 1e6:.3f} MB"
     if importlib.util.find_spec("transformers") is None or importlib.util.find_spec("torch") is None:
@@ -73,7 +79,7 @@ def _write_compact(folder: Path, model: Model) -> None:
     write_whole(
         folder / WEIGHTS, save({k: np.ascontiguousarray(v) for k, v in state.items()}, {"format": "pt"})
     )
-    values = config_values(model.config, model.params, model.task)
+    values = config_values(model.config, model.params, model.task, model.trained_length)
     write_json(folder / CONFIG, {**values, **_own_type(values, len(vocabulary))})
     write_whole(folder / WHOLE, tokenizer_json(model.vocabulary, model.lowercase))
     write_json(folder / SETTINGS, tokenizer_settings(model.lowercase, model.config.max_position_embeddings))

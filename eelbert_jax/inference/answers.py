@@ -10,6 +10,7 @@ from typing import Any, BinaryIO, NamedTuple
 import numpy as np
 
 from eelbert_jax.datasets.tables import Tally
+from eelbert_jax.datasets.tasks import KINDS
 from eelbert_jax.errors import UserError
 from eelbert_jax.inference.predict import Model
 from eelbert_jax.inference.queries import Chunks, Item, Query
@@ -47,7 +48,7 @@ class Question(NamedTuple):
         if self.fill_mask:
             self.model.require_masked_lm()
         elif not self.embed:
-            self.model.require_task("classify", "regress", "tag")
+            self.model.require_task(*KINDS)
 
     def problem(self, query: Query) -> str | None:
         """Return why the model cannot answer a query, if so."""
@@ -80,7 +81,7 @@ class Question(NamedTuple):
                 {"text": text, "vector": vector, "truncated": bool(is_cut)}
                 for text, vector, is_cut in zip(texts, vectors, cut, strict=True)
             ]
-        if self.model.require_task("classify", "regress", "tag").kind == "tag":
+        if self.model.require_task(*KINDS).kind == "tag":
             tagged = self.model.tag([query.first for query in queries], stride=self.stride)
             return [_tag_record([word._asdict() for word in words]) for words in tagged]
         seconds = [query.second or "" for query in queries] if self.reads_pairs else None
@@ -170,7 +171,11 @@ def text_of(record: Mapping[str, Any], top: int) -> str:
     if "masks" in record:
         lines = [", ".join(f"{g['token']} {g['probability']:.1%}" for g in mask) for mask in record["masks"]]
         return "\n  ".join([record["text"], *lines])
-    fields = [f"{record['score']:.4f}"] if "score" in record else _ranked(record["probabilities"], top)
+    if "labels" in record:
+        fields = _ranked({label: record["probabilities"][label] for label in record["labels"]}, None)
+        fields = [", ".join(fields[::2]), ", ".join(fields[1::2])]
+    else:
+        fields = [f"{record['score']:.4f}"] if "score" in record else _ranked(record["probabilities"], top)
     return "\t".join([*fields, *(record[name] for name in ("text", "second_text") if name in record)])
 
 
@@ -178,7 +183,7 @@ def _json_line(record: Record) -> str:
     return json.dumps(record, ensure_ascii=False, default=np.ndarray.tolist)
 
 
-def _ranked(probabilities: Mapping[str, float], top: int) -> Sequence[str]:
+def _ranked(probabilities: Mapping[str, float], top: int | None) -> Sequence[str]:
     ranked = sorted(probabilities.items(), key=lambda item: -item[1])[:top]
     return [field for name, share in ranked for field in (name, f"{share:.4f}")] or NO_TAG
 
@@ -230,5 +235,5 @@ def _mask_record(text: str, masks: Sequence[Sequence[tuple[str, float]]]) -> Rec
 
 
 def _kind(model: Model) -> str:
-    task = model.require_task("classify", "regress", "tag")
+    task = model.require_task(*KINDS)
     return "a model that tags words" if task.kind == "tag" else f"a model for {task.name}"

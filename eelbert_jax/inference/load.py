@@ -45,6 +45,7 @@ def _load_folder(path: Path, encoder_only: bool) -> Model:
         lowercase=found.lowercase,
         step=None,
         task=found.task,
+        trained_length=found.trained_length,
     )
 
 
@@ -72,7 +73,14 @@ def _load_run(path: Path) -> Model:
         lowercase=saved["lowercase"],
         step=step,
         task=task,
+        trained_length=_trained_length(path),
     )
+
+
+def _trained_length(path: Path) -> int | None:
+    """Return the tokens of a pre-training's rows, as that run or one that started from it recorded them."""
+    run = read_json(path / CONFIG_NAME).get("run", {}) if (path / CONFIG_NAME).is_file() else {}
+    return run.get("trained_length", run.get("row_length"))
 
 
 def _task_record(saved: dict[str, Any], path: Path) -> TaskRecord | None:

@@ -11,7 +11,7 @@ import numpy as np
 
 from eelbert_jax.datasets.encoding import Encoded, encode_texts, encode_words, encoded_rows
 from eelbert_jax.datasets.tasks import TaskRecord
-from eelbert_jax.errors import UserError
+from eelbert_jax.errors import UserError, warn_once
 from eelbert_jax.inference.compiled import BATCH_SIZE, best_tokens, head_outputs, outputs, vectors
 from eelbert_jax.inference.windows import (
     WordWindow,
@@ -40,6 +40,14 @@ class Label(NamedTuple):
     truncated: bool
 
 
+class Labels(NamedTuple):
+    """Hold the labels of a text, those of probability .5 or more; `truncated` as in `Label`."""
+
+    labels: list[str]
+    probabilities: dict[str, float]
+    truncated: bool
+
+
 class Score(NamedTuple):
     """Hold the number of a text; `truncated` as in `Label`."""
 
@@ -63,6 +71,7 @@ class Model:
     Attributes:
       params: "bert", and the heads that it has: "cls" (masked LM), "classifier", "projection" (sentences).
       step: completed updates; None of an imported model.
+      trained_length: tokens of the rows that it was pre-trained on; None where no record says.
     """
 
     path: Path
@@ -73,6 +82,7 @@ class Model:
     lowercase: bool
     step: int | None
     task: TaskRecord | None
+    trained_length: int | None = None
 
     @property
     def is_imported(self) -> bool:
@@ -163,15 +173,15 @@ class Model:
 
     def classify(
         self, texts: Iterable[str], second_texts: Iterable[str] | None = None, *, stride: int = 0
-    ) -> Sequence[Label | Score]:
-        """Return the class, or of a regression the number, of every text, or pair with its second text.
+    ) -> Sequence[Label | Labels | Score]:
+        """Return the class, the labels or the number of every text, or pair with its second text.
 
         `stride` as for `encode`, but not for pairs; probabilities and numbers are means over the windows.
 
         Raises:
           UserError: the model does not read such texts, `texts` is a string, or `stride` leaves tokens out.
         """
-        task = self.require_task("classify", "regress")
+        task = self.require_task("classify", "multilabel", "regress")
         first = _texts(texts, "classify")
         second = None if second_texts is None else _texts(second_texts, "classify")
         takes_pairs = second is not None if self.is_imported else task.reads_pairs  # a folder does not say
@@ -186,13 +196,13 @@ class Model:
         if task.kind == "regress":
             numbers = mean_of_windows(logits * task.std + task.mean, text_ids, len(first))[:, 0]
             return [Score(*answer) for answer in zip(numbers.tolist(), truncated.tolist(), strict=True)]
-        shares = mean_of_windows(probabilities(logits), text_ids, len(first))
-        found = []
-        for best, row, cut in zip(
-            shares.argmax(axis=-1).tolist(), shares.tolist(), truncated.tolist(), strict=True
-        ):
-            found.append(Label(task.labels[best], row[best], dict(zip(task.labels, row, strict=True)), cut))
-        return found
+        shares_of = decisions if task.kind == "multilabel" else probabilities
+        answer = _labels if task.kind == "multilabel" else _label
+        shares = mean_of_windows(shares_of(logits), text_ids, len(first)).tolist()
+        return [
+            answer(dict(zip(task.labels, row, strict=True)), cut)
+            for row, cut in zip(shares, truncated.tolist(), strict=True)
+        ]
 
     def logits(self, encoded: Encoded) -> np.ndarray:
         """Return what the head says of a row a text, or a pair, float32 [n, C]."""
@@ -217,8 +227,10 @@ class Model:
             windows = list(word_windows(words, self.vocabulary, self.lowercase, self.max_length, stride))
         else:
             windows = [WordWindow(i, 0, sentence) for i, sentence in enumerate(words) if sentence]
-        encoded = encode_words(
-            [window.words for window in windows], self.vocabulary, self.max_length, self.lowercase
+        encoded = self._watched(
+            encode_words(
+                [window.words for window in windows], self.vocabulary, self.max_length, self.lowercase
+            )
         )
         sums = [np.zeros((len(sentence), len(task.labels))) for sentence in words]
         for rows, output in self._logits(encoded):
@@ -246,7 +258,7 @@ class Model:
             raise UserError(f"Asked for {top} tokens a mask; take 1 to {self.vocabulary.size}.")
         texts = _texts(texts, "fill_mask")
         ids = [self.masked_ids(text) for text in texts]
-        encoded = encoded_rows(ids, self.max_length, self.vocabulary.pad_id)
+        encoded = self._watched(encoded_rows(ids, self.max_length, self.vocabulary.pad_id))
         step = functools.partial(best_tokens, bert.BertForMaskedLM(self.config), top, self._variables)
         found: list[list[Guesses]] = [[] for _ in texts]
         for rows, (shares, tokens) in outputs(
@@ -280,12 +292,23 @@ class Model:
     def _encode(self, first: list[str], second: list[str] | None, stride: int) -> tuple[Encoded, np.ndarray]:
         if not stride:
             encoded = encode_texts(first, second, self.vocabulary, self.max_length, self.lowercase)
-            return encoded, np.arange(len(first), dtype=np.int32)
+            return self._watched(encoded), np.arange(len(first), dtype=np.int32)
         if second is not None:
             raise UserError(
                 f"stride={stride} is for single texts; pairs are cut to {self.max_length} tokens."
             )
-        return text_windows(first, self.vocabulary, self.lowercase, self.max_length, stride)
+        windows, text_ids = text_windows(first, self.vocabulary, self.lowercase, self.max_length, stride)
+        return self._watched(windows), text_ids
+
+    def _watched(self, encoded: Encoded) -> Encoded:
+        """Return the rows; warn, once a model, where they reach positions that pre-training never saw."""
+        trained = self.trained_length
+        if trained is not None and encoded.lengths.max(initial=0) > trained:
+            warn_once(
+                f"{self.path} was pre-trained on rows of {trained} tokens, and some texts are longer: answers"
+                " to them rest on positions that it has hardly or never seen."
+            )
+        return encoded
 
     def _logits(self, encoded: Encoded) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         assert self.task is not None
@@ -311,6 +334,20 @@ def probabilities(logits: np.ndarray) -> np.ndarray:
     """Return the softmax over classes, float64 [n, C]."""
     powers = np.exp(logits.astype(np.float64) - logits.max(axis=-1, keepdims=True))
     return powers / powers.sum(axis=-1, keepdims=True)
+
+
+def decisions(logits: np.ndarray) -> np.ndarray:
+    """Return the probability of each label on its own, float64 [n, C]."""
+    return 1 / (1 + np.exp(-logits.astype(np.float64)))
+
+
+def _label(shares: dict[str, float], truncated: bool) -> Label:
+    best = max(shares, key=shares.__getitem__)
+    return Label(best, shares[best], shares, truncated)
+
+
+def _labels(shares: dict[str, float], truncated: bool) -> Labels:
+    return Labels([label for label, share in shares.items() if share >= 0.5], shares, truncated)
 
 
 def _texts(texts: Iterable[str], method: str) -> list[str]:

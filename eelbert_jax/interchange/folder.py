@@ -17,7 +17,7 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save
 
-from eelbert_jax.datasets.tasks import TaskRecord
+from eelbert_jax.datasets.tasks import CLASSIFY, MULTILABEL, TAG, TaskRecord
 from eelbert_jax.errors import UserError
 from eelbert_jax.hashing.spec import HashSpec
 from eelbert_jax.interchange.architectures import ARCHITECTURES, architecture_of
@@ -47,13 +47,14 @@ from eelbert_jax.workdir import write_whole
 CONFIG, WEIGHTS, INDEX = "config.json", "model.safetensors", "model.safetensors.index.json"
 PICKLED = "pytorch_model.bin"
 EXTRAS = "eelbert_jax"
-"""Key of config.json: {"embedding": KIND, "hash": {...}, "hash_width": W, "task": {...}}, each where there is
-one."""
+"""Key of config.json: {"embedding": KIND, "hash": {...}, "hash_width": W, "task": {...}, "trained_length":
+tokens}, each where there is one."""
 
 REQUIRED_FIELDS = SHARED_FIELDS[:5]
 """Sizes without which there is no model; a field left out of the others has the published default."""
 
-CLASSIFIERS = {"ForSequenceClassification": "classify", "ForTokenClassification": "tag"}
+MULTILABEL_PROBLEM = "multi_label_classification"
+CLASSIFIERS = {"ForSequenceClassification": CLASSIFY, "ForTokenClassification": TAG}
 """Heads called `classifier` that are read; others of that name (multiple choice) answer something else."""
 
 
@@ -65,6 +66,7 @@ class Imported(NamedTuple):
       params: float32 numpy arrays: "bert", with "pooler" where the folder has one, and the heads that it has:
         "cls" (MLM), "classifier" (`config.num_labels` classes).
       task: of the classifier; whether it reads pairs is known of our own folders alone.
+      trained_length: tokens of the rows that it was pre-trained on, of our own folders.
     """
 
     config: BertConfig
@@ -72,6 +74,7 @@ class Imported(NamedTuple):
     params: dict[str, Any]
     lowercase: bool
     task: TaskRecord | None
+    trained_length: int | None
 
 
 def is_folder(path: str | Path) -> bool:
@@ -116,7 +119,8 @@ def read_folder(path: str | Path, *, heads: bool = True) -> Imported:
         params = from_hf(state, config, _shapes(config, state))
     except UserError as error:
         raise UserError(f"{path / WEIGHTS}: {error}") from error
-    return Imported(config, vocabulary, params, lowercase, task)
+    trained_length = values.get(EXTRAS, {}).get("trained_length")
+    return Imported(config, vocabulary, params, lowercase, task, trained_length)
 
 
 def write_folder(
@@ -127,6 +131,7 @@ def write_folder(
     *,
     lowercase: bool,
     task: TaskRecord | None = None,
+    trained_length: int | None = None,
 ) -> None:
     """Write a model so that plain transformers loads it.
 
@@ -150,22 +155,30 @@ def write_folder(
             f"Cannot write a model to {path} ({error}); choose a folder you may write."
         ) from error
     settings = tokenizer_settings(lowercase, config.max_position_embeddings)
+    values = config_values(config, params, task, trained_length)
     write_whole(path / WEIGHTS, save(state, metadata={"format": "pt"}))
     save_vocabulary(vocabulary, path / VOCABULARY)
     write_whole(path / SETTINGS, json.dumps(settings, indent=2) + "\n")
-    write_whole(path / CONFIG, json.dumps(config_values(config, params, task), indent=2) + "\n")
+    write_whole(path / CONFIG, json.dumps(values, indent=2) + "\n")
 
 
-def config_values(config: BertConfig, params: Mapping[str, Any], task: TaskRecord | None) -> dict[str, Any]:
+def config_values(
+    config: BertConfig,
+    params: Mapping[str, Any],
+    task: TaskRecord | None,
+    trained_length: int | None = None,
+) -> dict[str, Any]:
     """Return the config.json of a model as transformers knows it."""
     values = {**hf_config(config), "architectures": [_class_name(config, params)]}
-    extras: dict[str, Any] = {}
+    extras: dict[str, Any] = {} if trained_length is None else {"trained_length": trained_length}
     if config.embedding != "table":
         extras |= {"embedding": config.embedding, "hash": config.hash.to_dict()}
     if config.hash_width is not None:
         extras["hash_width"] = config.hash_width
     if task is not None:
         extras["task"] = task.to_dict()
+        if task.kind == MULTILABEL:
+            values["problem_type"] = MULTILABEL_PROBLEM
         if task.labels:
             values["id2label"] = {str(i): label for i, label in enumerate(task.labels)}
             values["label2id"] = {label: i for i, label in enumerate(task.labels)}
@@ -226,10 +239,11 @@ def _bert_config(path: Path, values: Mapping[str, Any]) -> BertConfig:
 
 def _classifier_kind(values: Mapping[str, Any], config: BertConfig) -> str | None:
     """Return what the head called `classifier` is for; None for one that is not read."""
-    if values.get("problem_type") == "multi_label_classification":
-        return None
     prefix = ARCHITECTURES[config.architecture].class_prefix
-    return CLASSIFIERS.get((values.get("architectures") or [""])[0].removeprefix(prefix))
+    kind = CLASSIFIERS.get((values.get("architectures") or [""])[0].removeprefix(prefix))
+    if values.get("problem_type") == MULTILABEL_PROBLEM:
+        return MULTILABEL if kind == CLASSIFY else None
+    return kind
 
 
 def _task(values: Mapping[str, Any], kind: str, config: BertConfig) -> TaskRecord:

@@ -10,12 +10,12 @@ import ml_collections
 import numpy as np
 
 from eelbert_jax import cli
-from eelbert_jax.datasets import metrics
+from eelbert_jax.datasets import metrics, multilabel
 from eelbert_jax.datasets.baselines import LINEAR, TAG_LOOKUP, LinearBaseline, TagLookup, majority
 from eelbert_jax.datasets.conll import TokenExamples, TokenTask
 from eelbert_jax.datasets.glue import Examples
 from eelbert_jax.datasets.splits import file_digests, read_splits
-from eelbert_jax.datasets.tasks import TAG, Task
+from eelbert_jax.datasets.tasks import MULTILABEL, TAG, Task
 from eelbert_jax.errors import UserError
 from eelbert_jax.record import ModelRecord, Result
 from eelbert_jax.training.fit import environment
@@ -113,6 +113,8 @@ def _flat(labels: Any) -> np.ndarray:
 def _scores(task: Task | TokenTask, predictions: Any, examples: Any) -> dict[str, float]:
     if task.kind == TAG:
         return metrics.tag_scores(task.metrics, task.labels, predictions, examples.tags)
+    if task.kind == MULTILABEL:
+        return multilabel.scores(task.metrics, predictions, examples.labels)
     return metrics.scores(task.metrics, predictions, examples.labels)
 
 

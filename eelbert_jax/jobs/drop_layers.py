@@ -57,7 +57,15 @@ def drop_layers(
     smaller, params = without_layers(dataclasses.replace(model.config, **published), model.params, dropped)
     record = _record(model, source, strategy, dropped)
     make_writable(folder)
-    write_folder(folder, smaller, model.vocabulary, params, lowercase=model.lowercase, task=model.task)
+    write_folder(
+        folder,
+        smaller,
+        model.vocabulary,
+        params,
+        lowercase=model.lowercase,
+        task=model.task,
+        trained_length=model.trained_length,
+    )
     write_json(folder / DROPPED_NAME, dataclasses.asdict(record))
     before, after = (count_parameters(each)["2-class"] for each in (model.config, smaller))
     print(

@@ -13,8 +13,8 @@ import numpy as np
 from eelbert_jax import cli
 from eelbert_jax.datasets.encoding import check_max_length
 from eelbert_jax.datasets.splits import Split, TaskData, file_digests, load_data, with_unlabelled
-from eelbert_jax.datasets.tasks import Task, TaskRecord, check_labels
-from eelbert_jax.errors import UserError
+from eelbert_jax.datasets.tasks import MULTILABEL, TAG, Task, TaskRecord, check_labels
+from eelbert_jax.errors import UserError, warn_once
 from eelbert_jax.inference.load import load
 from eelbert_jax.inference.predict import Model
 from eelbert_jax.inference.teacher import taught
@@ -22,6 +22,7 @@ from eelbert_jax.model.bert import hashed_start
 from eelbert_jax.model.config import BertConfig, bert_config, identity, model_name, size_of
 from eelbert_jax.objectives.classify import Classify, Scored
 from eelbert_jax.objectives.examples import OnExamples
+from eelbert_jax.objectives.multilabel import Multilabel
 from eelbert_jax.objectives.tag import Tag
 from eelbert_jax.record import Dropped, ModelRecord, Result
 from eelbert_jax.reporting.pretraining import read_checkpoint
@@ -80,9 +81,11 @@ def set_up(config: ml_collections.ConfigDict) -> tuple[Classify, Model | None, b
     lowercase = config.lowercase if pretrained is None else pretrained.lowercase
     layout = Layout(sharding.make_mesh(config.mesh.fsdp), config.mesh.zero1)
     data = load_data(config.to_dict(), vocabulary, lowercase)
-    kind = Tag if data.task.kind == "tag" else Classify
+    kind = {TAG: Tag, MULTILABEL: Multilabel}.get(data.task.kind, Classify)
     record = _record(config, data, pretrained)
     sentence_size = model_config.sentence_size if record.pair_encoder == "bi" else None
+    if pretrained is not None:
+        _warn_of_positions(config, data, pretrained.trained_length)
     objective = kind(
         dataclasses.replace(model_config, num_labels=data.task.num_labels, sentence_size=sentence_size),
         vocabulary,
@@ -110,6 +113,11 @@ def _record(config: ml_collections.ConfigDict, data: TaskData, pretrained: Model
             "num_epochs=0 only evaluates: name a fine-tuned model by --config.pretrained=DIR, or train."
         )
     before = pretrained.task
+    if record.kind != before.kind:
+        raise UserError(
+            f"{config.pretrained} was fine-tuned to {before.kind}, and {record.name} is a task to "
+            f"{record.kind}; name a model of such a task, or a pre-trained one."
+        )
     check_labels(record.labels, before.labels)
     if record.pair_encoder != before.pair_encoder:
         raise UserError(
@@ -132,13 +140,27 @@ def _examples(
         if teacher.texts is not None:
             raise UserError("Texts without labels need a teacher: set --config.teacher.model=DIR.")
         return split
-    if not isinstance(data.task, Task):
+    if not isinstance(data.task, Task) or record.kind == MULTILABEL:
         raise UserError(
-            "A teacher answers texts; task=tokens labels words: leave --config.teacher.model out."
+            f"A teacher gives a text one class or number, and this is a task to {record.kind}: leave "
+            "--config.teacher.model out."
         )
     if teacher.texts is not None:
         split = with_unlabelled(split, data.task, teacher.texts, vocabulary, lowercase)
     return taught(split, teacher.model, record, vocabulary, lowercase)
+
+
+def _warn_of_positions(config: ml_collections.ConfigDict, data: TaskData, trained_length: int | None) -> None:
+    """Warn of positions that pre-training never saw, and say how many examples reach them."""
+    if trained_length is None or config.max_length <= trained_length:
+        return
+    splits = {"train": data.train, **data.scored}.values()
+    reaching = sum(int(np.sum(split.encoded.lengths > trained_length)) for split in splits)
+    warn_once(
+        f"max_length={config.max_length}, but {config.pretrained} was pre-trained on rows of {trained_length}"
+        f" tokens: {reaching} examples reach positions that it has never seen. Set --config.max_length="
+        f"{trained_length} to do without them."
+    )
 
 
 def make_fit_config(config: ml_collections.ConfigDict, objective: OnExamples) -> FitConfig:
@@ -206,6 +228,7 @@ def finetune(config: ml_collections.ConfigDict, workdir: str | Path) -> Result:
     workdir = Path(workdir).expanduser()
     with run_in(workdir, config.watchdog_seconds) as supervision:
         objective, pretrained, lowercase = set_up(config)
+        trained_length = None if pretrained is None else pretrained.trained_length
         model_identity = {
             **identity(objective.config, objective.vocabulary, lowercase),
             "task": objective.record.to_dict(),
@@ -217,7 +240,7 @@ def finetune(config: ml_collections.ConfigDict, workdir: str | Path) -> Result:
             workdir,
             start=encoder_start(config, objective, pretrained),
             identity=model_identity,
-            record={**config.to_dict(), "run": environment()},
+            record={**config.to_dict(), "run": {**environment(), "trained_length": trained_length}},
             vocabulary=objective.vocabulary,
             supervision=supervision,
         )

@@ -7,6 +7,7 @@ A written line is answered before the next is read. A tagger takes as words what
 """
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,9 +37,9 @@ def submit(model: Model, split: str, workdir: str | Path, glue_dir: str | None) 
     submission_file(task, split)  # says so before the work where there is none
     check_labels(task.labels, record.labels)
     examples = load_examples(task, split, glue_dir=glue_dir)
+    answers: Sequence[Any] = model.classify(examples.first, examples.second)
     predictions = [
-        task.labels.index(answer.label) if isinstance(answer, Label) else answer.score
-        for answer in model.classify(examples.first, examples.second)
+        task.labels.index(answer.label) if isinstance(answer, Label) else answer.score for answer in answers
     ]
     return write_submission(workdir, task, split, examples.ids, np.array(predictions))
 

@@ -12,7 +12,7 @@ import numpy as np
 from eelbert_jax.datasets import encoding, metrics
 from eelbert_jax.datasets.baselines import majority
 from eelbert_jax.datasets.splits import Batch, Split, TaskData, predict
-from eelbert_jax.datasets.tasks import TaskRecord
+from eelbert_jax.datasets.tasks import MULTILABEL, REGRESS, TaskRecord
 from eelbert_jax.errors import UserError
 from eelbert_jax.model import bert
 from eelbert_jax.objectives.examples import OnExamples
@@ -58,8 +58,9 @@ class Classify(OnExamples):
         if self.on_degenerate not in ("say", "stop"):
             raise UserError(f"on_degenerate={self.on_degenerate!r} is not one of say, stop.")
         super().__post_init__()
-        if self.balanced and self.record.kind == "regress":
-            raise UserError("balanced=True weighs classes, and this task's labels are numbers; leave it off.")
+        if self.balanced and self.record.kind in (REGRESS, MULTILABEL):
+            have = "are numbers" if self.record.kind == REGRESS else "come in any number a text"
+            raise UserError(f"balanced=True weighs classes, and this task's labels {have}; leave it off.")
         if not 0.0 <= self.teacher_weight <= 1.0 or self.temperature <= 0.0:
             raise UserError(
                 f"teacher.weight={self.teacher_weight} must lie in [0, 1], and teacher.temperature="
@@ -104,7 +105,7 @@ class Classify(OnExamples):
         labelled = jnp.isfinite(examples.labels) & (examples.labels != encoding.IGNORED)
         labels = jnp.where(labelled, examples.labels, 0)
         to_labels = self._distance(outputs, labels, jnp.where(labelled, weights, 0.0))
-        if self.record.kind == "regress":
+        if self.record.kind == REGRESS:
             to_teacher = self._distance(outputs, examples.teacher[:, 0], weights)
         else:
             to_teacher = distillation_loss(outputs, examples.teacher, weights, self.temperature)
@@ -112,7 +113,7 @@ class Classify(OnExamples):
         return ((1 - share) * to_labels + share * to_teacher) / total_weight
 
     def _distance(self, outputs: jax.Array, labels: jax.Array, weights: jax.Array) -> jax.Array:
-        if self.record.kind == "regress":
+        if self.record.kind == REGRESS:
             targets = (labels - self.record.mean) / self.record.std
             return regression_loss(outputs[..., 0], targets, weights)
         return classification_loss(outputs, labels, weights)
@@ -155,7 +156,7 @@ class Classify(OnExamples):
 
     def _named(self, values: Any) -> list[Any]:
         """Return classes by name, or numbers, as JSON values."""
-        if self.record.kind == "regress":
+        if self.record.kind == REGRESS:
             return [float(value) for value in values]
         return [self.record.labels[value] for value in values]
 
@@ -169,7 +170,7 @@ class Classify(OnExamples):
 
     def is_degenerate(self, predictions: Any) -> bool:
         """Whether every example gets the same class."""
-        return self.record.kind != "regress" and metrics.degenerate(predictions)
+        return self.record.kind != REGRESS and metrics.degenerate(predictions)
 
     def majority(self, split: Split) -> Any:
         """Return the predictions that are always the training split's most frequent class, or its mean."""
@@ -184,6 +185,6 @@ class Classify(OnExamples):
 
 def decide(logits: np.ndarray, record: TaskRecord) -> np.ndarray:
     """Return what metrics compare with labels: numbers of a regression in the labels' unit, else classes."""
-    if record.kind == "regress":
+    if record.kind == REGRESS:
         return logits[:, 0] * record.std + record.mean
     return np.argmax(logits, axis=-1)

@@ -202,9 +202,8 @@ class _OwnTask(NamedTuple):
         group = config.get(config.get("task", ""), {})
         reading = {key: group[key] for key in HOW_TO_READ if group.get(key) is not None}
         files = [group.get("train"), group.get("dev"), result.num_examples]
-        place, content = (
-            json.dumps([result.task, reading, of], sort_keys=True) for of in (files, result.data)
-        )
+        data = {split: digest for split, digest in result.data.items() if split != "test"}
+        place, content = (json.dumps([result.task, reading, of], sort_keys=True) for of in (files, data))
         path = Path(group.get("train") or f"{result.task} ({sum(result.num_examples.values())} examples)")
         short = str(Path(*path.parts[-2:])) if result.task in OWN else result.task
         column = group.get("label_column", group.get("tag_column", "-"))

@@ -6,6 +6,7 @@ from typing import NamedTuple
 import chex
 import jax
 import jax.numpy as jnp
+import optax
 
 NEGATIVE = -1e30
 """Stands for minus infinity where an infinity would turn into NaN by subtraction."""
@@ -185,6 +186,16 @@ def distillation_loss(
     teacher = jax.nn.log_softmax(teacher_logits / temperature)
     student = jax.nn.log_softmax(logits / temperature)
     return temperature**2 * jnp.sum(weights * jnp.sum(jnp.exp(teacher) * (teacher - student), axis=-1))
+
+
+def multilabel_loss(logits: jax.Array, labels: jax.Array, weights: jax.Array) -> jax.Array:
+    """Return the weighted sum of the examples' mean binary cross entropies, float32 scalar in nats.
+
+    Logits are float32 [B, C], labels 0 or 1 [B, C], weights float32 [B].
+    """
+    chex.assert_equal_shape([logits, labels])
+    losses = optax.sigmoid_binary_cross_entropy(logits, labels)
+    return jnp.sum(weights * jnp.mean(losses, axis=-1))
 
 
 def regression_loss(predictions: jax.Array, targets: jax.Array, weights: jax.Array) -> jax.Array:

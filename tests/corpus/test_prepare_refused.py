@@ -172,6 +172,24 @@ def test_folder_of_another_preparation_is_refused(corpus, tmp_path, change, diff
     assert {path: path.read_bytes() for path in (tmp_path / "rows").rglob("*") if path.is_file()} == before
 
 
+@pytest.mark.parametrize(
+    ("change", "difference"),
+    [
+        ({"held_out_by": None}, "held_out_by: None there, canonical text now"),
+        ({"tokenizers": "0.1"}, "tokenizers: 0.1 there, "),
+    ],
+)
+def test_what_another_version_began_is_not_the_users_fault(corpus, tmp_path, change, difference):
+    """The same input and settings would not mend it: of finished rows only what both plans say counts."""
+    rows = tmp_path / "rows"
+    prepare.main(flags(corpus, rows))
+    plan = {**json.loads((rows / "plan.json").read_text()), **change}
+    (rows / "plan.json").write_text(json.dumps({k: v for k, v in plan.items() if v is not None}))
+    (rows / "units/000000.json").unlink()
+    with pytest.raises(UserError, match=rf"another version .*\({difference}.*Finish it with that version"):
+        prepare.main(flags(corpus, rows))
+
+
 def test_input_that_cannot_be_read_is_not_taken_for_a_full_disk(tmp_path, monkeypatch):
     monkeypatch.setattr(docstrings, "documentation", lambda path: path.with_name("gone").read_bytes())
     with pytest.raises(UserError, match=r"Cannot read .*gone: No such file"):

@@ -31,8 +31,10 @@ def settings(task, **files):
 def test_the_files_of_ones_own_task_are_digested_and_glues_are_not(tmp_path):
     (tmp_path / "train.csv").write_text("abc")
     digest = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
-    own = settings("custom", train=str(tmp_path / "train.csv"), dev_every=5)
-    assert file_digests(own) == {"train": digest}
+    (tmp_path / "test.csv").write_text("abc")
+    files = {split: str(tmp_path / f"{split}.csv") for split in ("train", "test")}
+    own = settings("custom", **files, dev_every=5)
+    assert file_digests(own) == dict.fromkeys(files, digest)
     assert file_digests({**own, "task": "rte"}) == {}
 
 

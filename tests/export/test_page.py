@@ -133,7 +133,9 @@ def test_vectors_and_logits(changes):
     assert np.std(expected[1], axis=0).min() > 1e-4  # texts are told apart
 
 
-@pytest.mark.parametrize(("kind", "labels"), [("classify", ("no", "yes")), ("regress", ())])
+@pytest.mark.parametrize(
+    ("kind", "labels"), [("classify", ("no", "yes")), ("multilabel", ("no", "yes")), ("regress", ())]
+)
 def test_pairs_and_numbers(kind, labels):
     model = model_of(kind, labels, pairs=True)
     second = TEXTS[::-1]

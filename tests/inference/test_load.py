@@ -31,6 +31,23 @@ def test_a_pretrained_model(tmp_path):
     jax.tree.map(np.testing.assert_array_equal, model.params, expected)
 
 
+def test_positions_that_pre_training_never_saw_are_warned_of_once(tmp_path, capsys):
+    """A record of no length is no reason to guess one."""
+    long, short = "the file opens . a table", "the file"
+    load(save_pretrained(tmp_path)).encode([long])
+    assert not capsys.readouterr().err
+    (tmp_path / "config.json").write_text('{"run": {"row_length": 6}}')
+    model = load(tmp_path)
+    assert model.trained_length == 6
+    model.encode([short])
+    assert not capsys.readouterr().err
+    for ask in (model.encode, model.encode, lambda texts: model.fill_mask([f"{texts[0]} [MASK]"])):
+        ask([short, long])
+    assert (
+        capsys.readouterr().err.count("was pre-trained on rows of 6 tokens, and some texts are longer") == 1
+    )
+
+
 @pytest.mark.parametrize(
     ("kind", "labels", "pairs"),
     [("classify", NLI_LABELS, True), ("regress", (), False), ("tag", "OX", False)],

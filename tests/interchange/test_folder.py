@@ -194,7 +194,7 @@ def test_a_classifier_that_answers_something_else_is_left_out(tmp_path):
     write(tmp_path, bert.BertForSequenceClassification, num_labels=3)
     for changes in (
         {"architectures": ["BertForMultipleChoice"]},
-        {"architectures": ["BertForSequenceClassification"], "problem_type": "multi_label_classification"},
+        {"architectures": ["BertForTokenClassification"], "problem_type": "multi_label_classification"},
     ):
         edit(tmp_path / CONFIG, **changes)
         found = read_folder(tmp_path)
@@ -207,12 +207,14 @@ def test_a_classifier_that_answers_something_else_is_left_out(tmp_path):
     [
         (bert.BertForSequenceClassification, 2, "classify"),
         (bert.BertForSequenceClassification, 1, "regress"),
+        (bert.BertForSequenceClassification, 2, "multilabel"),
         (bert.BertForTokenClassification, 2, "tag"),
     ],
 )
 def test_a_classifier_of_others_answers(tmp_path, model_class, num_labels, kind):
     write(tmp_path, model_class, num_labels=num_labels)
-    edit(tmp_path / CONFIG, id2label={"0": "bad", "1": "good"})
+    problem = {"problem_type": "multi_label_classification"} if kind == "multilabel" else {}
+    edit(tmp_path / CONFIG, id2label={"0": "bad", "1": "good"}, **problem)
     model = load(tmp_path)
     assert model.task.kind == kind
     assert model.task.labels == (() if kind == "regress" else ("bad", "good"))

@@ -90,6 +90,16 @@ def test_pairs_and_their_classes(tmp_path):
         assert (label, pytest.approx(share, abs=1e-5)) == (answer.label, answer.probability)
 
 
+def test_several_labels_a_text(tmp_path):
+    run = save_finetuned(tmp_path / "run", "mine", "multilabel", NLI_LABELS)
+    export(run, tmp_path / "out", ["onnx"], ["ids"])
+    found = json.loads(
+        asked(tmp_path / "out/onnx", f"import json; print(json.dumps(Model().classify({TEXTS!r})))")
+    )
+    for shares, answer in zip(found, load(run).classify(TEXTS), strict=True):
+        assert dict(shares) == pytest.approx(answer.probabilities, abs=1e-5)
+
+
 def test_a_graph_that_answers_otherwise_is_removed(tmp_path, monkeypatch, capsys):
     run, other = save_pretrained(tmp_path / "run"), save_pretrained(tmp_path / "other", num_layers=2)
     from eelbert_jax.export import onnx_folder

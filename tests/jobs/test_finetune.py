@@ -14,13 +14,16 @@ from eelbert_jax.datasets.glue import load_examples
 from eelbert_jax.datasets.splits import configured_task
 from eelbert_jax.errors import UserError
 from eelbert_jax.inference.load import load
+from eelbert_jax.interchange.folder import write_folder
 from eelbert_jax.jobs.finetune import finetune, model_record, set_up
+from eelbert_jax.model import bert
 from eelbert_jax.model.config import bert_config
 from eelbert_jax.objectives.classify import Classify, Degenerate
 from eelbert_jax.record import Result
 from eelbert_jax.training.checkpoint import Checkpoints
 from eelbert_jax.training.writer import Writer, read_metrics
-from eelbert_jax.vocabulary import SPECIAL_TOKENS
+from eelbert_jax.vocabulary import SPECIAL_TOKENS, load_vocabulary
+from support.models import CONFIG, params_of
 
 GOOD, BAD = ("fine", "lovely", "great", "warm"), ("awful", "dull", "poor", "cold")
 THINGS = ("film", "book", "meal", "song", "day")
@@ -182,6 +185,30 @@ def test_a_fine_tuned_model_is_evaluated_alone_and_trained_on(tables, tmp_path):
 def test_a_length_beyond_the_positions_is_refused_at_the_start(tables, tmp_path):
     with pytest.raises(UserError, match="max_length=600"):
         finetune(small(tables, max_length=600), tmp_path)
+
+
+def test_a_length_beyond_the_pre_trained_rows_is_warned_of_and_remembered(tables, tmp_path, capsys):
+    vocabulary = load_vocabulary(tables["vocab"])
+    config = dataclasses.replace(CONFIG, vocab_size=vocabulary.size)
+    write_folder(
+        tmp_path / "start",
+        config,
+        vocabulary,
+        params_of(bert.BertForMaskedLM(config)),
+        lowercase=True,
+        trained_length=6,
+    )
+    changes = {"num_epochs": 1, "pretrained": str(tmp_path / "start")}
+    set_up(small(tables, **changes, max_length=6))
+    assert "max_length" not in capsys.readouterr().err
+    finetune(small(tables, **changes, max_length=9), tmp_path / "long")
+    long = [line for line in Path(tables["classes"]).read_text().splitlines() if "very" in line]
+    said = capsys.readouterr().err
+    assert "max_length=9, but" in said
+    assert f"rows of 6 tokens: {len(long)} examples reach" in said
+    assert load(tmp_path / "long").trained_length == 6
+    load(tmp_path / "long").classify(["the film was very very great"])
+    assert "rows of 6 tokens, and some texts are longer" in capsys.readouterr().err
 
 
 def test_a_regression_learns_numbers(tables, tmp_path):

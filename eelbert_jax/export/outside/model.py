@@ -67,11 +67,14 @@ class Model:
         return np.array([states[np.array(row.attention_mask) > 0].mean(axis=0) for row, states in found])
 
     def classify(self, texts, second_texts=None):
-        """Return the class and its probability, or the number, of every text or pair of texts."""
+        """Return of every text or pair its class and probability, each label's probability, or its number."""
         pairs = texts if second_texts is None else list(zip(texts, second_texts, strict=True))
         logits = np.array([each for _, each in self.run("logits", pairs)], np.float64)
         if self.task["kind"] == "regress":
             return (logits[:, 0] * self.task["std"] + self.task["mean"]).tolist()
+        if self.task["kind"] == "multilabel":
+            shares = 1 / (1 + np.exp(-logits))
+            return [list(zip(self.task["labels"], row, strict=True)) for row in shares.tolist()]
         shares = np.exp(logits - logits.max(axis=-1, keepdims=True))
         shares /= shares.sum(axis=-1, keepdims=True)
         return [(self.task["labels"][row.argmax()], float(row.max())) for row in shares]
