@@ -86,12 +86,12 @@ def our_config(case: str, options: argparse.Namespace) -> Any:
     return config
 
 
-def our_epoch(case: str, options: argparse.Namespace) -> Turn:
+def our_epoch(config: Any, objective: Any, case: str, clock: Callable[[], float]) -> Turn:
     """Return an epoch of `eelbert finetune`, without its evaluation and saving."""
     import jax
     import jax.numpy as jnp
 
-    from eelbert_jax.jobs.finetune import make_fit_config, set_up
+    from eelbert_jax.jobs.finetune import make_fit_config
     from eelbert_jax.training import loop
     from eelbert_jax.training.fit import Start, fresh_state
     from eelbert_jax.training.optimizer import make_optimizer
@@ -99,8 +99,6 @@ def our_epoch(case: str, options: argparse.Namespace) -> Turn:
     from eelbert_jax.training.supervision import Goodput, supervise
     from eelbert_jax.training.writer import Writer
 
-    config = our_config(case, options)
-    objective, *_ = set_up(config)
     fit_config, layout = make_fit_config(config, objective), objective.layout
     optimizer = make_optimizer(fit_config.optimizer, fit_config.durations.total_steps)
     compiled = make_train_step(objective, optimizer, layout, seed=0)
@@ -119,7 +117,7 @@ def our_epoch(case: str, options: argparse.Namespace) -> Turn:
             supervise(Goodput(), watchdog_seconds=0.0) as supervision,
             Writer(None, fit_config.durations.total_steps, None, tensorboard=False) as writer,
         ):
-            began = options.clock()
+            began = clock()
             loop.run(
                 state,
                 config=fit_config.durations,
@@ -133,7 +131,7 @@ def our_epoch(case: str, options: argparse.Namespace) -> Turn:
                 writer=writer,
                 supervision=supervision,
             )
-            seconds = options.clock() - began
+            seconds = clock() - began
         num_examples = len(objective.data.train.encoded)
         check_learned(case, [float(loss[0]) for loss in losses], num_examples)
         return {"examples/s": num_examples / seconds}
@@ -271,7 +269,12 @@ def trainer_run(case: str, options: argparse.Namespace) -> Turn:
 def prepare(options: argparse.Namespace) -> Turn:
     """Return what the worker's case does in a turn."""
     if options.worker in OURS:
-        return (our_run if options.whole else our_epoch)(options.worker, options)
+        if options.whole:
+            return our_run(options.worker, options)
+        from eelbert_jax.jobs.finetune import set_up
+
+        config = our_config(options.worker, options)
+        return our_epoch(config, set_up(config)[0], options.worker, options.clock)
     return (trainer_run if options.whole else trainer_epoch)(options.worker, options)
 
 
