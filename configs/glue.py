@@ -110,7 +110,8 @@ def get_config(recipe: str = "tiny") -> config_dict.ConfigDict:
     config.custom.second_text_column = config_dict.placeholder(str)  # of pairs; empty: single texts
     config.custom.label_column = "label"
     config.custom.labels = config_dict.placeholder(str)  # names in id order, by commas; empty: those of train
-    # Between the labels of a cell where a text has any number of them, as ";"; empty: one label a text.
+    # Between the labels of a cell where a text has any number of them, as ";"; empty: one label a text, or
+    # of jsonl and parquet a list of any number.
     config.custom.label_separator = config_dict.placeholder(str)
     config.custom.regression = False  # the label is a number
 

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from eelbert_jax.corpus import storage
 from eelbert_jax.datasets import multilabel
-from eelbert_jax.datasets.tables import Tally, read_rows
+from eelbert_jax.datasets.tables import Tally, read_rows, table_format
 from eelbert_jax.datasets.tasks import Task
 from eelbert_jax.errors import UserError
 
@@ -35,7 +35,8 @@ def custom_task(
       text_columns: one, or two of a pair of texts.
       label_column: not needed in a test file.
       labels: the classes in the order of their ids; empty: the training file's, sorted.
-      label_separator: between the labels of a cell, which may have none; "": a cell is one label.
+      label_separator: between the labels of a cell, which may have none; "": a cell is one label, or where
+        the first one of the training file is a list, any number of them.
       metrics: the first one selects; empty: those of `_default_metrics`.
       columns: names of all columns where the files have no header line.
       dev_every: hold every so many rows of the training file out as the dev split; 0: there is a dev file.
@@ -46,6 +47,7 @@ def custom_task(
     _check_columns(name, text_columns, label_column)
     _check_labels(name, labels, regression, label_separator)
     paths = {split: absolute(files[split]) for split in SPLITS if split in files}
+    label_lists = not regression and _has_list(paths["train"], label_column)
     if not regression and not labels:
         labels = _find_labels(paths["train"], columns, label_column, label_separator, Tally(on_bad_record))
     if dev_every:
@@ -57,12 +59,13 @@ def custom_task(
         text_columns=tuple(text_columns),
         label_column=label_column,
         labels=labels,
-        metrics=tuple(metrics) or _default_metrics(len(labels), label_separator),
+        metrics=tuple(metrics) or _default_metrics(len(labels), bool(label_separator) or label_lists),
         files=tuple(paths.items()),
         test_splits=("test",) if "test" in paths else (),
         columns=columns,
         dev_every=dev_every,
         label_separator=label_separator,
+        label_lists=label_lists,
         official=False,
     )
 
@@ -104,10 +107,10 @@ def _check_labels(name: str, labels: Sequence[str], regression: bool, label_sepa
         )
 
 
-def _default_metrics(num_classes: int, label_separator: str) -> tuple[str, ...]:
+def _default_metrics(num_classes: int, takes_several: bool) -> tuple[str, ...]:
     if not num_classes:
         return ("pearson", "spearman")
-    if label_separator:
+    if takes_several:
         return tuple(multilabel.METRICS)
     return ("accuracy", "f1") if num_classes == 2 else ("accuracy",)
 
@@ -121,17 +124,21 @@ def absolute(path: str) -> str:
 def _find_labels(
     path: str, columns: Sequence[str], label_column: str, separator: str, tally: Tally
 ) -> tuple[str, ...]:
-    rows = read_rows(path, columns, (label_column,), tally)
-    cells = {label for row in rows if (label := row.fields.get(label_column, "").strip())}
+    cells: set[str] = set()
+    listed: set[str] = set()
+    for row in read_rows(path, columns, (label_column,), tally):
+        cells.add(row.fields.get(label_column, "").strip())
+        listed.update(multilabel.names_in(row.lists.get(label_column, ()), separator))
+    cells.discard("")
     if separator:
-        if not any(separator in cell for cell in cells):
+        if not listed and not any(separator in cell for cell in cells):
             raise UserError(
                 f"{path}: label_separator={separator!r} is in no cell of column {label_column!r} "
                 f"({_some(cells)}). Set --config.custom.label_separator to what stands between labels, or "
                 "name them by --config.custom.labels where no text has two."
             )
         cells = {name for cell in cells for name in multilabel.names_in(cell, separator)}
-    found = sorted(cells)
+    found = sorted(cells | listed)
     if not 2 <= len(found) <= MOST_LABELS:
         raise UserError(
             f"{path}: column {label_column!r} has {len(found)} distinct labels ({_some(found)}); expected "
@@ -139,6 +146,14 @@ def _find_labels(
             "--config.custom.regression=True for numbers."
         )
     return tuple(found)
+
+
+def _has_list(path: str, column: str) -> bool:
+    """Return whether the first label of a table is a list."""
+    if table_format(path) not in ("jsonl", "parquet"):
+        return False
+    rows = read_rows(path, (), (column,), Tally("skip"))
+    return next((column in row.lists for row in rows if column in {*row.fields, *row.lists}), False)
 
 
 def _some(labels: Iterable[str]) -> str:

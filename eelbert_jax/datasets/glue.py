@@ -114,17 +114,27 @@ def _from_file(task: Task, split: str, path: str, tally: Tally) -> Iterator[_Exa
             yield _Example(index, texts, None)
             continue
         try:
-            label = parse(row.fields[task.label_column].strip())
+            label = parse(_label_of(task, row))
         except ValueError as error:
             tally.bad_record(f"{row.place}: {error}")
             continue
         yield _Example(index, texts, label)
 
 
+def _label_of(task: Task, row: Row) -> Any:
+    """Return the label as it is spelt, or a list of several."""
+    return (
+        row.lists[task.label_column]
+        if task.label_column in row.lists
+        else row.fields[task.label_column].strip()
+    )
+
+
 def _is_missing(task: Task, row: Row, name: str) -> bool:
     """Return whether a field is not there; an empty text is one, an empty label none, but of several."""
-    needs_value = name == task.label_column and task.kind != MULTILABEL
-    return name not in row.fields or (needs_value and not row.fields[name].strip())
+    if name == task.label_column and task.kind == MULTILABEL:
+        return name not in row.fields and name not in row.lists
+    return name not in row.fields or (name == task.label_column and not row.fields[name].strip())
 
 
 def _miss(task: Task, split: str, place: str, missing: list[str], tally: Tally) -> None:
@@ -150,7 +160,7 @@ def _missing_file(task: Task, split: str, path: Path) -> UserError:
     return UserError(f"Task {task.name!r} has no {path.name} for its split {split!r}: {there}. {advice}.")
 
 
-def _label_parser(task: Task) -> Callable[[str], float | np.ndarray]:
+def _label_parser(task: Task) -> Callable[[Any], float | np.ndarray]:
     ids = task.label_ids()
 
     def parse_class(text: str) -> int:
@@ -162,9 +172,9 @@ def _label_parser(task: Task) -> Callable[[str], float | np.ndarray]:
             )
         return ids[text]
 
-    def parse_classes(text: str) -> np.ndarray:
+    def parse_classes(names: str | list[str]) -> np.ndarray:
         found = np.zeros(len(ids), np.int32)
-        found[[parse_class(name) for name in names_in(text, task.label_separator)]] = 1
+        found[[parse_class(name) for name in names_in(names, task.label_separator)]] = 1
         return found
 
     def parse_number(text: str) -> float:

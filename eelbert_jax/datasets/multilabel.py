@@ -10,9 +10,10 @@ from eelbert_jax.datasets.entities import precision_recall_f1
 from eelbert_jax.errors import UserError
 
 
-def names_in(cell: str, separator: str) -> list[str]:
-    """Return the labels that a cell holds, none of an empty one."""
-    return [name for part in cell.split(separator) if (name := part.strip())]
+def names_in(cell: str | Sequence[str], separator: str) -> list[str]:
+    """Return the labels that a cell holds, none of an empty one; "" separates nothing."""
+    parts = cell if not isinstance(cell, str) else cell.split(separator) if separator else [cell]
+    return [name for part in parts if (name := part.strip())]
 
 
 def micro_f1(predictions: Any, truth: Any) -> float:

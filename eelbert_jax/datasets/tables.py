@@ -7,12 +7,14 @@ import codecs
 import csv
 import dataclasses
 import io
+import itertools
 import json
 import math
 import re
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import PurePath
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from eelbert_jax.corpus import storage, streams
@@ -80,10 +82,11 @@ class Tally:
 
 
 class Row(NamedTuple):
-    """One row: where it stands and its fields by column; a field that is not there has no key."""
+    """One row: where it stands, and by column its fields and its lists; what is not there has no key."""
 
     place: str
     fields: dict[str, str]
+    lists: Mapping[str, list[str]] = MappingProxyType({})
 
 
 def read_rows(path: str, columns: Sequence[str], required: Sequence[str], tally: Tally) -> Iterator[Row]:
@@ -229,7 +232,7 @@ def _split_csv(path: str, tally: Tally) -> Iterator[tuple[int, list[str]]]:
 
 
 def _read_jsonl(path: str, tally: Tally) -> Iterator[Row]:
-    """Yield a row a line, numbers as spelt; null, NaN, arrays and objects are no field."""
+    """Yield a row a line, numbers as spelt; null, NaN and objects are no field."""
     for number, line in enumerate(read_lines(path, tally), start=1):
         place = f"{path}, line {number}"
         if not line.strip():
@@ -245,9 +248,7 @@ def _read_jsonl(path: str, tally: Tally) -> Iterator[Row]:
         if not isinstance(record, dict):
             tally.bad_record(f"{place}: expected a JSON object, got {line[:40]!r}. Mend the line.")
             continue
-        fields = {name: _field(value) for name, value in record.items() if _is_field(value)}
-        if is_text(place, "".join(fields.values()), tally):
-            yield Row(place, fields)
+        yield from _row_of(place, record, tally)
 
 
 def _read_parquet(path: str, required: Sequence[str], tally: Tally) -> Iterator[Row]:
@@ -262,11 +263,20 @@ def _read_parquet(path: str, required: Sequence[str], tally: Tally) -> Iterator[
             for batch in table.iter_batches(PARQUET_BATCH_ROWS, columns=list(required)):
                 for record in batch.to_pylist():
                     number += 1
-                    fields = {name: _field(value) for name, value in record.items() if _is_field(value)}
-                    if is_text(f"{path}, row {number}", "".join(fields.values()), tally):
-                        yield Row(f"{path}, row {number}", fields)
+                    yield from _row_of(f"{path}, row {number}", record, tally)
     except (OSError, pa.ArrowException, UnicodeDecodeError) as error:
         raise UserError(f"{path}: not a readable parquet file ({error}). Write it again.") from error
+
+
+def _row_of(place: str, record: Mapping[str, Any], tally: Tally) -> Iterator[Row]:
+    fields = {name: _field(value) for name, value in record.items() if _is_field(value)}
+    lists = {
+        name: [_field(item) for item in value]
+        for name, value in record.items()
+        if isinstance(value, list) and all(map(_is_field, value))
+    }
+    if is_text(place, "".join(itertools.chain(fields.values(), *lists.values())), tally):
+        yield Row(place, fields, lists)
 
 
 def _is_field(value: Any) -> bool:

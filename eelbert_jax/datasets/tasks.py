@@ -29,7 +29,8 @@ class Task:
       test_splits: splits whose labels are hidden.
       columns: names of the columns where the files have no header line; GLUE's test files always have one.
       dev_every: every so many rows of the training file, from the first, are the dev split; 0: it has a file.
-      label_separator: stands between the labels of a cell; "": a cell is one label.
+      label_separator: stands between the labels of a cell; "": a cell is one label, or a list of them.
+      label_lists: the labels of a text are a list.
       official: a task of GLUE; any other figure may not be called one.
       submission_labels: how a submission to the GLUE server spells each class.
     """
@@ -47,6 +48,7 @@ class Task:
     columns: tuple[str, ...] = ()
     dev_every: int = 0
     label_separator: str = ""
+    label_lists: bool = False
     official: bool = True
     submission_labels: tuple[str, ...] = ()
     submission_files: tuple[str, ...] = ()
@@ -56,7 +58,7 @@ class Task:
         """One of `KINDS`."""
         if not self.labels:
             return REGRESS
-        return MULTILABEL if self.label_separator else CLASSIFY
+        return MULTILABEL if self.label_separator or self.label_lists else CLASSIFY
 
     @property
     def is_custom(self) -> bool:

@@ -3,6 +3,8 @@
 import json
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import sklearn.metrics
 from hypothesis import given, settings
@@ -44,6 +46,51 @@ def test_a_cell_that_is_not_there_is_no_empty_one(tmp_path):
         load_examples(task, "train", glue_dir=None)
     kept = load_examples(task, "train", glue_dir=None, on_bad_record="skip")
     assert (kept.first, kept.labels.tolist()) == (("a", "c"), [[1, 1], [0, 0]])
+
+
+@pytest.mark.parametrize("suffix", ["jsonl", "parquet"])
+@pytest.mark.parametrize("options", [{}, dict(label_separator=";"), dict(labels=("art", "food; drink"))])
+def test_labels_as_lists(tmp_path, suffix, options):
+    topics = [["food; drink", " art"], [], None, ["art"]]
+    rows = [{"text": text, "topics": names} for text, names in zip("abcd", topics, strict=True)]
+    path = tmp_path / f"train.{suffix}"
+    if suffix == "parquet":
+        pq.write_table(pa.Table.from_pylist(rows), path)
+    else:
+        path.write_text("\n".join(map(json.dumps, rows)))
+    task = custom_task({"train": str(path), "dev": str(path)}, ["text"], "topics", **options)
+    assert (task.kind, task.labels) == ("multilabel", ("art", "food; drink"))
+    assert task.metrics == tuple(multilabel.METRICS)
+    with pytest.raises(UserError, match=r"3: 'topics' is missing"):
+        load_examples(task, "train", glue_dir=None)
+    kept = load_examples(task, "train", glue_dir=None, on_bad_record="skip")
+    assert (kept.first, kept.labels.tolist()) == (("a", "b", "d"), [[1, 1], [0, 0], [1, 0]])
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        (
+            [{"text": "a", "topics": ["x", "y"]}, {"text": "b", "topics": ["x", None]}],
+            "line 2: 'topics' is mis",
+        ),
+        ([{"text": ["a"], "topics": ["x", "y"]}], "line 1: 'text' is missing"),
+        (
+            [{"text": "a", "topics": "x"}, {"text": "b", "topics": ["y"]}, {"text": "c", "topics": "z"}],
+            "line 2",
+        ),
+    ],
+)
+def test_a_list_that_is_none_of_labels_is_refused(tmp_path, rows, message):
+    task = task_of(tmp_path, "\n".join(map(json.dumps, rows)), "jsonl")
+    with pytest.raises(UserError, match=message):
+        load_examples(task, "train", glue_dir=None)
+
+
+def test_a_label_alone_among_lists_is_one_label(tmp_path):
+    rows = [{"text": "a", "topics": ["x", "y"]}, {"text": "b", "topics": "y"}, {"text": "c", "topics": ""}]
+    task = task_of(tmp_path, "\n".join(map(json.dumps, rows)), "jsonl")
+    assert load_examples(task, "train", glue_dir=None).labels.tolist() == [[1, 1], [0, 1], [0, 0]]
 
 
 @pytest.mark.parametrize(
