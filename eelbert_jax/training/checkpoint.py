@@ -92,7 +92,7 @@ class Checkpoints:
         options = ocp.CheckpointManagerOptions(
             max_to_keep=keep,
             keep_period=keep_every_steps,
-            cleanup_tmp_directories=True,
+            cleanup_tmp_directories=False,  # by a thread that may outlive the interpreter; opening does it
             enable_async_checkpointing=True,
             async_options=ocp.AsyncOptions(post_finalization_callback=self._write_manifest),
         )
@@ -231,14 +231,16 @@ def _first_line(error: BaseException) -> str:
     return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
-def _agree_on_newest_good(directory: epath.Path, may_rename: bool) -> int | None:
+def _agree_on_newest_good(directory: epath.Path, may_change: bool) -> int | None:
     """Return the step of the newest good checkpoint, or None, as process 0 finds it."""
     code, message = _NONE, "process 0 says what is wrong with them"
     if jax.process_index() == 0:
+        if may_change:
+            _remove_unfinished(directory)
         choice = digests.newest_good(directory, ITEMS)
         if choice.step is not None:
             code = choice.step
-            _pass_over(directory, choice, may_rename)
+            _pass_over(directory, choice, may_change)
         elif choice.bad:
             code = _ALL_BAD
             message = "; ".join(f"{step}: {damage}" for step, damage in choice.bad.items())
@@ -249,6 +251,13 @@ def _agree_on_newest_good(directory: epath.Path, may_rename: bool) -> int | None
             "away to start anew."
         )
     return None if code == _NONE else code
+
+
+def _remove_unfinished(directory: epath.Path) -> None:
+    """Remove what killed saves left: in a store, which knows no rename, also uncommitted steps."""
+    for path in directory.iterdir():
+        if path.is_dir() and digests.SET_ASIDE not in path.name and ocp.utils.is_tmp_checkpoint(path):
+            path.rmtree()
 
 
 def _pass_over(directory: epath.Path, choice: digests.Choice, may_rename: bool) -> None:

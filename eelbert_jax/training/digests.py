@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from etils import epath
 
 MANIFEST_NAME = "sha256.json"
+SET_ASIDE = ".corrupt"
 _BLOCK_BYTES = 1 << 20
 
 
@@ -106,10 +107,10 @@ def _newest_good(directory: epath.Path, present: list[int], items: Sequence[str]
 
 def set_aside(folder: epath.Path) -> epath.Path:
     """Rename a damaged checkpoint to `STEP.corrupt`, or the next free name, and return the new path."""
-    target, count = folder.with_name(f"{folder.name}.corrupt"), 1
+    target, count = folder.with_name(f"{folder.name}{SET_ASIDE}"), 1
     while target.exists():
         count += 1
-        target = folder.with_name(f"{folder.name}.corrupt-{count}")
+        target = folder.with_name(f"{folder.name}{SET_ASIDE}-{count}")
     return folder.rename(target)
 
 

@@ -121,6 +121,8 @@ def test_empty_folders_and_what_killed_saves_left_are_passed_over(tmp_path, capf
     (stale / "_METADATA").write_text("{")
     assert restored(tmp_path) == 1
     assert stale.is_dir(), "a reader leaves the folder as it is"
+    with Checkpoints(tmp_path):
+        assert {path.name for path in tmp_path.iterdir()} == {"1", "2.corrupt"}, "gone before a save begins"
     save(tmp_path, 3)
     assert restored(tmp_path) == 3
     assert {path.name for path in tmp_path.iterdir()} == {"1", "2.corrupt", "3"}
