@@ -84,7 +84,8 @@ JOBS: Mapping[str, Job] = MappingProxyType(
             "configs/glue.py:tiny,task=stsb",
             "none",
             (
-                ("from", "", "models, by commas: workdirs of runs, folders in the Hugging Face layout"),
+                ("from", "", "models, by commas: released ones by their names, runs, folders"),
+                ("suite", "pairs", "pairs (the task of --config), or sentences: pairs, probes, retrieval"),
                 ("json", False, "print one JSON object a model instead of the table"),
             ),
         ),
@@ -182,6 +183,17 @@ JOBS: Mapping[str, Job] = MappingProxyType(
                 ("workdir", "", "folder that receives the submission"),
             ),
         ),
+        "search": Job(
+            'find the passages of a folder of text that are nearest in meaning: --in=DIR "some words"',
+            None,
+            "none",
+            (
+                ("in", "", "folder with files of text, at any depth; its index is kept there (required)"),
+                ("from", "pocket", "the model: a released one by its name, a run's workdir, or a folder"),
+                ("top", 5, "passages that are shown"),
+                ("json", False, "print one JSON object a passage"),
+            ),
+        ),
         "pareto": Job(
             "score fine-tuned runs with float32, float16 and int8 weights: bytes against score",
             None,
@@ -203,8 +215,9 @@ JOBS: Mapping[str, Job] = MappingProxyType(
                 (
                     "to",
                     "onnx",
-                    "onnx, hf (as transformers saves a BERT), hf_compact (code instead of the table), web "
-                    "(a page that answers), or several with commas between",
+                    "onnx, hf (as transformers saves a BERT), hf_compact (code instead of the table), int8 "
+                    "(one file for eelbert_jax.load), web (a page that answers), or several with commas "
+                    "between",
                 ),
                 (
                     "inputs",

@@ -70,7 +70,10 @@ FORBIDDEN = [
     (
         "interchange*",
         "*",
-        ("errors", "datasets.tasks", "hashing.spec", "interchange*", "model*", "vocabulary", "workdir"),
+        (
+            *("errors", "compress.quantize", "datasets.tasks", "hashing.spec", "interchange*", "model*"),
+            *("vocabulary", "workdir"),
+        ),
     ),
     # What makes a model smaller knows models that answer, and no run.
     (

@@ -5,7 +5,7 @@ import dataclasses
 import itertools
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -109,13 +109,25 @@ class LinearBaseline:
         return sum(int(np.size(part.coef_) + np.size(part.intercept_)) for part in parts)
 
 
-def tfidf_cosines(first: Sequence[str], second: Sequence[str]) -> np.ndarray:
-    """Return the cosines of TF-IDF vectors of pairs, float64 [n]; how rare a word is, these texts say."""
+def tfidf_vectors(texts: Sequence[str]) -> Callable[[Sequence[str]], Any]:
+    """Return what gives texts TF-IDF vectors, sparse [n, words] of length 1; `texts` say what is rare."""
     with _sklearn_needed():
         from sklearn.feature_extraction.text import TfidfVectorizer
-    vectorizer = TfidfVectorizer(analyzer=lambda text: words_of((text,))).fit((*first, *second))
-    product = vectorizer.transform(first).multiply(vectorizer.transform(second))
-    return np.asarray(product.sum(axis=1))[:, 0]
+    return TfidfVectorizer(analyzer=lambda text: words_of((text,))).fit(texts).transform
+
+
+def linear_probe(train: Any, labels: np.ndarray, vectors: Any) -> np.ndarray:
+    """Return the classes of `vectors` [n, S] by a logistic regression on `train` [m, S], `labels` [m]."""
+    with _sklearn_needed():
+        from sklearn.linear_model import LogisticRegression
+    return LogisticRegression(max_iter=MOST_ITERATIONS).fit(train, labels).predict(vectors)
+
+
+def unit(vectors: Any) -> Any:
+    """Return vectors, dense or sparse [n, S], at length 1; 0 stays 0."""
+    with _sklearn_needed():
+        from sklearn.preprocessing import normalize
+    return normalize(vectors)
 
 
 @contextlib.contextmanager

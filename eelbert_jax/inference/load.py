@@ -12,28 +12,39 @@ from eelbert_jax.datasets.encoding import check_max_length
 from eelbert_jax.datasets.tasks import TaskRecord, find_task
 from eelbert_jax.errors import UserError
 from eelbert_jax.inference.predict import Model, model_class
-from eelbert_jax.interchange.folder import is_folder, read_folder
+from eelbert_jax.interchange.folder import Imported, is_folder, read_folder
+from eelbert_jax.interchange.packed import is_packed, read_packed
 from eelbert_jax.model import bert
 from eelbert_jax.model.config import BertConfig, identity
 from eelbert_jax.training.checkpoint import Checkpoints
 from eelbert_jax.vocabulary import load_vocabulary
 from eelbert_jax.workdir import BEST_NAME, CHECKPOINTS_NAME, CONFIG_NAME, VOCABULARY_NAME, read_json
 
+RELEASED = Path(__file__).resolve().parents[1] / "models"
+"""Folder of the models that come with the package; a folder of your own called like one is ./NAME."""
+
 
 def load(path: str | Path, *, encoder_only: bool = False) -> Model:
-    """Load the model of a folder: the best step of a fine-tuning, the newest of a pre-training.
+    """Load a released model by its name, or the model of a folder.
 
-    `encoder_only` leaves out the heads that an imported model has of others, so that any BERT will do.
+    Of a fine-tuning that is its best step, of a pre-training the newest. `encoder_only` leaves out the heads
+    that an imported model has of others, so that any BERT will do.
 
     Raises:
       UserError: there is no model, or its vocabulary or hash are not what this version computes.
     """
-    path = Path(path).expanduser()
-    return _load_folder(path, encoder_only) if is_folder(path) else _load_run(path)
+    path = RELEASED / path if str(path) in released_models() else Path(path).expanduser()
+    if is_packed(path):
+        return _loaded(path, read_packed(path))
+    return _loaded(path, read_folder(path, heads=not encoder_only)) if is_folder(path) else _load_run(path)
 
 
-def _load_folder(path: Path, encoder_only: bool) -> Model:
-    found = read_folder(path, heads=not encoder_only)
+def released_models() -> tuple[str, ...]:
+    """Return the names of the models that come with the package."""
+    return tuple(sorted(path.name for path in RELEASED.iterdir() if is_packed(path)))
+
+
+def _loaded(path: Path, found: Imported) -> Model:
     config = dataclasses.replace(found.config, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0)
     params = jax.tree.map(jnp.asarray, found.params)
     return Model(

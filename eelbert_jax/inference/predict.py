@@ -2,11 +2,13 @@
 
 import dataclasses
 import functools
+import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import flax.linen as nn
+import jax
 import numpy as np
 
 from eelbert_jax.datasets.encoding import Encoded, encode_texts, encode_words, encoded_rows
@@ -93,6 +95,25 @@ class Model:
     def encoder_variables(self) -> dict[str, Any]:
         """What `bert.BertModel` is applied with; a trained table has no constants."""
         return {"params": self.params["bert"], "constants": self.constants.get("bert", {})}
+
+    @property
+    def vector_size(self) -> int:
+        """Width of what `encode` gives."""
+        return self.config.sentence_size or self.config.hidden_size
+
+    @property
+    def num_encoder_parameters(self) -> int:
+        """Numbers that a vector takes: those of the encoder, and of the projection if it has one."""
+        return sum(leaf.size for leaf in jax.tree.leaves(self._encoder_params()))
+
+    @property
+    def fingerprint(self) -> str:
+        """Identify the weights of the encoder and of its projection, if any: 16 hex digits."""
+        digest = hashlib.sha256()
+        for path, leaf in jax.tree_util.tree_leaves_with_path(self._encoder_params()):
+            digest.update(jax.tree_util.keystr(path).encode())
+            digest.update(np.asarray(leaf).tobytes())
+        return digest.hexdigest()[:16]
 
     @property
     def max_length(self) -> int:
@@ -288,6 +309,9 @@ class Model:
     @property
     def _variables(self) -> dict[str, Any]:
         return {"params": self.params, "constants": self.constants}
+
+    def _encoder_params(self) -> dict[str, Any]:
+        return {name: self.params[name] for name in ("bert", "projection") if name in self.params}
 
     def _encode(self, first: list[str], second: list[str] | None, stride: int) -> tuple[Encoded, np.ndarray]:
         if not stride:

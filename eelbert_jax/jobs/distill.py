@@ -42,7 +42,11 @@ def distill(config: ml_collections.ConfigDict, workdir: str | Path) -> dict[str,
             workdir,
             start=encoder_start(config, objective, pretrained),
             identity=identity(objective.config, vectors.vocabulary, vectors.identity["lowercase"]),
-            record={**config.to_dict(), "vectors": vectors.identity, "run": environment()},
+            record={
+                **config.to_dict(),
+                "vectors": vectors.identity,
+                "run": {**environment(), "row_length": config.max_length},
+            },
             vocabulary=vectors.vocabulary,
             supervision=supervision,
         ).figures

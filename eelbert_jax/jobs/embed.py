@@ -1,12 +1,10 @@
 """`eelbert embed`: a teacher and sentences in, its vectors of them out, once for many students."""
 
 import dataclasses
-import hashlib
 import time
 from pathlib import Path
 from typing import Any
 
-import jax
 import ml_collections
 import numpy as np
 
@@ -16,7 +14,6 @@ from eelbert_jax.datasets.sentences import read_sentences
 from eelbert_jax.datasets.vectors import text_fingerprint, write_vectors
 from eelbert_jax.errors import UserError
 from eelbert_jax.inference.load import load
-from eelbert_jax.inference.predict import Model
 from eelbert_jax.workdir import locked
 
 
@@ -40,7 +37,7 @@ def embed(config: ml_collections.ConfigDict, teacher: str, workdir: str | Path) 
     identity = {
         "teacher": {
             "name": model.path.name,
-            "parameters": parameters_fingerprint(model),
+            "parameters": model.fingerprint,
             "pooling": config.pooling,
             "dtype": config.dtype,
         },
@@ -57,16 +54,6 @@ def embed(config: ml_collections.ConfigDict, teacher: str, workdir: str | Path) 
 
     with locked(folder):
         return write_vectors(folder, ids, vectors_of, model.vocabulary, identity, progress)
-
-
-def parameters_fingerprint(model: Model) -> str:
-    """Identify the weights of a model's encoder and of its projection, if any: 16 hex digits."""
-    digest = hashlib.sha256()
-    parts = {name: model.params[name] for name in ("bert", "projection") if name in model.params}
-    for path, leaf in jax.tree_util.tree_leaves_with_path(parts):
-        digest.update(jax.tree_util.keystr(path).encode())
-        digest.update(np.asarray(leaf).tobytes())
-    return digest.hexdigest()[:16]
 
 
 def main(argv: list[str]) -> None:

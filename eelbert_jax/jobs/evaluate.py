@@ -1,23 +1,21 @@
 """`eelbert evaluate`: do the cosines of a model's sentence vectors agree with people, without fine-tuning?"""
 
 import json
-import math
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-import jax
 import ml_collections
-import numpy as np
 
 from eelbert_jax import cli
-from eelbert_jax.datasets.baselines import tfidf_cosines
+from eelbert_jax.datasets.baselines import tfidf_vectors
 from eelbert_jax.datasets.glue import Examples
 from eelbert_jax.datasets.metrics import scores
-from eelbert_jax.datasets.splits import read_splits
+from eelbert_jax.datasets.splits import find_glue_dir, read_splits
 from eelbert_jax.datasets.tasks import REGRESS
-from eelbert_jax.errors import UserError
+from eelbert_jax.errors import UserError, unknown
+from eelbert_jax.inference import suite
 from eelbert_jax.inference.load import load
-from eelbert_jax.inference.predict import Model
+from eelbert_jax.inference.suite import cosines
 from eelbert_jax.reporting.text import Table, count, markdown, number
 
 METRICS = ("spearman", "pearson")
@@ -47,29 +45,49 @@ def evaluate(config: ml_collections.ConfigDict, models: Sequence[str]) -> Iterat
     dev = next(found for split, found in splits.items() if split != "train")
     assert isinstance(dev, Examples)
     assert dev.second is not None
-    yield Line("TF-IDF", None, **scores(METRICS, tfidf_cosines(dev.first, dev.second), dev.labels))
+    of_words = tfidf_vectors((*dev.first, *dev.second))
+    found = cosines(of_words(dev.first), of_words(dev.second))
+    yield Line("TF-IDF", None, **scores(METRICS, found, dev.labels))
     for name in models:
         model = load(name, encoder_only=True)
         found = cosines(model.encode(dev.first), model.encode(dev.second))
-        yield Line(name, num_parameters(model), **scores(METRICS, found, dev.labels))
+        yield Line(name, model.num_encoder_parameters, **scores(METRICS, found, dev.labels))
 
 
-def cosines(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """Return the cosines of vectors [n, S] each, [n]; 0 where one has no length."""
-    lengths = np.linalg.norm(first, axis=1) * np.linalg.norm(second, axis=1)
-    return np.sum(first * second, axis=1) / np.where(lengths, lengths, 1)
-
-
-def num_parameters(model: Model) -> int:
-    """Return how many numbers a vector takes: those of the encoder, and of the projection if it has one."""
-    parts = [model.params[name] for name in ("bert", "projection") if name in model.params]
-    return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(parts))
+def suite_table(lines: Sequence[suite.Line]) -> Table:
+    """Return the scores of the suite, a line a model."""
+    columns = (
+        "model",
+        "parameters",
+        "STS-B",
+        *(f"{share:.0%} typos" for share in suite.TYPOS),
+        "SST-2 probe",
+    )
+    rows = [
+        (name, count(parameters), *map(number, (found.stsb, *found.stsb_typos, found.sst2, found.qnli)))
+        for name, parameters, found in lines
+    ]
+    return Table(
+        "Sentence vectors without fine-tuning", (*columns, f"QNLI nDCG@{suite.NEAREST}"), tuple(rows)
+    )
 
 
 def main(argv: list[str]) -> None:
     """Run the job from the command line."""
     invocation = cli.parse("evaluate", argv)
-    lines = list(evaluate(invocation.config, [name for name in invocation.flags["from"].split(",") if name]))
+    names = [name for name in invocation.flags["from"].split(",") if name]
+    if invocation.flags["suite"] == "sentences":
+        models = [(name, load(name, encoder_only=True)) for name in names]
+        found = list(suite.run_suite(models, find_glue_dir(invocation.config.data.glue_dir)))
+        if invocation.flags["json"]:
+            for line in found:
+                print(json.dumps({**line._asdict(), "scores": line.scores._asdict()}))
+        else:
+            print(markdown(suite_table(found)))
+        return
+    if invocation.flags["suite"] != "pairs":
+        raise unknown("suite", invocation.flags["suite"], ("pairs", "sentences"))
+    lines = list(evaluate(invocation.config, names))
     if invocation.flags["json"]:
         for line in lines:
             print(json.dumps(line._asdict()))

@@ -13,6 +13,7 @@ from eelbert_jax.datasets.encoding import Encoded, encode_texts, encode_words
 from eelbert_jax.datasets.splits import find_glue_dir, read_splits
 from eelbert_jax.datasets.tasks import GLUE_TASKS, TAG
 from eelbert_jax.errors import UserError, unknown
+from eelbert_jax.export.packed_folder import write_packed_folder
 from eelbert_jax.export.page import PAGE_NAME, check_page, model_page
 from eelbert_jax.export.sentences import SENTENCES
 from eelbert_jax.export.transformers_folder import write_transformers_folder
@@ -30,7 +31,7 @@ from eelbert_jax.workdir import (
     write_whole,
 )
 
-TARGETS = ("onnx", "hf", "hf_compact", "web")
+TARGETS = ("onnx", "hf", "hf_compact", "int8", "web")
 """Each a folder of its own in the workdir."""
 MOST_ROWS = 1000
 """Rows of a development set that an export is tried on."""
@@ -60,6 +61,11 @@ def export(
                     notes = _write_onnx(place, model, source, inputs)
                 elif target == "web":
                     notes = _write_web(place, model, source)
+                elif target == "int8":
+                    first, second, what = _examples(model, source)
+                    notes = [
+                        f"{write_packed_folder(place, model, _encoded(model, first, second))}, on {what}"
+                    ]
                 else:
                     notes = write_transformers_folder(place, model, compact=target == "hf_compact")
                 card = model_card(source, model.step, model.config, model.task, notes)
