@@ -1,0 +1,37 @@
+"""Typing errors."""
+
+import pytest
+
+from eelbert_jax.datasets.typos import WORD, misspell
+
+TEXT = "Several reviewers praised the gorgeous photography and its quietly devastating ending, " * 40
+
+
+def test_no_share_changes_nothing_and_a_seed_is_repeatable():
+    assert misspell(TEXT, 0.0, seed=0) == TEXT
+    assert misspell(TEXT, 0.2, seed=0) == misspell(TEXT, 0.2, seed=0)
+    assert misspell(TEXT, 0.2, seed=0) != misspell(TEXT, 0.2, seed=1)
+
+
+@pytest.mark.parametrize("share", [0.1, 1.0])
+def test_so_many_words_are_one_edit_away(share):
+    before, after = TEXT.split(), misspell(TEXT, share, seed=3).split()
+    changed = [(a, b) for a, b in zip(before, after, strict=True) if a != b]
+    long = [word for word in before if WORD.search(word)]
+    # A swap of equal letters changes nothing.
+    assert len(changed) == pytest.approx(share * len(long), rel=0.25)
+    assert all(a[0] == b[0] and abs(len(a) - len(b)) <= 1 for a, b in changed)
+    assert all(distance(a, b) == 1 for a, b in changed)
+
+
+def distance(a, b):
+    """Return the Damerau-Levenshtein distance (adjacent swaps count one)."""
+    rows = [[max(i, j) if 0 in (i, j) else 0 for j in range(len(b) + 1)] for i in range(len(a) + 1)]
+    for i in range(1, len(a) + 1):
+        for j in range(1, len(b) + 1):
+            rows[i][j] = min(
+                rows[i - 1][j] + 1, rows[i][j - 1] + 1, rows[i - 1][j - 1] + (a[i - 1] != b[j - 1])
+            )
+            if i > 1 and j > 1 and (a[i - 1], a[i - 2]) == (b[j - 2], b[j - 1]):
+                rows[i][j] = min(rows[i][j], rows[i - 2][j - 2] + 1)
+    return rows[-1][-1]
