@@ -11,7 +11,7 @@ from scipy.sparse import issparse
 
 from eelbert_jax.datasets.baselines import linear_probe, tfidf_vectors, unit
 from eelbert_jax.datasets.encoding import encode_texts
-from eelbert_jax.datasets.glue import Examples, load_examples
+from eelbert_jax.datasets.glue import load_examples
 from eelbert_jax.datasets.metrics import spearman
 from eelbert_jax.datasets.tasks import find_task
 from eelbert_jax.datasets.typos import misspell
@@ -20,6 +20,8 @@ from eelbert_jax.model.embeddings import initial_table
 
 Vectors = Callable[[Sequence[str]], Any]
 """Texts [n] -> vectors [n, S], dense or sparse."""
+Fit = Callable[[Sequence[str]], Vectors]
+"""What is made of the texts that it may look at; only TF-IDF does."""
 
 TYPOS = (0.05, 0.1, 0.2)
 """Shares of words with one edit."""
@@ -29,44 +31,26 @@ NEAREST = 10
 """Passages that nDCG looks at."""
 
 
-class Scores(NamedTuple):
-    """Hold what some vectors score.
+def run_suite(models: Sequence[tuple[str, Model]], glue_dir: str | None) -> Iterator[dict[str, Any]]:
+    """Yield a row of scores of TF-IDF, of the first model's hash alone if it has one, and of every model.
 
-    Attributes:
-      stsb: Spearman's correlation of the cosine with people's numbers, STS-B dev; `stsb_typos` misspelt, by
-        `TYPOS`.
-      sst2: accuracy of a logistic regression on the vectors, SST-2 dev.
-      qnli: nDCG at `NEAREST` of finding the sentence that answers a question, among those of QNLI dev.
+    Their columns are the name and the parameters that a vector takes; Spearman's correlation of the cosine
+    with people's numbers on STS-B dev, as it is and misspelt; the accuracy on SST-2 dev of a logistic
+    regression on the vectors; nDCG of finding the answer to a question among the sentences of QNLI dev.
     """
-
-    stsb: float
-    stsb_typos: tuple[float, ...]
-    sst2: float
-    qnli: float
-
-
-class Line(NamedTuple):
-    """Hold a row of the suite's table; parameters are those that a vector takes."""
-
-    name: str
-    parameters: int | None
-    scores: Scores
-
-
-def run_suite(models: Sequence[tuple[str, Model]], glue_dir: str | None) -> Iterator[Line]:
-    """Yield the scores of TF-IDF, of the first model's hash alone if it has one, and of every model."""
-    texts = _Texts(
-        load_examples(find_task("stsb"), "dev", glue_dir=glue_dir),
-        load_examples(find_task("sst2"), "train", glue_dir=glue_dir),
-        load_examples(find_task("sst2"), "dev", glue_dir=glue_dir),
-        load_examples(find_task("qnli"), "dev", glue_dir=glue_dir),
-    )
-    yield Line("TF-IDF", None, _scores(tfidf_vectors, texts))
+    texts = _Texts.read(glue_dir)
+    yield {"model": "TF-IDF", "parameters": None, **_scores(tfidf_vectors, texts)}
     hashed = next((model for _, model in models if not model.config.has_trained_table), None)
     if hashed is not None:
-        yield Line("mean of the hash", 0, _scores(lambda _: mean_of_hash(hashed), texts))
+        scores = _scores(_unfitted(mean_of_hash(hashed)), texts)
+        yield {"model": "mean of the hash", "parameters": 0, **scores}
     for name, model in models:
-        yield Line(name, model.num_encoder_parameters, _scores(lambda _, model=model: model.encode, texts))
+        scores = _scores(_unfitted(model.encode), texts)
+        yield {"model": name, "parameters": model.num_encoder_parameters, **scores}
+
+
+def _unfitted(vectors_of: Vectors) -> Fit:
+    return lambda _: vectors_of
 
 
 def mean_of_hash(model: Model) -> Vectors:
@@ -81,34 +65,55 @@ def mean_of_hash(model: Model) -> Vectors:
 
 
 class _Texts(NamedTuple):
-    stsb: Examples
-    sst2_train: Examples
-    sst2: Examples
-    qnli: Examples
+    """Hold what the suite reads; `right` [n] are the places of the answers to `questions` in `passages`."""
+
+    pairs: tuple[list[str], list[str]]
+    numbers: np.ndarray
+    probed: tuple[list[str], list[str]]
+    classes: tuple[np.ndarray, np.ndarray]
+    questions: list[str]
+    passages: list[str]
+    right: np.ndarray
+
+    @classmethod
+    def read(cls, glue_dir: str | None) -> "_Texts":
+        def read(name: str, split: str) -> tuple[list[str], list[str], np.ndarray]:
+            found = load_examples(find_task(name), split, glue_dir=glue_dir)
+            assert found.labels is not None
+            return list(found.first), list(found.second or ()), found.labels
+
+        first, second, numbers = read("stsb", "dev")
+        (train, _, train_classes), (dev, _, dev_classes) = read("sst2", "train"), read("sst2", "dev")
+        questions, sentences, labels = read("qnli", "dev")
+        passages = list(dict.fromkeys(sentences))
+        place = {passage: i for i, passage in enumerate(passages)}
+        answered = np.flatnonzero(labels == find_task("qnli").labels.index("entailment"))
+        return cls(
+            (first, second),
+            numbers,
+            (train[:PROBED], dev),
+            (train_classes[:PROBED], dev_classes),
+            [questions[i] for i in answered],
+            passages,
+            np.array([place[sentences[i]] for i in answered]),
+        )
 
 
-def _scores(fit: Callable[[Sequence[str]], Vectors], texts: _Texts) -> Scores:
-    """Return the scores of what `fit`, given the texts that it may look at, makes of texts."""
-    first, second = list(texts.stsb.first), list(texts.stsb.second or ())
-    vectors_of = fit(first + second)
+def _scores(fit: Fit, texts: _Texts) -> dict[str, float]:
+    """Return the scores, by column, of what `fit` makes of texts."""
+    of_pairs, of_probed = fit([*texts.pairs[0], *texts.pairs[1]]), fit(texts.probed[0])
 
     def similarity(share: float) -> float:
-        misspelt = [[misspell(text, share, seed=0) for text in side] for side in (first, second)]
-        return spearman(cosines(*map(vectors_of, misspelt)), texts.stsb.labels)
+        first, second = ([misspell(text, share, seed=0) for text in side] for side in texts.pairs)
+        return spearman(cosines(of_pairs(first), of_pairs(second)), texts.numbers)
 
-    train = list(texts.sst2_train.first[:PROBED])
-    probe = fit(train)
-    sst2 = linear_probe(probe(train), texts.sst2_train.labels[:PROBED], probe(list(texts.sst2.first)))
-    passages = list(dict.fromkeys(texts.qnli.second or ()))
-    place = {passage: i for i, passage in enumerate(passages)}
-    answered = np.flatnonzero(texts.qnli.labels == find_task("qnli").labels.index("entailment"))
-    right = np.array([place[(texts.qnli.second or ())[i]] for i in answered])
-    return Scores(
-        similarity(0.0),
-        tuple(similarity(share) for share in TYPOS),
-        float(np.mean(sst2 == texts.sst2.labels)),
-        ndcg(fit(passages), [texts.qnli.first[i] for i in answered], passages, right),
-    )
+    found = linear_probe(of_probed(texts.probed[0]), texts.classes[0], of_probed(texts.probed[1]))
+    return {
+        "STS-B": similarity(0.0),
+        **{f"{share:.0%} typos": similarity(share) for share in TYPOS},
+        "SST-2 probe": float(np.mean(found == texts.classes[1])),
+        f"QNLI nDCG@{NEAREST}": ndcg(fit(texts.passages), texts.questions, texts.passages, texts.right),
+    }
 
 
 def cosines(first: Any, second: Any) -> np.ndarray:
