@@ -1,15 +1,18 @@
 """WordPiece vocabularies: load, save, train, fingerprint, and the tokenizer that reads text with one.
 
-The file format is BERT's `vocab.txt`: one token a line, the id is the line number.
+The file format is BERT's `vocab.txt`: one token a line, the id is the line number. Those of other encoders
+are in `subwords`.
 """
 
 import collections
 import dataclasses
 import functools
 import hashlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import ClassVar
 
+import numpy as np
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 
 from eelbert_jax.errors import UserError
@@ -26,19 +29,32 @@ _ALPHABET = 1000
 
 _REPEATS_AT_ONCE = 10_000
 
+Ids = Sequence[int] | np.ndarray
+"""Of the tokens of a text."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Vocabulary:
-    """Hold the tokens in the order of their ids: distinct strings, BERT's five special tokens among them."""
+    """Hold the tokens in the order of their ids: distinct strings, BERT's five special tokens among them.
+
+    Attributes:
+      special_tokens: what pads, what is unknown, what stands for a row, what ends a text, what is masked.
+      num_before: tokens of a row before those of its first text.
+      kind: what the algorithm is called.
+    """
 
     tokens: tuple[str, ...]
 
+    special_tokens: ClassVar[tuple[str, str, str, str, str]] = SPECIAL_TOKENS
+    num_before: ClassVar[int] = 1
+    kind: ClassVar[str] = "WordPiece"
+
     def __post_init__(self) -> None:
-        missing = [token for token in SPECIAL_TOKENS if token not in self._ids]
+        missing = [token for token in self.special_tokens if token not in self._ids]
         if missing:
             raise UserError(
-                f"A vocabulary of {self.size} tokens has no {', '.join(missing)}; BERT needs "
-                f"{', '.join(SPECIAL_TOKENS)}: add what is missing, or train a vocabulary."
+                f"A vocabulary of {self.size} tokens has no {', '.join(missing)}; the model needs "
+                f"{', '.join(self.special_tokens)}: add what is missing, or train a vocabulary."
             )
         if len(self._ids) != self.size:
             first = next(token for i, token in enumerate(self.tokens) if self._ids[token] != i)
@@ -78,32 +94,61 @@ class Vocabulary:
     @property
     def pad_id(self) -> int:
         """Id of [PAD]."""
-        return self._ids["[PAD]"]
+        return self._ids[self.special_tokens[0]]
 
     @property
     def unk_id(self) -> int:
         """Id of [UNK]."""
-        return self._ids["[UNK]"]
+        return self._ids[self.special_tokens[1]]
 
     @property
     def cls_id(self) -> int:
         """Id of [CLS]."""
-        return self._ids["[CLS]"]
+        return self._ids[self.special_tokens[2]]
 
     @property
     def sep_id(self) -> int:
         """Id of [SEP]."""
-        return self._ids["[SEP]"]
+        return self._ids[self.special_tokens[3]]
 
     @property
     def mask_id(self) -> int:
         """Id of [MASK]."""
-        return self._ids["[MASK]"]
+        return self._ids[self.mask_token]
+
+    @property
+    def mask_token(self) -> str:
+        """[MASK]."""
+        return self.special_tokens[4]
 
     @property
     def special_ids(self) -> tuple[int, ...]:
         """Ids of [PAD], [UNK], [CLS], [SEP] and [MASK]."""
-        return tuple(self._ids[token] for token in SPECIAL_TOKENS)
+        return tuple(self._ids[token] for token in self.special_tokens)
+
+    def row(self, first: Ids, second: Ids | None = None) -> tuple[np.ndarray, list[int]]:
+        """Return `[CLS] a [SEP]` or `[CLS] a [SEP] b [SEP]`, int32 [l], and the sizes of its segments."""
+        cls, sep = [self.cls_id], [self.sep_id]
+        segments = [(cls, first, sep), () if second is None else (second, sep)]
+        return joined_segments(segments)
+
+    def num_special(self, pairs: bool = False) -> int:
+        """Return the tokens of a row that are no text's."""
+        return len(self.row((), () if pairs else None)[0])
+
+    def tokenizer(self, lowercase: bool = True, special_tokens: bool = False) -> Tokenizer:
+        """Return what reads text; see `make_tokenizer`."""
+        return make_tokenizer(self, lowercase, special_tokens)
+
+    def spelling(self, token_id: int) -> str:
+        """Return a token as people read it."""
+        return self.tokens[token_id]
+
+
+def joined_segments(segments: Sequence[Sequence[Ids]]) -> tuple[np.ndarray, list[int]]:
+    """Return the parts of segments in a row, int32 [l], and the tokens of each segment."""
+    sizes = [sum(map(len, parts)) for parts in segments]
+    return np.concatenate([np.asarray(part, np.int32) for parts in segments for part in parts]), sizes
 
 
 def load_vocabulary(path: str | Path) -> Vocabulary:

@@ -13,6 +13,7 @@ FORBIDDEN = [
     # The leaves know nothing of ours but the error.
     ("hashing*", "*", ("errors", "hashing*")),
     ("vocabulary", "*", ("errors", "hashing.reference", "workdir")),
+    ("subwords", "*", ("errors", "vocabulary", "workdir")),
     ("workdir", "*", ("errors",)),
     ("record", "*", ("errors", "workdir")),
     ("corpus.masking", "*", ("errors",)),
@@ -22,13 +23,13 @@ FORBIDDEN = [
     ("datasets.metrics", "*", ("errors", "datasets.entities", "datasets.multilabel")),
     ("training.writer", "*", ("errors", "workdir")),
     # The model knows the hash and the vocabulary.
-    ("model*", "*", ("errors", "model*", "hashing*", "vocabulary")),
+    ("model*", "*", ("errors", "model*", "hashing*", "subwords", "vocabulary")),
     ("model.count", "*", ("model.config",)),
     # Text and labelled text know no model and no trainer.
     ("corpus*", "*", ("errors", "corpus*", "hashing.spec", "vocabulary", "workdir")),
-    ("datasets*", "*", ("errors", "corpus*", "datasets*", "vocabulary", "workdir")),
+    ("datasets*", "*", ("errors", "corpus*", "datasets*", "subwords", "vocabulary", "workdir")),
     # Training knows an objective as a protocol, never by name.
-    ("training*", "*", ("errors", "training*", "vocabulary", "workdir")),
+    ("training*", "*", ("errors", "training*", "subwords", "vocabulary", "workdir")),
     # A report reads what runs left; it knows the names of sizes, but builds no model.
     (
         "reporting*",
@@ -63,6 +64,7 @@ FORBIDDEN = [
             "interchange*",
             "model*",
             "training.checkpoint",
+            "subwords",
             "vocabulary",
             "workdir",
         ),
@@ -72,7 +74,7 @@ FORBIDDEN = [
         "*",
         (
             *("errors", "compress.quantize", "datasets.tasks", "hashing.spec", "interchange*", "model*"),
-            *("vocabulary", "workdir"),
+            *("subwords", "vocabulary", "workdir"),
         ),
     ),
     # What makes a model smaller knows models that answer, and no run.
@@ -109,7 +111,7 @@ OUTSIDERS = {
     "apache_beam": ("corpus.beam",),
     "fsspec": ("corpus.storage",),
     "sklearn": ("datasets.baselines",),
-    "tokenizers": ("vocabulary", "export.outside.*"),
+    "tokenizers": ("vocabulary", "subwords", "export.outside.*"),
     "ml_collections": ("jobs.*", "cli", "config_files"),
     "jax.experimental.topologies": ("planning.devices",),
     "onnx": ("export.*",),

@@ -15,6 +15,7 @@ from eelbert_jax.corpus.rows import row_indices
 from eelbert_jax.corpus.word_encoder import WordEncoder
 from eelbert_jax.datasets.glue import Examples
 from eelbert_jax.errors import UserError
+from eelbert_jax.subwords import SubwordEncoder, Subwords
 from eelbert_jax.vocabulary import Vocabulary
 
 WORTH_COMPILING = 2**15
@@ -30,7 +31,7 @@ class Encoded:
     """Hold the token ids of a split.
 
     Attributes:
-      ids: int32 [l] each: [CLS] a [SEP], or [CLS] a [SEP] b [SEP].
+      ids: int32 [l] each, as `Vocabulary.row` has them: [CLS] a [SEP], or [CLS] a [SEP] b [SEP].
       segment_lengths: int32 [n, 2], tokens of `[CLS] a [SEP]` and of `b [SEP]`; 0 where there is no b.
       num_empty: texts without a token, empty ones and those of characters that BERT removes.
       word_starts: of sentences of words, where each word's first piece stands, int32 [words that are left].
@@ -74,9 +75,14 @@ class BatchIndices(NamedTuple):
     weights: np.ndarray
 
 
+TextEncoder = WordEncoder | SubwordEncoder
+
+
 @functools.lru_cache(maxsize=4)
-def word_encoder(vocabulary: Vocabulary, lowercase: bool) -> WordEncoder:
+def text_encoder(vocabulary: Vocabulary, lowercase: bool) -> TextEncoder:
     """Return the encoder of a vocabulary, with all the words that it remembers."""
+    if isinstance(vocabulary, Subwords):
+        return SubwordEncoder(vocabulary)
     return WordEncoder(vocabulary, lowercase)
 
 
@@ -106,15 +112,14 @@ def encode_texts(
     What is over `max_length` is cut from the end, of a pair the longer text first. Source: Devlin et al.
     2019; Hugging Face's fast tokenizers for the cut.
     """
-    num_special = 2 if second is None else 3
+    num_special = vocabulary.num_special(pairs=second is not None)
     room = max_length - num_special
     if room < num_special - 1:
         raise UserError(
             f"max_length={max_length} has no room beside {num_special} special tokens; take "
             f"{2 * num_special - 1} or more."
         )
-    encoder = word_encoder(vocabulary, lowercase)
-    cls, sep = [vocabulary.cls_id], [vocabulary.sep_id]
+    encoder = text_encoder(vocabulary, lowercase)
     ids: list[np.ndarray] = []
     segment_lengths = np.zeros((len(first), 2), np.int32)
     truncated = np.zeros(len(first), np.bool_)
@@ -123,15 +128,15 @@ def encode_texts(
         for i, a in enumerate(map(encoder.encode, first)):
             truncated[i] = len(a) > room
             num_empty += not len(a)
-            ids.append(np.concatenate([cls, a[:room], sep], dtype=np.int32))
-            segment_lengths[i, 0] = len(ids[-1])
+            row, segment_lengths[i] = vocabulary.row(a[:room])
+            ids.append(row)
     else:
         for i, (a, b) in enumerate(zip(map(encoder.encode, first), map(encoder.encode, second), strict=True)):
             truncated[i] = len(a) + len(b) > room
             num_empty += (not len(a)) + (not len(b))
             keep_a, keep_b = cut_longest_first(len(a), len(b), room)
-            ids.append(np.concatenate([cls, a[:keep_a], sep, b[:keep_b], sep], dtype=np.int32))
-            segment_lengths[i] = keep_a + 2, keep_b + 1
+            row, segment_lengths[i] = vocabulary.row(a[:keep_a], b[:keep_b])
+            ids.append(row)
     return Encoded(tuple(ids), segment_lengths, max_length, vocabulary.pad_id, truncated, int(num_empty))
 
 
@@ -173,30 +178,31 @@ def encode_words(
 ) -> Encoded:
     """Encode sentences of words, keeping where each word's first piece stands.
 
-    A word of nothing but characters that BERT removes is [UNK], so that every word has a place. Source:
-    Devlin et al. 2019, section 5.3.
+    A word of nothing but characters that BERT removes is [UNK], so that every word has a place. Each is read
+    with a space before it, which some vocabularies tell from the beginning of a text. Source: Devlin et al.
+    2019, section 5.3.
     """
-    room = max_length - 2
+    room = max_length - vocabulary.num_special()
     if room < 1:
         raise UserError(f"max_length={max_length} has no room beside 2 special tokens; take 3 or more.")
-    encoder = word_encoder(vocabulary, lowercase)
+    encoder = text_encoder(vocabulary, lowercase)
     unknown = np.array([vocabulary.unk_id])
-    ids, word_starts, truncated = [], [], []
+    ids, word_starts, truncated, segment_lengths = [], [], [], []
     num_empty = 0
     for words in sentences:
-        pieces = [encoder.encode(word) for word in words]
+        pieces = [encoder.encode(f" {word}") for word in words]
         num_empty += sum(not len(piece) for piece in pieces)
         pieces = [piece if len(piece) else unknown for piece in pieces]
         lengths = np.array([len(piece) for piece in pieces])
-        starts = 1 + np.cumsum(lengths) - lengths
+        starts = np.cumsum(lengths) - lengths
         truncated.append(lengths.sum() > room)
-        flat = np.concatenate(pieces)[:room]
-        ids.append(np.concatenate([[vocabulary.cls_id], flat, [vocabulary.sep_id]], dtype=np.int32))
-        word_starts.append(starts[starts <= room].astype(np.int32))
-    sizes = np.array([len(row) for row in ids], np.int32)
+        row, sizes = vocabulary.row(np.concatenate(pieces)[:room])
+        ids.append(row)
+        segment_lengths.append(sizes)
+        word_starts.append((vocabulary.num_before + starts[starts < room]).astype(np.int32))
     return Encoded(
         ids=tuple(ids),
-        segment_lengths=np.stack([sizes, np.zeros_like(sizes)], axis=1),
+        segment_lengths=np.array(segment_lengths, np.int32).reshape(-1, 2),
         max_length=max_length,
         pad_id=vocabulary.pad_id,
         truncated=np.array(truncated, np.bool_),

@@ -10,8 +10,7 @@ import numpy as np
 from eelbert_jax.corpus import storage
 from eelbert_jax.corpus.documents import ReadOptions, ReadTally
 from eelbert_jax.corpus.sources import SourceOptions, find_units
-from eelbert_jax.corpus.word_encoder import WordEncoder
-from eelbert_jax.datasets.encoding import word_encoder
+from eelbert_jax.datasets.encoding import TextEncoder, text_encoder
 from eelbert_jax.datasets.glue import load_examples
 from eelbert_jax.datasets.splits import find_glue_dir
 from eelbert_jax.datasets.tables import Tally, read_rows
@@ -33,7 +32,7 @@ def read_sentences(settings: Mapping[str, Any], vocabulary: Vocabulary, lowercas
     Raises:
       UserError: no source is named, one cannot be read, or there is no sentence.
     """
-    reader = _Reader(word_encoder(vocabulary, lowercase), settings["max_length"])
+    reader = _Reader(text_encoder(vocabulary, lowercase), settings["max_length"])
     sources: dict[str, Callable[[], Iterator[np.ndarray]]] = {
         "source": lambda: _of_text(reader, settings["source"], settings["sentences_per_file"]),
         "tables": lambda: reader.read(_of_tables(settings["tables"], settings["text_columns"].split(","))),
@@ -60,7 +59,7 @@ def read_sentences(settings: Mapping[str, Any], vocabulary: Vocabulary, lowercas
 class _Reader:
     """Encode sentences that were not there before and are not too long."""
 
-    def __init__(self, encoder: WordEncoder, max_length: int) -> None:
+    def __init__(self, encoder: TextEncoder, max_length: int) -> None:
         if max_length < 3:
             raise UserError(f"max_length must be at least 3 ([CLS], a token, [SEP]), got {max_length}.")
         self._encoder, self._max_length = encoder, max_length

@@ -76,7 +76,7 @@ def _write_settings(folder: Path, model: Model) -> None:
     values = config_values(config, model.params, model.task, model.trained_length)
     write_json(folder / CONFIG, {EXTRAS: {}, **values})
     write_whole(folder / WHOLE, tokenizer_json(model.vocabulary, model.lowercase))
-    write_json(folder / SETTINGS, tokenizer_settings(model.lowercase, model.max_length))
+    write_json(folder / SETTINGS, tokenizer_settings(model.vocabulary, model.lowercase, model.max_length))
     save_vocabulary(model.vocabulary, folder / VOCABULARY_NAME)
 
 

@@ -82,7 +82,9 @@ def _write_compact(folder: Path, model: Model) -> None:
     values = config_values(model.config, model.params, model.task, model.trained_length)
     write_json(folder / CONFIG, {**values, **_own_type(values, len(vocabulary))})
     write_whole(folder / WHOLE, tokenizer_json(model.vocabulary, model.lowercase))
-    write_json(folder / SETTINGS, tokenizer_settings(model.lowercase, model.config.max_position_embeddings))
+    write_json(
+        folder / SETTINGS, tokenizer_settings(model.vocabulary, model.lowercase, model.config.num_positions)
+    )
     save_vocabulary(model.vocabulary, folder / VOCABULARY_NAME)
     code = resources.files("eelbert_jax.export.outside").joinpath(f"{CODE}.py").read_text()
     write_whole(folder / f"{CODE}.py", code)
@@ -106,9 +108,7 @@ def _own_type(values: dict[str, Any], vocabulary_bytes: int) -> dict[str, Any]:
 def _difference(folder: Path, model: Model, compact: bool) -> float:
     """Return how far transformers' outputs are from the model's; its tokenizer has to read the same."""
     texts = [text for text in SENTENCES if "[" not in text]  # there a bracketed name is a special token
-    encoded = encode_texts(
-        texts, None, model.vocabulary, model.config.max_position_embeddings, model.lowercase
-    )
+    encoded = encode_texts(texts, None, model.vocabulary, model.config.num_positions, model.lowercase)
     rows = [gather(encoded, np.array([i]), len(ids)) for i, ids in enumerate(encoded.ids)]
     asked = {
         "texts": texts,

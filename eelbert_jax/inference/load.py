@@ -16,9 +16,9 @@ from eelbert_jax.interchange.folder import Imported, is_folder, read_folder
 from eelbert_jax.interchange.packed import is_packed, read_packed
 from eelbert_jax.model import bert
 from eelbert_jax.model.config import BertConfig, identity
+from eelbert_jax.subwords import load_tokenizer
 from eelbert_jax.training.checkpoint import Checkpoints
-from eelbert_jax.vocabulary import load_vocabulary
-from eelbert_jax.workdir import BEST_NAME, CHECKPOINTS_NAME, CONFIG_NAME, VOCABULARY_NAME, read_json
+from eelbert_jax.workdir import BEST_NAME, CHECKPOINTS_NAME, CONFIG_NAME, read_json
 
 RELEASED = Path(__file__).resolve().parents[1] / "models"
 """Folder of the models that come with the package; a folder of your own called like one is ./NAME."""
@@ -64,11 +64,11 @@ def _load_run(path: Path) -> Model:
     steps = path / (BEST_NAME if (path / BEST_NAME).is_dir() else CHECKPOINTS_NAME)
     with Checkpoints(steps, create=False) as checkpoints:
         saved = checkpoints.identity()
-        vocabulary = load_vocabulary(path / VOCABULARY_NAME)
+        vocabulary = load_tokenizer(path)
         config = BertConfig.from_identity(saved["model"])
         task = _task_record(saved, path)
         if task is not None:
-            check_max_length(task.max_length, config.max_position_embeddings)
+            check_max_length(task.max_length, config.num_positions)
             config = dataclasses.replace(config, num_labels=max(len(task.labels), 1))
         expected_identity = identity(config, vocabulary, saved["lowercase"])
         if task is not None:

@@ -23,7 +23,7 @@ from eelbert_jax.inference.windows import (
 )
 from eelbert_jax.model import bert
 from eelbert_jax.model.config import BertConfig
-from eelbert_jax.vocabulary import Vocabulary, make_tokenizer
+from eelbert_jax.vocabulary import Vocabulary
 
 MASKED_BATCH_SIZE = 8
 """Rows a batch of masked texts: each mask has a probability for every token of the vocabulary."""
@@ -118,7 +118,7 @@ class Model:
     @property
     def max_length(self) -> int:
         """Tokens that it reads at most, [CLS] and [SEP] among them."""
-        return self.config.max_position_embeddings if self.task is None else self.task.max_length
+        return self.config.num_positions if self.task is None else self.task.max_length
 
     def require_pretrained(self) -> None:
         """Raise a `UserError` if it is fine-tuned."""
@@ -294,17 +294,18 @@ class Model:
         """Return the ids of a text, int32 [l]; raise a `UserError` without [MASK] or if it is too long."""
         pieces = self._masking_tokenizer.encode(text).ids
         masks = pieces.count(self.vocabulary.mask_id)
-        if not masks or len(pieces) + 2 > self.max_length:
+        row, _ = self.vocabulary.row(pieces)
+        if not masks or len(row) > self.max_length:
             shown = text if len(text) <= 60 else f"{text[:57]}..."
             raise UserError(
-                f"{shown!r} must have a [MASK] and at most {self.max_length} tokens; it has {masks} and "
-                f"{len(pieces) + 2}."
+                f"{shown!r} must have a {self.vocabulary.mask_token} and at most {self.max_length} tokens; "
+                f"it has {masks} and {len(row)}."
             )
-        return np.array([self.vocabulary.cls_id, *pieces, self.vocabulary.sep_id], np.int32)
+        return row
 
     @functools.cached_property
     def _masking_tokenizer(self) -> Any:
-        return make_tokenizer(self.vocabulary, self.lowercase, special_tokens=True)
+        return self.vocabulary.tokenizer(self.lowercase, special_tokens=True)
 
     @property
     def _variables(self) -> dict[str, Any]:
@@ -346,7 +347,9 @@ class Model:
         return np.stack([np.resize(row, width) for row in masked]).astype(np.int32)
 
     def _named(self, tokens: np.ndarray, shares: np.ndarray) -> Guesses:
-        return [(self.vocabulary.tokens[i], share) for i, share in zip(tokens, shares.tolist(), strict=True)]
+        return [
+            (self.vocabulary.spelling(i), share) for i, share in zip(tokens, shares.tolist(), strict=True)
+        ]
 
 
 def model_class(task: TaskRecord) -> type[nn.Module]:

@@ -24,7 +24,7 @@ def taught(split: Split, path: str, record: TaskRecord, vocabulary: Vocabulary, 
     if record.kind != task.kind:
         raise UserError(f"The teacher in {path} is fine-tuned to {task.kind}, not to {record.kind}.")
     check_labels(record.labels, task.labels)
-    check_max_length(split.encoded.max_length, teacher.config.max_position_embeddings)
+    check_max_length(split.encoded.max_length, teacher.config.num_positions)
     answers = teacher.logits(split.encoded)
     if task.kind == REGRESS:
         answers = answers * np.float32(task.std) + np.float32(task.mean)

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from eelbert_jax.datasets.encoding import Encoded, encoded_rows, word_encoder
+from eelbert_jax.datasets.encoding import Encoded, encoded_rows, text_encoder
 from eelbert_jax.errors import UserError
 from eelbert_jax.vocabulary import Vocabulary
 
@@ -20,14 +20,14 @@ def text_windows(
     Raises:
       UserError: `stride` would leave tokens out.
     """
-    room = check_stride(stride, max_length)
-    encoder = word_encoder(vocabulary, lowercase)
+    room = check_stride(stride, max_length - vocabulary.num_special())
+    encoder = text_encoder(vocabulary, lowercase)
     rows, text_ids = [], []
     for number, pieces in enumerate(map(encoder.encode, texts)):
         last = max(len(pieces) - room, 0)
         for start in (*range(0, last, stride), last):
             window = pieces[start : start + room]
-            rows.append(np.array([vocabulary.cls_id, *window, vocabulary.sep_id], np.int32))
+            rows.append(vocabulary.row(window)[0])
             text_ids.append(number)
     return encoded_rows(rows, max_length, vocabulary.pad_id), np.array(text_ids, np.int32)
 
@@ -55,10 +55,10 @@ def word_windows(
     stride: int,
 ) -> Iterator[WordWindow]:
     """Yield windows of whole words over the sentences; arguments and errors as `text_windows`."""
-    room = check_stride(stride, max_length)
-    encoder = word_encoder(vocabulary, lowercase)
+    room = check_stride(stride, max_length - vocabulary.num_special())
+    encoder = text_encoder(vocabulary, lowercase)
     for number, words in enumerate(sentences):
-        ends = np.cumsum([max(len(encoder.encode(word)), 1) for word in words])
+        ends = np.cumsum([max(len(encoder.encode(f" {word}")), 1) for word in words])
         start = 0
         while start < len(words):
             read = ends[start - 1] if start else 0
@@ -70,9 +70,8 @@ def word_windows(
             start = min(max(int(np.searchsorted(ends, read + stride)) + 1, start + 1), end)
 
 
-def check_stride(stride: int, max_length: int) -> int:
-    """Return the tokens of a window beside [CLS] and [SEP], or refuse a stride that leaves tokens out."""
-    room = max_length - 2
+def check_stride(stride: int, room: int) -> int:
+    """Return `room`, a window's tokens of a text, or refuse a stride that leaves tokens out."""
     if not 1 <= stride <= room:
         raise UserError(
             f"stride={stride} is not from 1 to {room}, the tokens that a window of this model has room for; "

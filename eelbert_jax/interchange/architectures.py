@@ -8,6 +8,8 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from eelbert_jax.errors import UserError
+from eelbert_jax.subwords import ByteLevelBPE
+from eelbert_jax.vocabulary import Vocabulary
 
 
 @dataclasses.dataclass(frozen=True)
@@ -21,6 +23,8 @@ class Architecture:
       fields: its names of fields of `BertConfig` that it calls otherwise.
       fixed: fields of `BertConfig` that its configuration does not have, with their values.
       required: what a config.json may leave out but not contradict.
+      unread: its names of tensors that no model of ours has, as they begin.
+      vocabulary: how it reads text.
     """
 
     class_prefix: str
@@ -29,6 +33,8 @@ class Architecture:
     fields: Mapping[str, str] = dataclasses.field(default_factory=dict)
     fixed: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     required: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    unread: tuple[str, ...] = ()
+    vocabulary: type[Vocabulary] = Vocabulary
 
     @property
     def model_type(self) -> str:
@@ -50,21 +56,22 @@ class Architecture:
         """Return BERT's name of a tensor."""
         if name.startswith(PARTS):  # a model without a head may be saved without the name of its encoder
             name = f"{self.model_type}.{name}"
+        if name.startswith(self.unread):
+            return name
         return _replaced(name, [(own, bert) for bert, own in (*self.row_head, *self.tensors)])
 
 
 PARTS = ("embeddings.", "encoder.", "transformer.", "pooler.")
 
+_OF_BERT = {
+    "hidden_act": "gelu",
+    "position_embedding_type": "absolute",
+    "is_decoder": False,
+    "add_cross_attention": False,
+}
+
 ARCHITECTURES = {
-    "bert": Architecture(
-        "Bert",
-        required={
-            "hidden_act": "gelu",
-            "position_embedding_type": "absolute",
-            "is_decoder": False,
-            "add_cross_attention": False,
-        },
-    ),
+    "bert": Architecture("Bert", required=_OF_BERT),
     # No token types and no pooler; its classifier of rows has a dense layer and a ReLU before the last.
     "distilbert": Architecture(
         "DistilBert",
@@ -95,6 +102,21 @@ ARCHITECTURES = {
         },
         fixed={"type_vocab_size": 0, "layer_norm_eps": 1e-12},
         required={"activation": "gelu"},
+    ),
+    # Positions from the third row on, one token type; its classifier of rows has a dense layer of its own.
+    "roberta": Architecture(
+        "Roberta",
+        tensors=(
+            ("cls.predictions.transform.dense.", "lm_head.dense."),
+            ("cls.predictions.transform.LayerNorm.", "lm_head.layer_norm."),
+            ("cls.predictions.bias", "lm_head.bias"),
+            ("cls.predictions.decoder.", "lm_head.decoder."),
+            ("bert.", "roberta."),
+        ),
+        row_head=(("classifier.", "classifier.out_proj."), ("bert.pooler.dense.", "classifier.dense.")),
+        required={**_OF_BERT, "pad_token_id": 1},
+        unread=("roberta.pooler.",),
+        vocabulary=ByteLevelBPE,
     ),
 }
 """By `BertConfig.architecture`, which is the `model_type`."""

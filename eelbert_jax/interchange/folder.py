@@ -34,6 +34,7 @@ from eelbert_jax.interchange.hf import (
 from eelbert_jax.interchange.tokenizer_files import (
     SETTINGS,
     VOCABULARY,
+    WHOLE,
     read_object,
     read_tokenizer,
     tokenizer_settings,
@@ -41,7 +42,8 @@ from eelbert_jax.interchange.tokenizer_files import (
 from eelbert_jax.model.bert import BertForMaskedLM, BertForSequenceClassification
 from eelbert_jax.model.config import BertConfig
 from eelbert_jax.model.embeddings import token_vectors
-from eelbert_jax.vocabulary import Vocabulary, save_vocabulary
+from eelbert_jax.subwords import save_tokenizer
+from eelbert_jax.vocabulary import Vocabulary
 from eelbert_jax.workdir import write_whole
 
 CONFIG, WEIGHTS, INDEX = "config.json", "model.safetensors", "model.safetensors.index.json"
@@ -102,7 +104,8 @@ def read_folder(path: str | Path, *, heads: bool = True) -> Imported:
     values = read_object(path / CONFIG)
     config = _bert_config(path / CONFIG, values)
     state = full_names(_read_weights(path), config.architecture)
-    vocabulary, lowercase = read_tokenizer(path)
+    vocabulary, lowercase = read_tokenizer(path, ARCHITECTURES[config.architecture].vocabulary)
+    _check_padding(path, vocabulary, config)
     kind = _classifier_kind(values, config) if heads or "task" in values.get(EXTRAS, {}) else None
     read_heads = [*(["cls.predictions."] if heads else []), *(["classifier."] if kind else [])]
     state = _without_other_heads(path, state, ("bert.", *read_heads))
@@ -138,9 +141,15 @@ def write_folder(
     Files of that name are never overwritten: a run's own folder has a config.json too.
     """
     path = Path(path)
-    taken = [name for name in (CONFIG, WEIGHTS, VOCABULARY, SETTINGS) if (path / name).exists()]
+    taken = [name for name in (CONFIG, WEIGHTS, VOCABULARY, WHOLE, SETTINGS) if (path / name).exists()]
     if taken:
         raise UserError(f"{path} already holds {', '.join(taken)}; name an empty folder.")
+    architecture = ARCHITECTURES[config.architecture]
+    if type(vocabulary) is not architecture.vocabulary:
+        raise UserError(
+            f"A {architecture.class_prefix} reads {architecture.vocabulary.kind} in transformers, and this "
+            f"model {vocabulary.kind}: it is used by eelbert_jax alone."
+        )
     if task is not None and max(len(task.labels), 1) != config.num_labels:
         raise UserError(f"{len(task.labels)} labels for {config.num_labels} classes; name every class.")
     embedder = params["bert"]["embeddings"].get("word_embeddings", {})
@@ -154,10 +163,10 @@ def write_folder(
         raise UserError(
             f"Cannot write a model to {path} ({error}); choose a folder you may write."
         ) from error
-    settings = tokenizer_settings(lowercase, config.max_position_embeddings)
+    settings = tokenizer_settings(vocabulary, lowercase, config.num_positions)
     values = config_values(config, params, task, trained_length)
     write_whole(path / WEIGHTS, save(state, metadata={"format": "pt"}))
-    save_vocabulary(vocabulary, path / VOCABULARY)
+    save_tokenizer(vocabulary, path)
     write_whole(path / SETTINGS, json.dumps(settings, indent=2) + "\n")
     write_whole(path / CONFIG, json.dumps(values, indent=2) + "\n")
 
@@ -255,7 +264,17 @@ def _task(values: Mapping[str, Any], kind: str, config: BertConfig) -> TaskRecor
     labels = [str(named.get(str(i), f"LABEL_{i}")) for i in range(config.num_labels)]
     if kind == "classify" and config.num_labels == 1:
         kind, labels = "regress", []
-    return TaskRecord("a folder's task", kind, tuple(labels), False, config.max_position_embeddings)
+    return TaskRecord("a folder's task", kind, tuple(labels), False, config.num_positions)
+
+
+def _check_padding(path: Path, vocabulary: Vocabulary, config: BertConfig) -> None:
+    """Refuse a vocabulary by which transformers would count positions otherwise than `first_position`."""
+    expected = config.first_position - 1
+    if config.first_position and vocabulary.pad_id != expected:
+        raise UserError(
+            f"{path}: {vocabulary.special_tokens[0]} has the id {vocabulary.pad_id}, and positions are "
+            f"counted from id {expected}; put the model's own vocabulary there."
+        )
 
 
 def _without_other_heads(

@@ -67,8 +67,8 @@ def hf_config(config: BertConfig) -> dict[str, Any]:
     }
     return {
         "model_type": architecture.model_type,
-        **architecture.required,
         "pad_token_id": 0,
+        **architecture.required,
         "tie_word_embeddings": config.ties_decoder,
         **shared,
     }

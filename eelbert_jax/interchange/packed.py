@@ -20,8 +20,9 @@ from eelbert_jax.datasets.tasks import TaskRecord
 from eelbert_jax.errors import UserError
 from eelbert_jax.interchange.folder import Imported
 from eelbert_jax.model.config import BertConfig, identity
-from eelbert_jax.vocabulary import Vocabulary, load_vocabulary, save_vocabulary
-from eelbert_jax.workdir import PACKED_NAME, VOCABULARY_NAME, write_whole
+from eelbert_jax.subwords import load_tokenizer, save_tokenizer
+from eelbert_jax.vocabulary import Vocabulary
+from eelbert_jax.workdir import PACKED_NAME, write_whole
 
 RECORD = "eelbert_jax"
 """Key of the header: {"identity": ..., "task": ..., "trained_length": ...} as JSON."""
@@ -60,7 +61,7 @@ def write_packed(
         {RECORD: json.dumps(record)},
     )
     write_whole(path / PACKED_NAME, content)
-    save_vocabulary(vocabulary, path / VOCABULARY_NAME)
+    save_tokenizer(vocabulary, path)
     return len(content)
 
 
@@ -78,7 +79,7 @@ def read_packed(path: Path) -> Imported:
     except (OSError, SafetensorError, KeyError, ValueError) as error:
         raise UserError(f"{file} cannot be read ({error}); fetch or export it again.") from error
     saved = record["identity"]
-    vocabulary = load_vocabulary(path / VOCABULARY_NAME)
+    vocabulary = load_tokenizer(path)
     config = BertConfig.from_identity(saved["model"])
     computed = identity(config, vocabulary, saved["lowercase"])
     if wrong := [name for name in computed if computed[name] != saved[name]]:

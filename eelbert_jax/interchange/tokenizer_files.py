@@ -6,10 +6,13 @@ from pathlib import Path
 from typing import Any
 
 from eelbert_jax.errors import UserError
+from eelbert_jax.subwords import Subwords, byte_level_bpe, parse_subwords
 from eelbert_jax.vocabulary import Vocabulary, load_vocabulary
 
 VOCABULARY, SETTINGS, WHOLE = "vocab.txt", "tokenizer_config.json", "tokenizer.json"
 """The published BERTs have the first two; transformers 5 saves the last two."""
+BPE, MERGES = "vocab.json", "merges.txt"
+"""Of the first published RoBERTas, in place of the last."""
 
 WORD_PIECE = {"type": "WordPiece", "unk_token": "[UNK]", "continuing_subword_prefix": "##"}
 
@@ -28,11 +31,14 @@ def read_object(path: Path) -> dict[str, Any]:
     return values
 
 
-def read_tokenizer(folder: Path) -> tuple[Vocabulary, bool]:
+def read_tokenizer(folder: Path, kind: type[Vocabulary] = Vocabulary) -> tuple[Vocabulary, bool]:
     """Return the vocabulary of a folder, and whether it reads text in lower case.
 
-    Where no file says so, a vocabulary with capital letters is of a cased model.
+    Where no file says so, a vocabulary with capital letters is of a cased model. Others than WordPiece have
+    the case among their own rules.
     """
+    if issubclass(kind, Subwords):
+        return _read_subwords(folder, kind), False
     settings, whole = (
         read_object(folder / name) if (folder / name).is_file() else {} for name in (SETTINGS, WHOLE)
     )
@@ -52,6 +58,30 @@ def read_tokenizer(folder: Path) -> tuple[Vocabulary, bool]:
     if rules.get("strip_accents") not in (None, lowercase):
         raise UserError(f"{place}: accents are stripped with lowercasing or not at all; no mix is read here.")
     return vocabulary, lowercase
+
+
+def _read_subwords(folder: Path, kind: type[Subwords]) -> Subwords:
+    if (folder / WHOLE).is_file():
+        found = parse_subwords((folder / WHOLE).read_text(encoding="utf-8"), str(folder / WHOLE))
+    elif (folder / BPE).is_file() and (folder / MERGES).is_file():
+        found = byte_level_bpe(read_object(folder / BPE), _read_merges(folder / MERGES))
+    else:
+        raise UserError(
+            f"{folder} has neither {WHOLE} nor {BPE} with {MERGES}; put the model's vocabulary there."
+        )
+    if type(found) is not kind:
+        raise UserError(f"{folder / WHOLE} is of {found.kind}, expected {kind.kind}.")
+    return found
+
+
+def _read_merges(path: Path) -> list[tuple[str, str]]:
+    """Return the pairs of a merges.txt, without the comment of its version."""
+    lines = [line for line in path.read_text(encoding="utf-8").split("\n") if line]
+    pairs = [tuple(line.split(" ")) for line in lines if not line.startswith("#version")]
+    for pair in pairs:
+        if len(pair) != 2:
+            raise UserError(f"{path}: {' '.join(pair)!r} is no pair of tokens; restore the file.")
+    return pairs  # type: ignore[return-value]
 
 
 def _whole_vocabulary(path: Path, whole: Mapping[str, Any]) -> Vocabulary:
@@ -80,8 +110,10 @@ def _normalizer_rules(whole: Mapping[str, Any]) -> dict[str, Any]:
     return {name: normalizer[key] for key, name in names.items() if key in normalizer}
 
 
-def tokenizer_settings(lowercase: bool, max_length: int) -> dict[str, Any]:
+def tokenizer_settings(vocabulary: Vocabulary, lowercase: bool, max_length: int) -> dict[str, Any]:
     """Return the tokenizer_config.json of a model."""
+    if isinstance(vocabulary, Subwords):
+        return {**vocabulary.settings, "model_max_length": max_length}
     return {
         "tokenizer_class": "BertTokenizer",
         "do_lower_case": lowercase,

@@ -68,7 +68,7 @@ def set_up(config: ml_collections.ConfigDict, vectors: Vectors) -> tuple[DistilE
         pretrained = load(config.pretrained, encoder_only=True)
         check_same(vocabulary, pretrained.vocabulary, "the vectors", str(config.pretrained))
         model_config = dataclasses.replace(pretrained.config, dtype=model_config.dtype)
-    check_max_length(config.max_length, model_config.max_position_embeddings)
+    check_max_length(config.max_length, model_config.num_positions)
     train, heldout = vectors.splits(config.max_length, config.heldout_every)
     objective = DistilEmbedding(
         dataclasses.replace(model_config, sentence_size=vectors.values.shape[1]),

@@ -83,7 +83,7 @@ def _without_contribution(
             f"--strategy={CONTRIBUTION} drops as many layers as their cosines say: give --tau=0.95 (the "
             "paper has 0.9 to 0.95) and no --num_layers."
         )
-    check_max_length(config.max_length, model.config.max_position_embeddings)
+    check_max_length(config.max_length, model.config.num_positions)
     data = load_data(config.to_dict(), model.vocabulary, model.lowercase)
     similarities = cls_similarities(model, next(iter(data.dev.values())).encoded)
     for layer, cosine in enumerate(similarities, start=1):

@@ -14,6 +14,7 @@ from eelbert_jax.datasets.sentences import read_sentences
 from eelbert_jax.datasets.vectors import text_fingerprint, write_vectors
 from eelbert_jax.errors import UserError
 from eelbert_jax.inference.load import load
+from eelbert_jax.subwords import Subwords
 from eelbert_jax.workdir import locked
 
 
@@ -27,6 +28,11 @@ def embed(config: ml_collections.ConfigDict, teacher: str, workdir: str | Path) 
         raise UserError("embed needs a teacher: add --from=DIR, a run's workdir or a Hugging Face folder.")
     model = load(teacher, encoder_only=True)
     check_max_length(config.max_length, model.max_length)
+    if isinstance(model.vocabulary, Subwords):
+        raise UserError(
+            f"{teacher} reads {model.vocabulary.kind}, and a student reads its teacher's rows, of WordPiece: "
+            "name a BERT or a DistilBERT."
+        )
     ids = read_sentences(config.to_dict(), model.vocabulary, model.lowercase)
     fast = dataclasses.replace(model, config=dataclasses.replace(model.config, dtype=config.dtype))
 

@@ -26,6 +26,7 @@ from eelbert_jax.objectives.multilabel import Multilabel
 from eelbert_jax.objectives.tag import Tag
 from eelbert_jax.record import Dropped, ModelRecord, Result
 from eelbert_jax.reporting.pretraining import read_checkpoint
+from eelbert_jax.subwords import Subwords
 from eelbert_jax.training import distributed, sharding
 from eelbert_jax.training.checkpoint import Checkpoints
 from eelbert_jax.training.fit import FitConfig, Outcome, Start, environment, fit, run_in
@@ -77,12 +78,17 @@ def set_up(config: ml_collections.ConfigDict) -> tuple[Classify, Model | None, b
       UserError: the checkpoint, the data or the config do not fit.
     """
     model_config, vocabulary, pretrained = starting_model(config)
-    check_max_length(config.max_length, model_config.max_position_embeddings)
+    check_max_length(config.max_length, model_config.num_positions)
     lowercase = config.lowercase if pretrained is None else pretrained.lowercase
     layout = Layout(sharding.make_mesh(config.mesh.fsdp), config.mesh.zero1)
     data = load_data(config.to_dict(), vocabulary, lowercase)
     kind = {TAG: Tag, MULTILABEL: Multilabel}.get(data.task.kind, Classify)
     record = _record(config, data, pretrained)
+    if record.pair_encoder == "bi" and isinstance(vocabulary, Subwords):
+        raise UserError(
+            f"--config.pair_encoder=bi takes the texts of a pair apart at [SEP], and this model reads "
+            f"{vocabulary.kind}: leave it at cross."
+        )
     sentence_size = model_config.sentence_size if record.pair_encoder == "bi" else None
     if pretrained is not None:
         _warn_of_positions(config, data, pretrained.trained_length)

@@ -92,15 +92,18 @@ class BertEmbeddings(nn.Module):
     ) -> jax.Array:
         """Embed tokens [B, L] as [B, L, D]; rows longer than the position table are a `UserError`."""
         length = input_ids.shape[1]
-        if length > self.config.max_position_embeddings:
+        if length > self.config.num_positions:
             raise UserError(
-                f"Rows of {length} tokens do not fit max_position_embeddings="
-                f"{self.config.max_position_embeddings}; shorten the rows or enlarge the position table."
+                f"Rows of {length} tokens do not fit the {self.config.num_positions} of "
+                f"max_position_embeddings={self.config.max_position_embeddings}; shorten the rows or enlarge "
+                "the position table."
             )
         # A slice, not a lookup: its gradient is no scatter.
-        places = self.position_embeddings.embedding[None, :length].astype(self.config.dtype)
+        first = self.config.first_position
+        places = self.position_embeddings.embedding[None, first : first + length].astype(self.config.dtype)
         if self.config.type_vocab_size:
-            token_types = jnp.zeros((1, 1), jnp.int32) if token_type_ids is None else token_type_ids
+            are_one = token_type_ids is None or self.config.type_vocab_size == 1
+            token_types = jnp.zeros((1, 1), jnp.int32) if are_one else token_type_ids
             places += self.token_type_embeddings(token_types)
         embedded = self.word_embeddings(input_ids) + places
         embedded = self.dropout(self.norm(embedded), deterministic)
@@ -153,7 +156,7 @@ class BertModel(nn.Module):
         hidden = self.encoder(hidden, attention_mask, deterministic)
         if not self.with_pooler:
             return hidden
-        return self.pooler(hidden) if self.config.pooling == "pooler" else hidden[:, 0]
+        return self.pooler(hidden, deterministic) if self.config.pooling == "pooler" else hidden[:, 0]
 
 
 class BertForMaskedLM(nn.Module):

@@ -32,7 +32,7 @@ SIZES: dict[str, dict[str, Any]] = {
 """Sizes by name. Source: EELBERT section 4 and table 2; MiniALBERT section 3; `micro` is for tests."""
 
 POOLINGS = ("pooler", "cls")
-ARCHITECTURES = ("bert", "distilbert")
+ARCHITECTURES = ("bert", "distilbert", "roberta")
 
 FIRST_FIELDS = (
     "vocab_size",
@@ -80,8 +80,9 @@ class BertConfig:
       pooling: what a row's classifier reads: the "pooler" (dense and tanh), or the state of [CLS] as it is.
       sentence_size: S, width of a sentence encoder's vectors, projections of the mean of the states; None: it
         is none.
-      architecture: whose names it is exported by; the pooler of a "distilbert" has a ReLU in place of tanh.
-      type_vocab_size: 0 of a DistilBERT, which does not tell segments apart.
+      architecture: whose names it is exported by; the pooler of a "distilbert" has a ReLU in place of tanh,
+        the positions of a "roberta" begin with the third row of their table.
+      type_vocab_size: 0 or 1 where segments are not told apart, as in a DistilBERT and a RoBERTa.
       hash_width: W, entries of a hashed vector, projected by a trained matrix [W, E]; None or E: no matrix.
     """
 
@@ -186,6 +187,16 @@ class BertConfig:
     def hash_vector_width(self) -> int:
         """W."""
         return self.hash_width or self.embedding_width
+
+    @property
+    def first_position(self) -> int:
+        """Row of the position table for the first token of a row."""
+        return 2 if self.architecture == "roberta" else 0
+
+    @property
+    def num_positions(self) -> int:
+        """Tokens of the longest row that it reads."""
+        return self.max_position_embeddings - self.first_position
 
     @property
     def num_groups(self) -> int:

@@ -24,6 +24,7 @@ from eelbert_jax.hashing.spec import HashSpec, hash_seeds, random_hash_spec, ran
 from eelbert_jax.hashing.steps import embed_signatures, require_on_the_fly
 from eelbert_jax.model.config import BertConfig
 from eelbert_jax.model.projection import project_tokens
+from eelbert_jax.subwords import Subwords
 from eelbert_jax.vocabulary import Vocabulary
 
 COLLECTION = "constants"
@@ -170,6 +171,11 @@ def _signatures(config: BertConfig, vocabulary: Vocabulary) -> tuple[np.ndarray,
         )
     if config.embedding == "random_hash":
         return random_signatures(config.hash, config.vocab_size)
+    if isinstance(vocabulary, Subwords):
+        raise UserError(
+            f"The n-gram hash reads WordPiece tokens, and this vocabulary is {vocabulary.kind}: take "
+            "embedding=table, or a BERT's vocabulary."
+        )
     return reference_signatures(config.hash, *code_points(vocabulary.tokens))
 
 

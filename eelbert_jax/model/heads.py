@@ -5,7 +5,7 @@ import jax
 import jax.numpy as jnp
 
 from eelbert_jax.model.config import BertConfig
-from eelbert_jax.model.encoder import dense, gelu, layer_norm
+from eelbert_jax.model.encoder import Dropout, dense, gelu, layer_norm
 
 DecoderInputs = tuple[jax.Array, jax.Array, jax.Array]
 """Features [..., D] in the computation type, decoder float32 [V, D], bias float32 [V]: the logits are
@@ -77,13 +77,17 @@ def mean_pool(hidden: jax.Array, attention_mask: jax.Array | None) -> jax.Array:
 class Pooler(nn.Module):
     """Summarize a row: dense and tanh of the first token's state. Source: Devlin et al., 3.1 ("C").
 
-    A DistilBERT's, called `pre_classifier`, has a ReLU. Source: transformers.
+    A DistilBERT's, called `pre_classifier`, has a ReLU; a RoBERTa's, part of its classifier, has dropout
+    before it. Source: transformers.
     """
 
     config: BertConfig
 
     @nn.compact
-    def __call__(self, hidden: jax.Array) -> jax.Array:
+    def __call__(self, hidden: jax.Array, deterministic: bool) -> jax.Array:
         """Map [B, L, D] to [B, D]."""
+        row = hidden[:, 0]
+        if self.config.architecture == "roberta":
+            row = Dropout(self.config.hidden_dropout_prob)(row, deterministic)
         activation = nn.relu if self.config.architecture == "distilbert" else jnp.tanh
-        return activation(dense(self.config, self.config.hidden_size, "dense")(hidden[:, 0]))
+        return activation(dense(self.config, self.config.hidden_size, "dense")(row))

@@ -17,6 +17,7 @@ import jax
 
 import eelbert_jax
 from eelbert_jax.errors import Preempted, UserError
+from eelbert_jax.subwords import save_tokenizer
 from eelbert_jax.training import loop
 from eelbert_jax.training.checkpoint import Checkpoints, check_identity
 from eelbert_jax.training.loop import LoopConfig
@@ -25,13 +26,12 @@ from eelbert_jax.training.sharding import Layout, placed
 from eelbert_jax.training.step import Objective, TrainState, initializer, make_train_step
 from eelbert_jax.training.supervision import Goodput, Supervision, supervise
 from eelbert_jax.training.writer import Writer, read_metrics
-from eelbert_jax.vocabulary import Vocabulary, save_vocabulary
+from eelbert_jax.vocabulary import Vocabulary
 from eelbert_jax.workdir import (
     BEST_NAME,
     CHECKPOINTS_NAME,
     CONFIG_NAME,
     METRICS_NAME,
-    VOCABULARY_NAME,
     changed_settings,
     locked,
     write_json,
@@ -135,7 +135,7 @@ def fit(
         is_writer = jax.process_index() == 0
         if is_writer:  # only now: a refused start leaves what the folder holds as it is
             write_json(workdir / CONFIG_NAME, record)
-            save_vocabulary(vocabulary, workdir / VOCABULARY_NAME)
+            save_tokenizer(vocabulary, workdir)
 
         def save(state: TrainState) -> None:
             if best_checkpoints is not None and figures.best and figures.best["step"] == int(state.step):

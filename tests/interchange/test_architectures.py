@@ -1,4 +1,4 @@
-"""DistilBERT and its like: read from transformers' folders, equal layer by layer, dropped, fine-tuned."""
+"""DistilBERT and RoBERTa: read from transformers' folders, equal layer by layer, dropped, fine-tuned."""
 
 import dataclasses
 
@@ -11,17 +11,23 @@ from eelbert_jax.inference.load import load
 from eelbert_jax.interchange.folder import read_folder, write_folder
 from eelbert_jax.interchange.hf import hf_config
 from eelbert_jax.model import bert
-from eelbert_jax.vocabulary import save_vocabulary
-from support.folders import HEADS, VOCABULARY, edit, micro, random_params
+from eelbert_jax.subwords import save_tokenizer
+from support.folders import HEADS, VOCABULARY, edit, micro, random_params, roberta_vocabulary
 
 SIZES = {"num_hidden_layers": 3, "num_attention_heads": 2, "max_position_embeddings": 40}
-CHANGES = {"distilbert": {"type_vocab_size": 0}}
-PREFIXES = {"distilbert": "DistilBert"}
+VOCABULARIES = {"distilbert": VOCABULARY, "roberta": roberta_vocabulary()}
+CHANGES = {
+    "distilbert": {"type_vocab_size": 0},
+    "roberta": {"type_vocab_size": 1, "max_position_embeddings": 42, "layer_norm_eps": 1e-5},
+}
+PREFIXES = {"distilbert": "DistilBert", "roberta": "Roberta"}
 TEXTS = ["The file opens.", "good tables."]
 
 
 def config_of(architecture, **changes):
-    return micro(**{**SIZES, **CHANGES[architecture], "architecture": architecture, **changes})
+    size = VOCABULARIES[architecture].size
+    changes = {"vocab_size": size, "architecture": architecture, **changes}
+    return micro(**{**SIZES, **CHANGES[architecture], **changes})
 
 
 @pytest.mark.parametrize("architecture", CHANGES)
@@ -29,9 +35,10 @@ def config_of(architecture, **changes):
 def test_round_trip(architecture, model_class, tmp_path):
     config = config_of(architecture, num_labels=3)
     params = random_params(model_class(config))
-    write_folder(tmp_path, config, VOCABULARY, params, lowercase=True)
+    vocabulary = VOCABULARIES[architecture]
+    write_folder(tmp_path, config, vocabulary, params, lowercase=architecture != "roberta")
     found = read_folder(tmp_path)
-    assert (found.config, found.vocabulary) == (config, VOCABULARY)
+    assert (found.config, found.vocabulary) == (config, vocabulary)
     jax.tree.map(np.testing.assert_array_equal, found.params, params)
 
 
@@ -47,7 +54,7 @@ def their_model(transformers, torch, folder, architecture, head):
         for name, parameter in made.named_parameters():
             parameter.normal_(float(name.endswith(("norm.weight", "Norm.weight"))), 0.3)
     made.save_pretrained(folder)
-    save_vocabulary(VOCABULARY, folder / "vocab.txt")
+    save_tokenizer(VOCABULARIES[architecture], folder)
     return made.eval()
 
 
@@ -98,7 +105,7 @@ def test_every_layer_is_that_of_transformers(architecture, model_class, tmp_path
     kept = mask if logits.ndim == 3 else slice(None)
     np.testing.assert_allclose(np.asarray(logits)[kept], expected[kept], atol=1e-4)
     if head == "ForSequenceClassification":
-        # Read as a BERT, whose pooler is tanh, it would answer something else.
+        # Read as a BERT, with tanh and positions from the first row on, it would answer something else.
         other = dataclasses.replace(found.config, architecture="bert")
         wrong, _ = our_answers(model_class, other, found.params, ids, mask)
         assert np.abs(np.asarray(wrong) - expected).max() > 1e-2
@@ -130,7 +137,7 @@ def test_layers_are_dropped_and_transformers_loads_the_rest(architecture, tmp_pa
 def test_it_is_fine_tuned_and_answers(architecture, tmp_path):
     config = config_of(architecture, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0)
     params = random_params(bert.BertForMaskedLM(config))
-    write_folder(tmp_path / "model", config, VOCABULARY, params, lowercase=True)
+    write_folder(tmp_path / "model", config, VOCABULARIES[architecture], params, lowercase=True)
     rows = "".join(f"{text}\t{label}\n" for text, label in zip(TEXTS * 16, ["a", "b"] * 16, strict=True))
     for split in ("train", "dev"):
         (tmp_path / f"{split}.tsv").write_text("sentence\tlabel\n" + rows)

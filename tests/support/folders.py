@@ -1,21 +1,47 @@
 """Small models of random parameters as folders in the Hugging Face layout, and edits of them."""
 
+import functools
 import json
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from safetensors.numpy import load_file, save_file
+from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 
 from eelbert_jax.interchange.folder import write_folder
 from eelbert_jax.model import bert
 from eelbert_jax.model.config import sized
+from eelbert_jax.subwords import byte_level_bpe
 from eelbert_jax.vocabulary import SPECIAL_TOKENS, Vocabulary
 
 WORDS = ("the", "file", "table", "opens", "good", "bad", "##s", "##ing", ".")
 VOCABULARY = Vocabulary((*SPECIAL_TOKENS, *WORDS))
 HEADS = (bert.BertForMaskedLM, bert.BertForSequenceClassification, bert.BertForTokenClassification)
 MODEL, CONFIG = "model.safetensors", "config.json"
+ENGLISH = Path(__file__).parents[2] / "README.md"
+"""A little real text."""
+
+
+@functools.cache
+def trained_bpe(size=400):
+    """Return a RoBERTa's vocabulary and its merges, trained on a little text; special tokens as published."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    trainer = trainers.BpeTrainer(
+        vocab_size=size,
+        special_tokens=["<s>", "<pad>", "</s>", "<unk>", "<mask>"],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train([str(ENGLISH)], trainer)
+    model = json.loads(tokenizer.to_str())["model"]
+    return model["vocab"], [tuple(pair) for pair in model["merges"]]
+
+
+def roberta_vocabulary():
+    return byte_level_bpe(*trained_bpe())
 
 
 def micro(**changes):
