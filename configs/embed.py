@@ -21,6 +21,8 @@ def get_config() -> ml_collections.ConfigDict:
     # lines are cut into sentences.
     config.source = ""
     config.sentences_per_file = 0  # taken from the beginning of each file of the source; 0: all
+    # Whole lines of 32 to 80 words, several sentences mostly, from the beginning of each file of the source.
+    config.passages_per_file = 0
     # Tables (tsv, csv, jsonl, parquet): a glob in quotes, and the columns with texts, by commas.
     config.tables = ""
     config.text_columns = "sentence"

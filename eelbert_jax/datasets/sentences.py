@@ -21,6 +21,7 @@ from eelbert_jax.vocabulary import Vocabulary
 SENTENCE_END = re.compile(r"([.!?][\"'”’)]*)\s+(?=[\"'“‘(]*[A-Z0-9])")
 """A stop and what closes with it, before a capital: a line of one sentence stays whole."""
 WORD = re.compile("[a-z]{3,}")
+PASSAGE_WORDS = range(32, 81)
 
 
 def read_sentences(settings: Mapping[str, Any], vocabulary: Vocabulary, lowercase: bool) -> list[np.ndarray]:
@@ -35,6 +36,9 @@ def read_sentences(settings: Mapping[str, Any], vocabulary: Vocabulary, lowercas
     reader = _Reader(text_encoder(vocabulary, lowercase), settings["max_length"])
     sources: dict[str, Callable[[], Iterator[np.ndarray]]] = {
         "source": lambda: _of_text(reader, settings["source"], settings["sentences_per_file"]),
+        "passages_per_file": lambda: reader.read(
+            _passages(settings["source"], settings["passages_per_file"])
+        ),
         "tables": lambda: reader.read(_of_tables(settings["tables"], settings["text_columns"].split(","))),
         "glue_tasks": lambda: reader.read(_of_glue(settings["glue_tasks"], settings["glue_dir"])),
         "words": lambda: reader.read(filter(WORD.fullmatch, vocabulary.tokens)),
@@ -90,6 +94,14 @@ def _of_text(reader: _Reader, source: str, per_file: int) -> Iterator[np.ndarray
             sentence for chunk in unit.read(options, ReadTally()) for sentence in split_sentences(chunk.text)
         )
         yield from itertools.islice(reader.read(sentences), per_file or None)
+
+
+def _passages(source: str, per_file: int) -> Iterator[str]:
+    """Yield the first `per_file` lines of `PASSAGE_WORDS` words of each file or part of a dataset."""
+    options = ReadOptions()
+    for unit in find_units(source, SourceOptions(min_unit_bytes=1), options):
+        lines = (line for chunk in unit.read(options, ReadTally()) for line in chunk.text.splitlines())
+        yield from itertools.islice((line for line in lines if len(line.split()) in PASSAGE_WORDS), per_file)
 
 
 def _of_tables(pattern: str, columns: Sequence[str]) -> Iterator[str]:

@@ -72,6 +72,8 @@ def web_model(model: Model, weights: str = "int8") -> dict[str, Any]:
     config = model.config
     if model.task is not None and model.task.kind == TAG:
         raise UserError("The page answers with classes, numbers and vectors: it has no place for a tagger.")
+    if model.task is not None and model.task.pair_encoder == "bi":
+        raise UserError("The page reads the texts of a pair as one row, not apart (pair_encoder=bi).")
     if config.architecture not in ARCHITECTURES:
         raise UserError(f"The page computes {' and '.join(ARCHITECTURES)}, not {config.architecture}.")
     params = {name: part for name, part in model.params.items() if name != "cls"}

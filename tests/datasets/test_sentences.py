@@ -47,6 +47,14 @@ def test_so_many_are_taken_from_each_file(tmp_path):
     assert sorted(found) == ["a file .", "a table .", "the file .", "the table ."]
 
 
+def test_whole_lines_of_some_length_are_passages(tmp_path):
+    passage = " ".join(["The file ."] * 11)
+    lines = ["The table.", passage, "A " * 81, passage.replace("file", "table")]
+    (tmp_path / "text.txt").write_text("\n".join(lines))
+    found = read(source=str(tmp_path / "text.txt"), sentences_per_file=2, passages_per_file=1)
+    assert sorted(found) == sorted(["the table .", "the file .", passage.lower()])
+
+
 def test_both_texts_of_a_glue_pair_are_read_of_the_training_file_alone(tmp_path):
     (tmp_path / "RTE").mkdir()
     header = "index\tsentence1\tsentence2\tlabel\n"

@@ -205,9 +205,13 @@ def test_a_page_that_answers_otherwise_is_refused():
         page.check_page(text.replace("class Hash", "class Nothing"), model, TEXTS, None)
 
 
-def test_a_tagger_is_refused():
+def test_a_tagger_and_a_pair_of_encodings_are_refused():
     with pytest.raises(UserError, match="no place for a tagger"):
         page.web_model(model_of("tag", ("O", "B-x")))
+    model = model_of()
+    task = dataclasses.replace(model.task, reads_pairs=True, pair_encoder="bi")
+    with pytest.raises(UserError, match="pair_encoder=bi"):
+        page.web_model(dataclasses.replace(model, task=task))
 
 
 def test_the_page_holds_what_its_vocabulary_says():
