@@ -4,25 +4,83 @@
     eelbert distill --config=configs/distill.py:embedding,size=tiny --config.data.vectors=runs/vectors \\
         --workdir=runs/tiny-distilled
 
-The recipe is what is learned, `embedding` (a sentence encoder's vectors), then `size=SIZE`, `embedding=KIND`
-and `hash_width=W` (entries of a hashed vector, projected by a trained matrix). On two cores UNO takes 5
-minutes, EELBERT-tiny 8 and BERT-tiny 10; their scores stand in docs/results.md. `eelbert finetune
---config.pretrained=runs/tiny-distilled` takes such an encoder up.
+    eelbert distill --config=configs/distill.py:minialbert --config.teacher.model=TEACHER \\
+        --config.data.rows=runs/rows --workdir=runs/minialbert
+
+The recipe is what is learned, then `size=SIZE`, `embedding=KIND` and `hash_width=W` (entries of a hashed
+vector, projected by a trained matrix). `eelbert finetune --config.pretrained=DIR` takes up the encoder.
+
+- `embedding`: a sentence encoder's vectors. On two cores UNO takes 5 minutes, EELBERT-tiny 8 and BERT-tiny
+  10; their scores stand in docs/results.md.
+- `minialbert`: a masked language model's hidden states, attention and predictions, beside masked tokens of
+  rows by `eelbert prepare`. `setting=paper` (the default) is MiniALBERT's, to be run with rows of 256 and,
+  for the published model, `embedding=table`; `setting=small` is that of configs/pretrain.py. A teacher
+  without MLM head takes `--config.teacher.logits_weight=0`, one with another number of attention heads than
+  the student `--config.teacher.attention_weight=0`.
 """
+
+from collections.abc import Iterable
 
 from ml_collections import config_dict
 
 from eelbert_jax.config_files import load_config, parse_recipe
 from eelbert_jax.model.config import EMBEDDINGS, SIZES
 
-RECIPES = ("embedding",)
+RECIPES = ("embedding", "minialbert")
 
 
 def get_config(recipe: str = "embedding") -> config_dict.ConfigDict:
     """Return the configuration of `recipe`."""
-    kinds = ("ngram_hash", *(kind for kind in EMBEDDINGS if kind != "ngram_hash"))
-    sizes = ("tiny", *(size for size in SIZES if size != "tiny"))
-    _, options = parse_recipe(recipe, RECIPES, {"size": sizes, "embedding": kinds}, numbers=("hash_width",))
+    if recipe.split(",")[0] == "minialbert":
+        return _minialbert(recipe)
+    return _embedding(recipe)
+
+
+def _first(default: str, names: Iterable[str]) -> tuple[str, ...]:
+    return (default, *(name for name in names if name != default))
+
+
+def _minialbert(recipe: str) -> config_dict.ConfigDict:
+    """Return a pre-training's configuration with a teacher; the keys of the former stand there."""
+    words = {
+        "size": _first("minialbert", SIZES),
+        "embedding": _first("ngram_hash", EMBEDDINGS),
+        "setting": ("paper", "small"),
+    }
+    _, options = parse_recipe(recipe, RECIPES, words, numbers=("hash_width",))
+    config = load_config(
+        f"configs/pretrain.py:{options['size']},embedding={options['embedding']},setting={options['setting']}"
+    )
+    config.recipe = recipe  # a label
+    config.model.hash_width = options["hash_width"]
+
+    config.teacher = config_dict.ConfigDict()
+    # A run's workdir or a folder in the Hugging Face layout, with the vocabulary of the rows; required.
+    config.teacher.model = config_dict.placeholder(str)
+    config.teacher.dtype = "float32"  # of its computation, or "bfloat16"
+    # Weights of the terms; 0 leaves one out.
+    config.teacher.mlm_weight = 1.0  # cross entropy of the masked tokens
+    config.teacher.attention_weight = 3.0  # KL of attention probabilities; takes as many heads as the teacher
+    config.teacher.hidden_weight = 3.0  # distance of hidden states, projected where the widths differ
+    config.teacher.logits_weight = 5.0  # KL of the predictions; takes a teacher with an MLM head
+    config.teacher.hidden_loss = "cosine"  # or "mse"
+    # The teacher's layer for each layer (recursion) of the student: uniform, top, bottom, or numbers from 1
+    # by commas, as "2,4,6".
+    config.teacher.layers = "uniform"
+
+    if options["setting"] == "paper":
+        config.total_steps = 67_000  # about an epoch of Wikipedia in rows of 256
+        config.batch_size = 192
+        config.opt.learning_rate = 5e-4
+        config.opt.warmup_steps = 5000
+        config.opt.weight_decay = 1e-4
+    return config
+
+
+def _embedding(recipe: str) -> config_dict.ConfigDict:
+    """Return the configuration of learning a sentence encoder's vectors."""
+    words = {"size": _first("tiny", SIZES), "embedding": _first("ngram_hash", EMBEDDINGS)}
+    _, options = parse_recipe(recipe, RECIPES, words, numbers=("hash_width",))
     config = config_dict.ConfigDict()
     config.recipe = recipe  # a label
     config.seed = 0  # of initialization and of the order of sentences

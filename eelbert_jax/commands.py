@@ -68,7 +68,7 @@ JOBS: Mapping[str, Job] = MappingProxyType(
             (("from", "", "the teacher: the workdir of a run, or a folder in the Hugging Face layout"),),
         ),
         "distill": Job(
-            "train a small sentence encoder on a teacher's vectors",
+            "train a small model on a teacher's sentence vectors, or on its states and predictions",
             "configs/distill.py",
             "required",
             DISTRIBUTED_FLAGS,

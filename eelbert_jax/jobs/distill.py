@@ -1,4 +1,4 @@
-"""`eelbert distill`: a teacher's vectors in, a small sentence encoder out."""
+"""`eelbert distill`: a teacher's vectors, or a teacher and rows of text, in; a small encoder out."""
 
 import dataclasses
 from pathlib import Path
@@ -13,8 +13,11 @@ from eelbert_jax.errors import UserError
 from eelbert_jax.inference.load import load
 from eelbert_jax.inference.predict import Model
 from eelbert_jax.jobs.finetune import encoder_start, make_fit_config
+from eelbert_jax.jobs.pretrain import pretrain
 from eelbert_jax.model.config import bert_config, identity
 from eelbert_jax.objectives.distil import DistilEmbedding
+from eelbert_jax.objectives.distil_layers import DistilLayers, Teacher, Terms
+from eelbert_jax.objectives.masked_lm import MaskedLM
 from eelbert_jax.training import distributed, sharding
 from eelbert_jax.training.fit import environment, fit, run_in
 from eelbert_jax.training.sharding import Layout
@@ -22,15 +25,46 @@ from eelbert_jax.vocabulary import check_same
 
 
 def distill(config: ml_collections.ConfigDict, workdir: str | Path) -> dict[str, float]:
-    """Train as `config` says, resuming what the workdir holds.
-
-    Returns:
-      `heldout_cosine` to the teacher and `heldout_distance` of the last evaluation.
+    """Train as `config` says, resuming what the workdir holds; return the figures of the last evaluation.
 
     Raises:
-      UserError: the vectors or the config do not fit, or the run was begun with vectors of another teacher or
-        text; else as `fit`.
+      UserError: the teacher, the text or the config do not fit; else as `fit`.
     """
+    if "teacher" in config:
+        return pretrain(config, workdir, lambda masked_lm: with_teacher(masked_lm, config))
+    return _distill_vectors(config, workdir)
+
+
+def with_teacher(masked_lm: MaskedLM, config: ml_collections.ConfigDict) -> DistilLayers:
+    """Return the objective that learns from the teacher of a config too.
+
+    Raises:
+      UserError: there is none, or it reads text otherwise than the rows, or does not fit the student.
+    """
+    options = config.teacher.to_dict()
+    path, dtype = options.pop("model"), options.pop("dtype")
+    if path is None:
+        raise UserError(
+            "No teacher to learn from: set --config.teacher.model=DIR, a run's workdir or a Hugging Face "
+            "folder."
+        )
+    teacher, rows = load(path), masked_lm.train_rows
+    assert rows is not None
+    check_same(rows.vocabulary, teacher.vocabulary, f"the rows in {config.data.rows}", path)
+    if teacher.lowercase != rows.lowercase:
+        raise UserError(
+            f"The teacher in {path} has lowercase={teacher.lowercase}, the rows {rows.lowercase}."
+        )
+    fields = {field.name: getattr(masked_lm, field.name) for field in dataclasses.fields(masked_lm)}
+    teacher_config = dataclasses.replace(teacher.config, dtype=dtype)
+    return DistilLayers(
+        **fields,
+        teacher=Teacher(path, teacher_config, teacher.params, teacher.constants),
+        terms=Terms(**options),
+    )
+
+
+def _distill_vectors(config: ml_collections.ConfigDict, workdir: str | Path) -> dict[str, float]:
     workdir = Path(workdir).expanduser()
     with run_in(workdir, config.watchdog_seconds) as supervision:
         vectors = _open_vectors(config)

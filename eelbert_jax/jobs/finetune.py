@@ -66,6 +66,12 @@ def starting_model(config: ml_collections.ConfigDict) -> tuple[BertConfig, Vocab
         raise UserError(
             f"{config.pretrained} is of another size, {size!r}, than {config.size!r}; put it into the recipe."
         )
+    if config.model.adapter_size is not None and pretrained.config.adapter_size is None:
+        raise UserError(
+            f"--config.model.adapter_size={config.model.adapter_size} asks for adapters, and "
+            f"{config.pretrained} has none: take a recipe of another size than minialbert, or a checkpoint "
+            "that has them."
+        )
     names = ("hidden_dropout_prob", "attention_probs_dropout_prob", "dtype")
     changes = {name: config.model[name] for name in names}
     return dataclasses.replace(pretrained.config, **changes), pretrained.vocabulary, pretrained

@@ -1,5 +1,6 @@
 """`eelbert pretrain`: rows and a config in, checkpoints and a record of the losses out."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -103,8 +104,9 @@ def _start(config: ml_collections.ConfigDict, objective: MaskedLM, model_identit
 
     def named(like: Any) -> Any:
         folder = Path(config.init_params_from).expanduser() / CHECKPOINTS_NAME
+        model = {name: like[name] for name in ("bert", "cls")}
         with Checkpoints(folder, create=False) as checkpoints:
-            return checkpoints.restore_params(like, model_identity)
+            return checkpoints.restore_params(model, model_identity)
 
     return Start(f"Starting from the parameters of {config.init_params_from}, step 0.", named)
 
@@ -127,11 +129,18 @@ def _check_positive(config: ml_collections.ConfigDict, name: str, *, optional: b
         raise UserError(f"config.{name} must be at least 1{' or empty' if optional else ''}, got {value}.")
 
 
-def pretrain(config: ml_collections.ConfigDict, workdir: str | Path) -> dict[str, float]:
+def pretrain(
+    config: ml_collections.ConfigDict,
+    workdir: str | Path,
+    extended: Callable[[MaskedLM], MaskedLM] = lambda objective: objective,
+) -> dict[str, float]:
     """Train as `config` says, resuming what the workdir holds.
 
+    `extended` returns an objective that learns more than masked tokens.
+
     Returns:
-      `heldout_loss` (nats a target), `heldout_accuracy` and `heldout_perplexity` of the last evaluation.
+      `heldout_loss` (nats a target), `heldout_accuracy` and `heldout_perplexity` of the last evaluation, and
+      what else the objective evaluates.
 
     Raises:
       UserError: the rows or the config do not fit; else as `fit`.
@@ -142,8 +151,8 @@ def pretrain(config: ml_collections.ConfigDict, workdir: str | Path) -> dict[str
         train_rows, heldout_rows = _open_rows(config)
         vocabulary = train_rows.vocabulary
         layout = Layout(sharding.make_mesh(config.mesh.fsdp), config.mesh.zero1)
-        objective = make_objective(
-            config, vocabulary, train_rows.row_length, layout, train_rows, heldout_rows
+        objective = extended(
+            make_objective(config, vocabulary, train_rows.row_length, layout, train_rows, heldout_rows)
         )
         model_identity = identity(objective.config, vocabulary, train_rows.lowercase)
         run = {**environment(), "identity": model_identity, "row_length": train_rows.row_length}

@@ -52,7 +52,7 @@ def _bfloat16_dot_backward(factors, cotangent):
 bfloat16_dot.defvjp(_bfloat16_dot_forward, _bfloat16_dot_backward)
 
 
-def dense(config: BertConfig, features: int, name: str) -> nn.Dense:
+def dense(config: BertConfig, features: int, name: str | None) -> nn.Dense:
     """Return a dense layer with BERT's initialization.
 
     The normal is cut at two standard deviations and not rescaled, as in BERT's TensorFlow code: at

@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, ClassVar
 
 import jax
@@ -95,7 +95,7 @@ class MaskedLM:
         }
 
     @property
-    def _vocab_chunk(self) -> int:
+    def vocab_chunk(self) -> int:
         """Columns of the softmax at a time on this platform."""
         on_cpu = self.layout.mesh.devices.flat[0].platform == "cpu"
         return min(self.vocabulary.size, CPU_VOCAB_CHUNK) if on_cpu else self.vocabulary.size
@@ -150,7 +150,7 @@ class MaskedLM:
         """Return the share of the mean cross entropy in nats a target."""
         features, decoder, bias, labels = self._decoder_inputs(params, constants, examples, key)
         weights = (examples.weights / total_weight).reshape(-1)
-        return masked_lm_loss(features, decoder, bias, labels, weights, self._vocab_chunk)
+        return masked_lm_loss(features, decoder, bias, labels, weights, self.vocab_chunk)
 
     def _decoder_inputs(
         self, params: Any, constants: Any, masked: masking.MaskedRows, dropout_key: jax.Array | None
@@ -167,16 +167,20 @@ class MaskedLM:
         features, decoder, bias = inputs
         return features.reshape(-1, features.shape[-1]), decoder, bias, masked.labels.reshape(-1)
 
+    def heldout_examples(self, rows: jax.Array, indices: jax.Array) -> masking.MaskedRows:
+        """Mask held-out rows [B, L], each by its index."""
+        key = named_key(self.seed, "eval")
+        return masking.mask_rows_by_index(rows.astype(jnp.int32), indices, key, **self.mask_options)
+
     @functools.cached_property
     def eval_step(self) -> Callable[..., MaskedLMSums]:
         """The jitted (params, constants, rows [B, L], row indices [B], row weights [B]) -> sums."""
-        key = named_key(self.seed, "eval")
 
         def eval_step(params, constants, rows, indices, row_weights) -> MaskedLMSums:
-            masked = masking.mask_rows_by_index(rows.astype(jnp.int32), indices, key, **self.mask_options)
+            masked = self.heldout_examples(rows, indices)
             features, decoder, bias, labels = self._decoder_inputs(params, constants, masked, None)
             weights = (masked.weights * row_weights[:, None]).reshape(-1)
-            return masked_lm_sums(features, decoder, bias, labels, weights, self._vocab_chunk)
+            return masked_lm_sums(features, decoder, bias, labels, weights, self.vocab_chunk)
 
         return jax.jit(eval_step)
 
@@ -185,17 +189,10 @@ class MaskedLM:
 
         Every row is counted once: the last batch is padded with rows of weight 0.
         """
-        assert self.heldout_rows is not None
-        rows = self.heldout_rows
-        num_rows = min(len(rows), self.num_eval_rows or len(rows))
         totals = np.zeros(3)
-        for start in range(0, num_rows, self.eval_batch_size):
-            indices = np.arange(start, start + self.eval_batch_size)
-            weights = (indices < num_rows).astype(np.float32)
-            indices = np.minimum(indices, num_rows - 1)
-            placed = (self._put(values) for values in (rows[indices], indices.astype(np.int32), weights))
+        for batch in self.heldout_batches():
             totals += np.asarray(
-                jax.device_get(self.eval_step(state.params, self.constants, *placed)), np.float64
+                jax.device_get(self.eval_step(state.params, self.constants, *batch)), np.float64
             )
             beat()
         loss, correct, weight = totals
@@ -205,5 +202,14 @@ class MaskedLM:
             "heldout_perplexity": math.exp(min(loss / weight, 700.0)),
         }
 
-    def _put(self, values: np.ndarray) -> jax.Array:
-        return sharding.put_rows(values, self.layout, row_axis=0)
+    def heldout_batches(self) -> Iterator[tuple[jax.Array, ...]]:
+        """Yield (rows [B, L], row indices int32 [B], row weights [B]) of what is evaluated."""
+        assert self.heldout_rows is not None
+        rows = self.heldout_rows
+        num_rows = min(len(rows), self.num_eval_rows or len(rows))
+        for start in range(0, num_rows, self.eval_batch_size):
+            indices = np.arange(start, start + self.eval_batch_size)
+            weights = (indices < num_rows).astype(np.float32)
+            indices = np.minimum(indices, num_rows - 1)
+            batch = (rows[indices], indices.astype(np.int32), weights)
+            yield tuple(sharding.put_rows(values, self.layout, row_axis=0) for values in batch)

@@ -7,7 +7,7 @@ from eelbert_jax.datasets.tasks import TAG, TaskRecord
 from eelbert_jax.model.config import BertConfig
 from eelbert_jax.model.count import count_parameters
 from eelbert_jax.record import Result
-from eelbert_jax.reporting.pretraining import read_checkpoint
+from eelbert_jax.reporting.pretraining import is_pretraining, read_checkpoint, teachers
 from eelbert_jax.workdir import CONFIG_NAME, METRICS_NAME, RESULT_NAME, read_json
 
 _FRONT = "---\nlibrary_name: eelbert_jax\ntags: [bert, eelbert, n-gram-hashing]\n---\n"
@@ -43,7 +43,7 @@ def _model(config: BertConfig) -> list[str]:
 
 
 def _training(source: Path, step: int | None, task: TaskRecord | None, result: Result | None) -> list[str]:
-    start, lines = result.pretrained if result else None, _teacher(source)
+    start, lines = result.pretrained if result else None, _teacher(source, step)
     if result is None and not lines and (source / METRICS_NAME).is_file() and step is not None:
         start = read_checkpoint(str(source), step)
     if result is not None:
@@ -63,10 +63,14 @@ def _training(source: Path, step: int | None, task: TaskRecord | None, result: R
     return lines or ["What it was trained on is not recorded."]
 
 
-def _teacher(source: Path) -> list[str]:
-    """Return whose vectors the run of a distillation learned; nothing of other runs and of folders."""
+def _teacher(source: Path, step: int | None) -> list[str]:
+    """Return what the run of a distillation learned of whom; nothing of other runs and of folders."""
     path = source / CONFIG_NAME
-    vectors = read_json(path).get("vectors") if path.is_file() else None
+    config = read_json(path) if path.is_file() else {}
+    if is_pretraining(config):
+        tokens = read_checkpoint(str(source), step).tokens or 0
+        return [f"- {name}'s states and masked words of {tokens:,} tokens." for name in teachers(config)]
+    vectors = config.get("vectors")
     if vectors is None:
         return []
     return [f"- {vectors['teacher']['name']}'s vectors of {vectors['num_sentences']:,} sentences."]

@@ -32,7 +32,7 @@ class HeldOut(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class PretrainingRun:
-    """Hold a run of `eelbert pretrain`, finished or not.
+    """Hold a run of `eelbert pretrain`, finished or not, or of a distillation that learned beside one.
 
     `parameters` go by convention, empty for a kind of model that this version does not know; `eval_rows` is
     None for all held-out rows; `speeds` are (step, tokens/s since the step before).
@@ -110,7 +110,7 @@ def read_pretraining(path: Path, config: Mapping[str, Any], folder: str) -> Pret
         folder=folder,
         path=path.resolve(),
         name=model_name(size or "other size", embedding, model.get("hash_width")),
-        changes=hash_changes(model["hash"]),
+        changes=(*hash_changes(model["hash"]), *(f"distilled from {name}" for name in teachers(config))),
         size=size,
         embedding=embedding,
         parameters=parameters_of(model),
@@ -127,6 +127,12 @@ def read_pretraining(path: Path, config: Mapping[str, Any], folder: str) -> Pret
         curve=curve,
         speeds=speeds,
     )
+
+
+def teachers(config: Mapping[str, Any]) -> list[str]:
+    """Return the name of the model that a pre-training learned from beside its rows, [] without one."""
+    model = config.get("teacher", {}).get("model")
+    return [] if model is None else [Path(model).name]
 
 
 def hash_changes(spec: Mapping[str, Any] | None) -> tuple[str, ...]:

@@ -70,24 +70,34 @@ def _loss_and_gradients(features, decoder, bias, labels, weights, vocab_chunk):
     _, label_logits = _label_logits(features, decoder, bias, labels)
     loss = jnp.sum(weights * (normalizer - label_logits))
 
-    def body(carry, start):
-        d_features, d_decoder, d_bias = carry
+    def body(gradients, start):
         rows, logits = _slice_logits(features, decoder, bias, start, width)
         own = logits > NEGATIVE / 2
         is_label = (labels[:, None] == start + jnp.arange(width)[None]) & own
         d_logits = (jnp.exp(logits - normalizer[:, None]) - is_label) * weights[:, None]
-        d_bias = jax.lax.dynamic_update_slice_in_dim(d_bias, jnp.sum(d_logits, axis=0), start, 0)
-        d_logits = d_logits.astype(features.dtype)
-        d_features += jnp.einsum("mv,vd->md", d_logits, rows, preferred_element_type=jnp.float32)
-        d_rows = jnp.einsum("mv,md->vd", d_logits, features, preferred_element_type=jnp.float32)
-        return (d_features, jax.lax.dynamic_update_slice_in_dim(d_decoder, d_rows, start, 0), d_bias), None
+        return _with_slice(gradients, start, d_logits, rows, features), None
 
-    zeros = (jnp.zeros(features.shape), jnp.zeros(decoder.shape), jnp.zeros(bias.shape))
-    (d_features, d_decoder, d_bias), _ = jax.lax.scan(body, zeros, starts)
-    return loss, (
-        d_features.astype(features.dtype),
-        d_decoder.astype(decoder.dtype),
-        d_bias.astype(bias.dtype),
+    gradients, _ = jax.lax.scan(body, _zero_gradients(features, decoder, bias), starts)
+    return loss, _as_typed(gradients, features, decoder, bias)
+
+
+def _zero_gradients(*decoder_inputs):
+    return tuple(jnp.zeros(array.shape) for array in decoder_inputs)
+
+
+def _with_slice(gradients, start, d_logits, rows, features):
+    """Add the features' gradient of a slice, and put the decoder's and the bias's in their places."""
+    d_features, d_decoder, d_bias = gradients
+    d_bias = jax.lax.dynamic_update_slice_in_dim(d_bias, jnp.sum(d_logits, axis=0), start, 0)
+    d_logits = d_logits.astype(features.dtype)
+    d_features += jnp.einsum("mv,vd->md", d_logits, rows, preferred_element_type=jnp.float32)
+    d_rows = jnp.einsum("mv,md->vd", d_logits, features, preferred_element_type=jnp.float32)
+    return d_features, jax.lax.dynamic_update_slice_in_dim(d_decoder, d_rows, start, 0), d_bias
+
+
+def _as_typed(gradients, *decoder_inputs):
+    return tuple(
+        gradient.astype(array.dtype) for gradient, array in zip(gradients, decoder_inputs, strict=True)
     )
 
 
@@ -131,6 +141,78 @@ def _backward(vocab_chunk, gradients, cotangent):
 
 
 masked_lm_loss.defvjp(_forward, _backward)
+
+
+DecoderInputs = tuple[jax.Array, jax.Array, jax.Array]
+"""Features [M, D], decoder [V, D] and bias [V], as `masked_lm_loss` takes them."""
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(3,))
+def decoder_kl_loss(
+    student: DecoderInputs, teacher: DecoderInputs, weights: jax.Array, vocab_chunk: int
+) -> jax.Array:
+    """Return the weighted sum of KL(teacher || student) of two decoders' softmaxes, without [M, V] logits.
+
+    Widths may differ. Float32 scalar in nats; `weights` and `vocab_chunk` as `masked_lm_loss` takes them.
+    No gradient reaches the teacher.
+    """
+    return _kl_and_gradients(student, teacher, weights, vocab_chunk)[0]
+
+
+def _kl_and_gradients(student, teacher, weights, vocab_chunk):
+    chex.assert_equal_shape([student[1][:, 0], teacher[1][:, 0]])
+    width, starts = _slices(student[1].shape[0], vocab_chunk)
+    normalizer, _ = _log_normalizer(*student, vocab_chunk)
+    teacher_normalizer, _ = _log_normalizer(*teacher, vocab_chunk)
+
+    def body(carry, start):
+        loss, gradients = carry
+        rows, logits = _slice_logits(*student, start, width)
+        _, teacher_logits = _slice_logits(*teacher, start, width)
+        log_probs = logits - normalizer[:, None]
+        teacher_log_probs = teacher_logits - teacher_normalizer[:, None]
+        teacher_probs = jnp.exp(teacher_log_probs)  # 0 in columns of another slice
+        loss += jnp.sum(weights[:, None] * teacher_probs * (teacher_log_probs - log_probs))
+        d_logits = (jnp.exp(log_probs) - teacher_probs) * weights[:, None]
+        return (loss, _with_slice(gradients, start, d_logits, rows, student[0])), None
+
+    (loss, gradients), _ = jax.lax.scan(body, (jnp.zeros(()), _zero_gradients(*student)), starts)
+    return loss, _as_typed(gradients, *student)
+
+
+def _kl_backward(vocab_chunk, gradients, cotangent):
+    del vocab_chunk
+    return tuple((cotangent * gradient).astype(gradient.dtype) for gradient in gradients), None, None
+
+
+decoder_kl_loss.defvjp(_kl_and_gradients, _kl_backward)
+
+
+def attention_distance(probs: jax.Array, teacher_probs: jax.Array) -> jax.Array:
+    """Return KL(teacher || student) of attention, the mean over heads, queries and keys, float32 [B].
+
+    So it is a query's KL over L, as published (the reduction "mean" of MiniALBERT's code). Float32
+    [B, H, L, L] of rows without padding. Source: MiniALBERT section 3.
+    """
+    chex.assert_equal_shape([probs, teacher_probs])
+    teacher_probs += 1e-12
+    terms = teacher_probs * (jnp.log(teacher_probs) - jnp.log(probs + 1e-12))
+    return jnp.mean(terms, axis=(1, 2, 3))
+
+
+def cosine_distance(states: jax.Array, teacher_states: jax.Array) -> jax.Array:
+    """Return the mean over tokens of 1 - cosine of states [B, L, D], float32 [B]."""
+    chex.assert_equal_shape([states, teacher_states])
+    states, teacher_states = (each.astype(jnp.float32) for each in (states, teacher_states))
+    squares = [jnp.sum(jnp.square(each), axis=-1) + 1e-12 for each in (states, teacher_states)]
+    cosines = jnp.sum(states * teacher_states, axis=-1) * jax.lax.rsqrt(squares[0] * squares[1])
+    return jnp.mean(1.0 - cosines, axis=-1)
+
+
+def squared_distance(states: jax.Array, teacher_states: jax.Array) -> jax.Array:
+    """Return the mean squared difference of states [B, L, D], float32 [B]."""
+    chex.assert_equal_shape([states, teacher_states])
+    return jnp.mean(jnp.square(states.astype(jnp.float32) - teacher_states), axis=(1, 2))
 
 
 def masked_lm_sums(

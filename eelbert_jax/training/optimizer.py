@@ -128,16 +128,36 @@ def make_optimizer(config: OptimizerConfig, total_steps: int) -> optax.GradientT
 
 
 def trained(config: OptimizerConfig, params: Any) -> Any:
-    """Return the tree of bools saying which parameters are trained; none is a `UserError`."""
-    mask = jax.tree_util.tree_map_with_path(
-        lambda path, _: re.search(config.trainable, _path(path)) is not None, params
-    )
-    if not any(jax.tree.leaves(mask)):
-        raise UserError(
-            f"opt.trainable={config.trainable!r} is in no parameter's path; such a path is "
-            "bert/encoder/layer_0/attention/self/query/kernel."
+    """Return the tree of bools saying which parameters are trained.
+
+    Raises:
+      UserError: the pattern, or one of its alternatives, is in no path.
+    """
+
+    def matching(pattern: str) -> Any:
+        return jax.tree_util.tree_map_with_path(
+            lambda path, _: re.search(pattern, _path(path)) is not None, params
         )
-    return mask
+
+    for pattern in _alternatives(config.trainable):
+        if not any(jax.tree.leaves(matching(pattern))):
+            raise UserError(
+                f"opt.trainable={config.trainable!r}: {pattern!r} is in no parameter's path; such a path is "
+                "bert/encoder/layer_0/attention/self/query/kernel. A model without adapters or pooler has no "
+                "parameters of theirs."
+            )
+    return matching(config.trainable)
+
+
+def _alternatives(pattern: str) -> list[str]:
+    """Return the patterns of "one|other", each of which has to be found somewhere; else the whole pattern."""
+    parts = pattern.split("|")
+    try:
+        for part in parts:
+            re.compile(part)
+    except re.error:
+        return [pattern]
+    return parts
 
 
 def scale_by_depth(decay: float) -> optax.GradientTransformation:

@@ -7,7 +7,9 @@ import pytest
 from eelbert_jax.errors import UserError
 from eelbert_jax.hashing.spec import HashSpec
 from eelbert_jax.jobs.report import report
+from eelbert_jax.model.config import sized
 from eelbert_jax.reporting import pretraining, runs
+from eelbert_jax.reporting.card import model_card
 from support.run_folders import (
     published_identity,
     write_pretraining,
@@ -27,6 +29,17 @@ def test_hash_changes_are_named():
         "max_gram=2",
         "bucket_size=256",
     )
+
+
+def test_a_distilled_run_names_its_teacher(tmp_path):
+    folder = write_pretraining(tmp_path / "run", write_rows(tmp_path / "rows"))
+    config = json.loads((folder / "config.json").read_text())
+    assert pretraining.read_pretraining(folder, config, "run").changes == ()
+    config["teacher"] = {"model": "models/minilm"}
+    (folder / "config.json").write_text(json.dumps(config))
+    assert pretraining.read_pretraining(folder, config, "run").label.endswith(", distilled from minilm")
+    card = model_card(folder, 20, sized("tiny"), None, [])
+    assert "minilm's states and masked words of 2,560 tokens." in card
 
 
 def test_a_pretraining_record_says_its_tokens_without_its_rows(tmp_path):

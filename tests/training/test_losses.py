@@ -3,7 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from eelbert_jax.training.losses import masked_lm_loss, masked_lm_sums
+from eelbert_jax.training.losses import decoder_kl_loss, masked_lm_loss, masked_lm_sums
 
 M, D, V = 24, 8, 101
 
@@ -84,3 +84,23 @@ def test_sums_for_evaluation(chunk):
     np.testing.assert_allclose(sums.correct, jnp.sum(weights * (labels == best)), rtol=1e-6)
     np.testing.assert_allclose(sums.weight, jnp.sum(weights), rtol=1e-6)
     assert 0 < float(sums.correct) < float(sums.weight)
+
+
+def plain_kl(student, teacher, weights):
+    """The definition, with all logits."""
+    log_probs, teacher_log_probs = (jax.nn.log_softmax(f @ d.T + b[None]) for f, d, b in (student, teacher))
+    return jnp.sum(weights[:, None] * jnp.exp(teacher_log_probs) * (teacher_log_probs - log_probs))
+
+
+@pytest.mark.parametrize("chunk", [25, 100, 500])
+def test_the_divergence_of_two_decoders_is_that_of_the_definition(chunk):
+    *student, _, weights = inputs()
+    keys = jax.random.split(jax.random.key(1), 3)
+    teacher = [jax.random.normal(key, shape) for key, shape in zip(keys, ((M, 5), (V, 5), (V,)), strict=True)]
+    student, teacher = tuple(student), tuple(teacher)
+    wanted = jax.value_and_grad(plain_kl)(student, teacher, weights)
+    got = jax.value_and_grad(decoder_kl_loss)(student, teacher, weights, chunk)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-5, atol=2e-5), got, wanted)
+    np.testing.assert_allclose(decoder_kl_loss(student, student, weights, chunk), 0.0, atol=1e-5)
+    # Negative control: the divergence in the other direction.
+    assert abs(float(plain_kl(teacher, student, weights)) - float(got[0])) > 1.0
