@@ -3,7 +3,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 WORKDIR ?= runs/quickstart
-BENCHMARKS ?= embedding pretrain_step prepare hash_statistics
+BENCHMARKS ?= embedding pretrain_step prepare hash_statistics latency
 BENCHMARK_FLAGS ?=
 RUNS ?= runs
 

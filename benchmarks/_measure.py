@@ -1,9 +1,9 @@
 """What all benchmarks share: interleaved medians, workers that measure alone, and the line they print.
 
 A ratio of two timings is fair only where both saw the same machine, so the cases take turns inside one run
-and the median of the turns counts. Where peak memory matters too, each case lives in a process of its own and
-the processes take turns. Leaves to each benchmark what one turn does; a turn must wait for its own result
-(`jax.block_until_ready`), or it times the dispatch.
+and the median of the turns counts, or the least. Where peak memory matters too, each case lives in a process
+of its own and the processes take turns. Leaves to each benchmark what one turn does; a turn must wait for its
+own result (`jax.block_until_ready`), or it times the dispatch.
 """
 
 import argparse
@@ -28,6 +28,7 @@ UNITS = {
     "s": "s (smaller is better)",
     "ms": "ms (smaller is better)",
     "us": "us (smaller is better)",
+    "MB": "MB on disk (smaller is better)",
     "MiB": "MiB at peak (smaller is better)",
 }
 """Units by short name; the long name tells how to read the ratio, which is ours / baseline always."""
@@ -45,10 +46,15 @@ def parser(description: str | None) -> argparse.ArgumentParser:
     return options
 
 
-def interleaved_medians(
-    cases: Mapping[str, Callable[[], object]], turns: int, calls: int = 1, warmup: int = 2
+def interleaved(
+    cases: Mapping[str, Callable[[], object]],
+    turns: int,
+    calls: int = 1,
+    warmup: int = 2,
+    clock: Callable[[], float] = time.perf_counter,
+    of: Callable[[list[float]], float] = statistics.median,
 ) -> dict[str, float]:
-    """Time all cases in turn and return the median seconds of one call for each.
+    """Time all cases in turn and return the seconds of one call for each.
 
     The order rotates from turn to turn, so that no case always runs behind the same neighbour. Source: ours.
 
@@ -57,6 +63,8 @@ def interleaved_medians(
       turns: number of timed turns of every case.
       calls: calls a turn; more than one where a call is too short for the clock.
       warmup: untimed calls of every case at the start; compiles.
+      clock: seconds; `time.process_time` counts the processor's.
+      of: what counts of the turns' seconds.
     """
     for call in cases.values():
         for _ in range(warmup):
@@ -66,11 +74,11 @@ def interleaved_medians(
     for turn in range(turns):
         shift = turn % len(names)
         for name in names[shift:] + names[:shift]:
-            start = time.perf_counter()
+            start = clock()
             for _ in range(calls):
                 cases[name]()
-            seconds[name].append((time.perf_counter() - start) / calls)
-    return {name: statistics.median(values) for name, values in seconds.items()}
+            seconds[name].append((clock() - start) / calls)
+    return {name: of(values) for name, values in seconds.items()}
 
 
 def report(benchmark: str, case: str, ours: float, baseline: float, unit: str, quiet: bool) -> None:

@@ -127,9 +127,9 @@ def measure(size: str, batch: int, vocabulary: Vocabulary, seconds: float) -> di
     cases = forwards(size, batch, vocabulary)
     for name in ("on_the_fly", "outer_product", "characters"):
         np.testing.assert_allclose(cases[name](), cases["cached"](), rtol=1e-3, atol=1e-4, err_msg=name)
-    trial = sum(_measure.interleaved_medians(cases, turns=2).values())
+    trial = sum(_measure.interleaved(cases, turns=2).values())
     turns = min(MOST_TURNS, max(FEWEST_TURNS, int(seconds / trial)))
-    medians = _measure.interleaved_medians(cases, turns, warmup=0)
+    medians = _measure.interleaved(cases, turns, warmup=0)
     return {name: 1e3 * median for name, median in medians.items()}
 
 

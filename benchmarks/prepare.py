@@ -183,7 +183,7 @@ def main() -> None:
             case: functools.partial(run_case, case, source, vocabulary, folder, peaks)
             for case in (*OURS, *BASELINES)
         }
-        seconds = _measure.interleaved_medians(cases, turns=1 if options.quick else 5, warmup=0)
+        seconds = _measure.interleaved(cases, turns=1 if options.quick else 5, warmup=0)
         check_equal_rows(folder)
         megabytes = text_bytes(source) / 1e6
     for ours, baseline in zip(OURS, BASELINES, strict=True):

@@ -96,7 +96,7 @@ def _feed(model: Model, inputs: str) -> Feed:
         return lambda ids: {"input_ids": ids.astype(np.int64)}
     if inputs == "vectors":
         table = _table(model)
-        return lambda ids: {"word_vectors": table[ids]}
+        return lambda ids: {"input_ids": ids.astype(np.int64), "word_vectors": table}
     spec = hash_of(model.config)
     if model.config.embedding == "random_hash":
         signatures, counts = random_signatures(model.config.hash, model.config.vocab_size)

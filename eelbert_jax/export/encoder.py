@@ -17,7 +17,8 @@ from eelbert_jax.model.config import BertConfig
 from eelbert_jax.model.encoder import unstack_layers
 
 INPUTS = ("ids", "signatures", "vectors")
-"""What a graph reads: token ids; of hashed embeddings also signatures or vectors, from who hosts the hash."""
+"""What a graph reads: token ids; of hashed embeddings also signatures, or vectors and which of them a token
+has, from who hosts the hash."""
 
 ARCHITECTURES = ("bert", "distilbert")
 BATCH = ("batch_size", "sequence_length")
@@ -86,7 +87,8 @@ def _words(graph: Graph, model: Model, params: Any, inputs: str) -> tuple[str, d
         return graph.rows(path, table, "input_ids"), of_ids
     width = config.embedding_width
     if inputs == "vectors":
-        return "word_vectors", {"word_vectors": (TensorProto.FLOAT, (*BATCH, width))}
+        table = {"word_vectors": (TensorProto.FLOAT, ("num_vectors", width))}
+        return graph.op("Gather", "word_vectors", "input_ids", axis=0), {**of_ids, **table}
     hashed = WordVectors(graph, config, model.vocabulary.tokens)
     if inputs == "ids":
         vectors = hashed.of_ids(graph.op("Reshape", "input_ids", graph.constant([-1], np.int64)))

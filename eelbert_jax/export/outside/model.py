@@ -3,7 +3,8 @@
     python model.py "a gorgeous, witty, seductive movie"          prints a JSON line a text
     from model import Model; Model().classify(["a gorgeous, witty, seductive movie"])
 
-A hashed embedding is computed once a token: `onnx/word_vectors.onnx` makes it, a table keeps it.
+A hashed embedding is computed once a token: `onnx/word_vectors.onnx` makes it, a table keeps it, and the
+graph looks it up there as a BERT's does.
 """
 
 import functools
@@ -47,17 +48,17 @@ class Model:
             names = {"input_ids": "ids", "attention_mask": "attention_mask", "token_type_ids": "type_ids"}
             feed = {name: np.array([getattr(row, of) for row in rows]) for name, of in names.items()}
             if self.hash:
-                feed["word_vectors"] = self.word_vectors(feed.pop("input_ids"))
+                feed["word_vectors"] = self.word_vectors(feed["input_ids"])
             yield from zip(rows, self.session.run([output], feed)[0], strict=True)
 
     def word_vectors(self, ids):
-        """Return the hashed vectors of ids [B, L], float32 [B, L, W]."""
+        """Return the table of hashed vectors, float32 [V, E], in which the rows of `ids` are known."""
         is_known = self.is_known[ids]
         if not is_known.all():
             new = np.unique(ids[~is_known])
             self.table[new] = self.hash.run(None, {"input_ids": new})[0]
             self.is_known[new] = True
-        return self.table[ids]
+        return self.table
 
     def encode(self, texts):
         """Return a vector a text, float32 [n, D]: a sentence encoder's, else the mean of its states."""
