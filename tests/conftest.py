@@ -15,6 +15,8 @@ import pytest
 from eelbert_jax import cli
 from eelbert_jax.jobs.prepare import prepare_rows
 
+pytest_plugins = ["support.sweeps"]
+
 # The same examples in every run, however slow the machine: what passes here passes there.
 hypothesis.settings.register_profile("reproducible", derandomize=True, deadline=None)
 hypothesis.settings.load_profile("reproducible")

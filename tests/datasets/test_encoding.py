@@ -6,7 +6,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from eelbert_jax.datasets import encoding
-from eelbert_jax.datasets.conll import load_conll
 from eelbert_jax.datasets.encoding import WORTH_COMPILING, Encoded
 from eelbert_jax.datasets.glue import load_examples
 from eelbert_jax.datasets.tasks import GLUE_TASKS
@@ -229,30 +228,16 @@ def test_gather_pads():
 # Sentences of words.
 
 
-CONLL = """\
--DOCSTART- -X- O
-
-the DT O
-cats NNS B-ANI
-\ufeff X O
-sat VBD O
-
-a DT B-LET
-"""
+SENTENCES = (("the", "cats", "\ufeff", "sat"), ("a",))
+TAGS = (np.array([0, 1, 0, 0], np.int32), np.array([2], np.int32))
 
 
-def write(path, text):
-    path.write_text(text)
-    return str(path)
-
-
-def test_a_word_stands_for_its_first_piece(tmp_path):
-    examples = load_conll(write(tmp_path / "train.txt", CONLL))
-    encoded = encoding.encode_words(examples.words, VOCABULARY, 16)
+def test_a_word_stands_for_its_first_piece():
+    encoded = encoding.encode_words(SENTENCES, VOCABULARY, 16)
     assert encoded.ids[0].tolist() == ids_of("[CLS] the cat ##s [UNK] sat [SEP]")
     assert encoded.word_starts[0].tolist() == [1, 2, 4, 5]
     assert encoded.num_empty == 1
-    tags = encoding.gather_tags(encoded, examples.tags, np.array([1, 0]), 8)
+    tags = encoding.gather_tags(encoded, TAGS, np.array([1, 0]), 8)
     x = encoding.IGNORED
     assert tags.tolist() == [[x, 2, x, x, x, x, x, x], [x, 0, 1, x, 0, 0, x, x]]
     ids, _, types = encoding.gather(encoded, np.array([1, 0]), 8)
@@ -260,26 +245,23 @@ def test_a_word_stands_for_its_first_piece(tmp_path):
     assert not types.any()
 
 
-def test_words_that_were_cut_off_count_as_outside(tmp_path):
-    examples = load_conll(write(tmp_path / "train.txt", CONLL))
-    encoded = encoding.encode_words(examples.words, VOCABULARY, 4)
+def test_words_that_were_cut_off_count_as_outside():
+    encoded = encoding.encode_words(SENTENCES, VOCABULARY, 4)
     assert encoded.ids[0].tolist() == ids_of("[CLS] the cat [SEP]")
     assert encoded.num_truncated == 1
-    truth = encoding.gather_tags(encoded, examples.tags, np.array([0, 1]), 4)
+    truth = encoding.gather_tags(encoded, TAGS, np.array([0, 1]), 4)
     found = encoding.at_words(encoded, np.array([0, 1]), truth)
     assert [tags.tolist() for tags in found] == [[0, 1], [2]]
     with pytest.raises(UserError, match="max_length=2 has no room"):
-        encoding.encode_words(examples.words, VOCABULARY, 2)
+        encoding.encode_words(SENTENCES, VOCABULARY, 2)
 
 
 @pytest.mark.slow
-def test_parity_of_words_with_transformers(published, vocabulary_file, data_dir, tmp_path):
+def test_parity_of_words_with_transformers(published, vocabulary_file, data_dir):
     texts = load_examples(GLUE_TASKS["qnli"], "dev", glue_dir=str(data_dir / "glue")).second[:500]
     words = [text.split() for text in texts]
-    path = write(tmp_path / "words.txt", "\n\n".join("\n".join(f"{w}\tO" for w in line) for line in words))
-    examples = load_conll(path)
     for max_length in (128, 20):
-        ours = encoding.encode_words(examples.words, load_vocabulary(vocabulary_file), max_length)
+        ours = encoding.encode_words(words, load_vocabulary(vocabulary_file), max_length)
         theirs = published(words, is_split_into_words=True, truncation=True, max_length=max_length)
         assert [row.tolist() for row in ours.ids] == theirs["input_ids"]
         for i, starts in enumerate(ours.word_starts):

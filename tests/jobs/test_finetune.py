@@ -21,16 +21,13 @@ from eelbert_jax.model.config import bert_config
 from eelbert_jax.objectives.classify import Classify, Degenerate
 from eelbert_jax.record import Result
 from eelbert_jax.training.checkpoint import Checkpoints
-from eelbert_jax.training.writer import Writer, read_metrics
+from eelbert_jax.training.writer import read_metrics
 from eelbert_jax.vocabulary import SPECIAL_TOKENS, load_vocabulary
 from support.models import CONFIG, params_of
+from support.workdirs import cut_at
 
 GOOD, BAD = ("fine", "lovely", "great", "warm"), ("awful", "dull", "poor", "cold")
 THINGS = ("film", "book", "meal", "song", "day")
-
-
-class Cut(Exception):
-    """Stands for the end of a run at an unforeseen step."""
 
 
 @pytest.fixture(scope="module")
@@ -234,20 +231,11 @@ def test_a_regression_does_not_spend_its_steps_on_the_mean(tables, tmp_path):
     assert abs(np.mean(scores) - np.mean(truth)) < 0.5 * np.std(truth)
 
 
-def test_resume_is_bitwise_and_keeps_the_best_step(tables, tmp_path, monkeypatch):
+def test_resume_is_bitwise_and_keeps_the_best_step(tables, tmp_path):
     config = small(tables, num_epochs=3)
     whole = finetune(config, tmp_path / "whole")
-    original = Writer.scalars
-
-    def cut(self, step, values):
-        if step == 50:
-            raise Cut
-        original(self, step, values)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Writer, "scalars", cut)
-        with pytest.raises(Cut):
-            finetune(config, tmp_path / "parts")
+    with cut_at(50):
+        finetune(config, tmp_path / "parts")
     parts = finetune(config, tmp_path / "parts")
     assert dataclasses.replace(parts, seconds=whole.seconds) == whole
     curves = [

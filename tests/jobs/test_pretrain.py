@@ -21,14 +21,11 @@ from eelbert_jax.jobs.pretrain import pretrain
 from eelbert_jax.objectives.masked_lm import default_rows_a_pass
 from eelbert_jax.training import fit, step
 from eelbert_jax.training.loop import NonFiniteLoss
-from eelbert_jax.training.writer import Writer, read_metrics
+from eelbert_jax.training.writer import read_metrics
 from eelbert_jax.vocabulary import load_vocabulary
 from eelbert_jax.workdir import locked
 from support import processes
-
-
-class Cut(Exception):
-    """Stands for the end of a run at an unforeseen step."""
+from support.workdirs import cut_at
 
 
 def small(rows_dir: Path, recipe: str = "micro", **changes):
@@ -61,17 +58,6 @@ def assert_same_params(one: Path, other: Path) -> None:
         np.testing.assert_array_equal(left, right)
 
 
-def cut_at(monkeypatch, step: int) -> None:
-    original = Writer.scalars
-
-    def scalars(self, at, values):
-        if at == step:
-            raise Cut
-        original(self, at, values)
-
-    monkeypatch.setattr(Writer, "scalars", scalars)
-
-
 @pytest.mark.parametrize("embedding", ["ngram_hash", "table", "hash_initialized"])
 def test_it_learns_beyond_word_frequencies(rows_dir, tmp_path, embedding):
     durations = dict.fromkeys(("total_steps", "eval_every_steps", "checkpoint_every_steps"), 1200)
@@ -88,14 +74,12 @@ def test_it_learns_beyond_word_frequencies(rows_dir, tmp_path, embedding):
 
 
 @pytest.mark.parametrize("recipe", ["micro", "micro,hash_width=64"])
-def test_resume_is_bitwise_and_a_finished_job_is_a_no_op(rows_dir, tmp_path, monkeypatch, recipe):
+def test_resume_is_bitwise_and_a_finished_job_is_a_no_op(rows_dir, tmp_path, recipe):
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     config = small(rows_dir, recipe, **{"model.hidden_dropout_prob": 0.1})
     figures = pretrain(config, whole)
-    with monkeypatch.context() as patch:
-        cut_at(patch, 14)
-        with pytest.raises(Cut):
-            pretrain(config, parts)
+    with cut_at(14):
+        pretrain(config, parts)
     assert pretrain(config, parts) == figures
     assert losses(parts) == losses(whole)
     assert len(losses(whole)) == 20
@@ -245,12 +229,10 @@ def test_a_start_from_which_the_end_cannot_be_reached_is_refused(rows_dir, tmp_p
         pretrain(small(rows_dir, **steps, steps_per_call=8), tmp_path)
 
 
-def test_a_start_cut_before_the_first_checkpoint_leaves_one_record_of_step_0(rows_dir, tmp_path, monkeypatch):
+def test_a_start_cut_before_the_first_checkpoint_leaves_one_record_of_step_0(rows_dir, tmp_path):
     config = small(rows_dir, total_steps=4, eval_every_steps=4)
-    with monkeypatch.context() as patch:
-        cut_at(patch, 1)
-        with pytest.raises(Cut):
-            pretrain(config, tmp_path)
+    with cut_at(1):
+        pretrain(config, tmp_path)
     for path in (tmp_path / "checkpoints").iterdir():
         shutil.rmtree(path)
     pretrain(config, tmp_path)

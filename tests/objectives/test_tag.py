@@ -16,17 +16,13 @@ from eelbert_jax.errors import UserError
 from eelbert_jax.inference.load import load
 from eelbert_jax.jobs.finetune import finetune, set_up
 from eelbert_jax.reporting.runs import find_runs
-from eelbert_jax.training.writer import Writer
 from eelbert_jax.vocabulary import SPECIAL_TOKENS, load_vocabulary
+from support.workdirs import cut_at
 
 FIRST, LAST = ("ada", "alan", "grace", "kurt"), ("hopper", "turing", "godel", "byron")
 CITIES, VERBS = ("paris", "rome", "oslo", "kyoto"), ("visited", "left", "saw")
 LABELS = ("O", "B-LOC", "B-PER", "I-PER")
 WORDS = (*FIRST, *LAST, *CITIES, *VERBS, "the", "new", "train", ".")
-
-
-class Cut(Exception):
-    """Stands for the end of a run at an unforeseen step."""
 
 
 def sentence(random) -> list[tuple[str, str]]:
@@ -97,19 +93,10 @@ def test_it_learns_whole_entities(run):
     assert found.result.model.parameters == sum(leaf.size for leaf in jax.tree.leaves(model.params))
 
 
-def test_resume_is_bitwise(files, run, tmp_path, monkeypatch):
+def test_resume_is_bitwise(files, run, tmp_path):
     whole = json.loads((run / "result.json").read_text())
-    original = Writer.scalars
-
-    def cut(self, step, values):
-        if step == 60:
-            raise Cut
-        original(self, step, values)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Writer, "scalars", cut)
-        with pytest.raises(Cut):
-            finetune(small(files), tmp_path)
+    with cut_at(60):
+        finetune(small(files), tmp_path)
     parts = finetune(small(files), tmp_path)
     same = ("metrics", "final_metrics", "best_step", "total_steps")
     assert {name: getattr(parts, name) for name in same} == {name: whole[name] for name in same}

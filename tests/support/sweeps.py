@@ -3,6 +3,8 @@
 import sys
 from pathlib import Path
 
+import pytest
+
 from eelbert_jax.sweeping import grid
 
 GRID = """
@@ -54,19 +56,21 @@ os.makedirs(f"{{workdir}}/checkpoints/{{steps}}", exist_ok=True)
 """
 
 
-def write_grid(folder):
+@pytest.fixture
+def grid_file(tmp_path):
     """Write the grid's config file and return its path."""
-    path = folder / "grid.py"
+    path = tmp_path / "grid.py"
     path.write_text(GRID)
     return str(path)
 
 
-def write_stand_in(folder):
-    """Write the small program and return its path."""
-    path = folder / "stand_in"
+@pytest.fixture
+def stand_in(tmp_path, monkeypatch):
+    """Let the small program run in the place of the Python that would pre-train."""
+    path = tmp_path / "stand_in"
     path.write_text(STAND_IN.format(python=sys.executable))
     path.chmod(0o755)
-    return str(path)
+    monkeypatch.setattr(grid.sys, "executable", str(path))
 
 
 def words_of(grid_file, workdir, *more, recipe="plain"):

@@ -1,11 +1,14 @@
 """What a run has left in its workdir, for the tests that break runs: losses, checkpoints, states, bytes."""
 
+import contextlib
 import hashlib
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import jax
 import numpy as np
+import pytest
 
 from eelbert_jax import cli
 from eelbert_jax.corpus.rows import Rows
@@ -16,11 +19,31 @@ from eelbert_jax.training.checkpoint import Checkpoints
 from eelbert_jax.training.fit import state_like
 from eelbert_jax.training.optimizer import make_optimizer
 from eelbert_jax.training.step import TrainState
-from eelbert_jax.training.writer import read_metrics
+from eelbert_jax.training.writer import Writer, read_metrics
 from eelbert_jax.workdir import METRICS_NAME
 from support.processes import pretrain_words
 
 CHECKPOINTS_NAME = "checkpoints"
+
+
+class Cut(Exception):
+    """Stands for the end of a run at an unforeseen step."""
+
+
+@contextlib.contextmanager
+def cut_at(step: int) -> Iterator[None]:
+    """End the run in the block where it would record `step`."""
+    original = Writer.scalars
+
+    def scalars(self, at, values):
+        if at == step:
+            raise Cut
+        original(self, at, values)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Writer, "scalars", scalars)
+        with pytest.raises(Cut):
+            yield
 
 
 def figures(workdir: Path, name: str) -> dict[int, float]:

@@ -11,18 +11,7 @@ from eelbert_jax.__main__ import main
 from eelbert_jax.config_files import load_config, load_config_module
 from eelbert_jax.errors import UserError
 from eelbert_jax.sweeping import grid
-from support.sweeps import GRID, plan, words_of, write_grid, write_stand_in
-
-
-@pytest.fixture
-def grid_file(tmp_path):
-    return write_grid(tmp_path)
-
-
-@pytest.fixture
-def stand_in(tmp_path, monkeypatch):
-    """Let the small program run in the place of the Python that would pre-train."""
-    monkeypatch.setattr(grid.sys, "executable", write_stand_in(tmp_path))
+from support.sweeps import GRID, plan, words_of
 
 
 def test_cells_are_named_by_their_overrides_and_called_with_them(grid_file, tmp_path):

@@ -12,18 +12,7 @@ from eelbert_jax.errors import UserError
 from eelbert_jax.jobs import sweep
 from eelbert_jax.sweeping import grid, results
 from support.run_folders import result
-from support.sweeps import plan, starts, words_of, write_grid, write_stand_in
-
-
-@pytest.fixture
-def grid_file(tmp_path):
-    return write_grid(tmp_path)
-
-
-@pytest.fixture
-def stand_in(tmp_path, monkeypatch):
-    """Let the small program run in the place of the Python that would pre-train."""
-    monkeypatch.setattr(grid.sys, "executable", write_stand_in(tmp_path))
+from support.sweeps import plan, starts, words_of
 
 
 def test_a_finished_run_of_other_settings_is_refused(grid_file, tmp_path, stand_in):
