@@ -25,6 +25,7 @@ UNITS = {
     "tokens/s": "tokens/s (larger is better)",
     "MB/s": "MB/s (larger is better)",
     "examples/s": "examples/s (larger is better)",
+    "texts/s": "texts/s (larger is better)",
     "s": "s (smaller is better)",
     "ms": "ms (smaller is better)",
     "us": "us (smaller is better)",
