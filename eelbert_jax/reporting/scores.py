@@ -42,7 +42,14 @@ class Experiment:
 
     def summary(self, metric: str) -> Summary | None:
         """Return what the seeds gave; None where a run did not record the metric."""
-        values = [run.result.metrics[metric] for run in self.runs if metric in run.result.metrics]
+        return self._of_all([run.result.metrics for run in self.runs], metric)
+
+    def test_summary(self, metric: str) -> Summary | None:
+        """Return the same of a labelled test file; None where there was none."""
+        return self._of_all([run.result.test_metrics for run in self.runs], metric)
+
+    def _of_all(self, figures: Sequence[Mapping[str, float]], metric: str) -> Summary | None:
+        values = [found[metric] for found in figures if metric in found]
         return summarize(values) if len(values) == len(self.runs) else None
 
     @property

@@ -209,7 +209,10 @@ def unofficial(scores: Scores) -> Table:
 
 
 def own_tasks(scores: Scores) -> list[Table]:
-    """Return a table for every task of users' own files: models down, the best first, metrics across."""
+    """Return a table for every task of users' own files: models down, the best first, metrics across.
+
+    Those of a labelled test file, which nothing was chosen by, stand behind those of development.
+    """
     tasks = dict.fromkeys(task for model in scores.everyone for task in model.chosen)
     return [_own_task(task, scores) for task in sorted(tasks)]
 
@@ -218,9 +221,13 @@ def _own_task(task: str, scores: Scores) -> Table:
     models = [model for model in scores.everyone if task in model.chosen]
     metrics = tuple(dict.fromkeys(name for model in models for name in model.chosen[task].metrics))
     models.sort(key=lambda model: model.mean(task, metrics[0]) or 0.0, reverse=True)
-    rows = [("majority class", *(number(scores.majority_of(task, metric)) for metric in metrics))]
+    tested = [name for name in metrics if any(model.chosen[task].test_summary(name) for model in models)]
+    of_majority = [number(scores.majority_of(task, metric)) for metric in metrics]
+    rows = [("majority class", *of_majority, *[NONE] * len(tested))]
     for place, model in enumerate(models):
         cells = [measured(model, task, metric, scores, NONE) for metric in metrics]
+        tests = map(model.chosen[task].test_summary, tested)
+        cells += [NONE if summary is None else summary_text(summary) for summary in tests]
         if place == 0 and len(models) > 1:
             cells[0] = f"**{cells[0]}**"
         rows.append((model.label, *cells))
@@ -228,7 +235,7 @@ def _own_task(task: str, scores: Scores) -> Table:
     examples = [f"{number:,} of {split}" for split, number in run.result.num_examples.items()]
     flags = [flag for flag in FLAGS if any(flag[0] in cell for row in rows for cell in row)]
     notes = (f"Examples: {', '.join(examples)}. {metrics[0]} chose the best step.", *flags)
-    return Table(task, ("", *metrics), tuple(rows), notes)
+    return Table(task, ("", *metrics, *(f"test {name}" for name in tested)), tuple(rows), notes)
 
 
 def recipes(models: Sequence[Model]) -> Table:

@@ -80,3 +80,14 @@ def test_an_own_task_has_a_table_with_the_best_model_first(tmp_path):
         ("bag of words", "0.500 (n=1)‡"),
     )
     assert table.notes[0] == "Examples: 1,000 of train, 100 of dev. accuracy chose the best step."
+
+
+def test_what_a_test_file_gave_stands_beside_the_development_set(tmp_path):
+    for seed, value in enumerate((0.6, 0.8)):
+        found = {"test_metrics": {"accuracy": value}}
+        write_own(tmp_path, f"tuned{seed}", "train.csv", "dev.csv", 0.9, seed=seed, **found)
+    bag = {"name": "bag of words", "size": None, "embedding": None, "parameters": 9}
+    write_own(tmp_path, "bag", "train.csv", "dev.csv", 0.7, model=bag, pretrained=None)
+    (table,) = tables.own_tasks(scores.collect(runs.find_runs(str(tmp_path)).finetuning, ()))
+    assert table.columns == ("", "accuracy", "test accuracy")
+    assert [row[2] for row in table.rows] == ["-", "0.700 ± 0.141 (median 0.700, n=2)", "-"]
