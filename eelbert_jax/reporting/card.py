@@ -22,7 +22,7 @@ def model_card(
         f"# {source.name}": _model(config),
         "## Trained on": _training(source, step, task, result),
         "## Scores": _scores(result),
-        "## Not good for": _limits(task),
+        "## Not good for": _limits(task, bool(_teacher(source, step))),
         "## Files": [*(f"- {note}" for note in notes), "", "SHA-256 of every file: `checksums.json`."],
     }
     return _FRONT + "\n".join("\n".join(["", title, "", *lines]) for title, lines in sections.items()) + "\n"
@@ -87,8 +87,10 @@ def _scores(result: Result | None) -> list[str]:
     ]
 
 
-def _limits(task: TaskRecord | None) -> list[str]:
+def _limits(task: TaskRecord | None, has_teacher: bool) -> list[str]:
     lines = ["- Texts in languages, or of a kind, that it was not trained on."]
+    if has_teacher:
+        lines.append("- What its teacher gets wrong: it learned that too, and the teacher's biases.")
     if task is not None:
         unit = "tags" if task.kind == TAG else "answers"
         lines += [
