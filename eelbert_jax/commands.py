@@ -216,8 +216,8 @@ JOBS: Mapping[str, Job] = MappingProxyType(
                     "to",
                     "onnx",
                     "onnx, hf (as transformers saves a BERT), hf_compact (code instead of the table), int8 "
-                    "(one file for eelbert_jax.load), web (a page that answers), or several with commas "
-                    "between",
+                    "(one file for eelbert_jax.load), stablehlo (for jax alone), web (a page that answers), "
+                    "or several with commas between",
                 ),
                 (
                     "inputs",

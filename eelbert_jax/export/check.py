@@ -2,36 +2,20 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import onnxruntime
 
 from eelbert_jax.compress.quantize import TOLERANCES
 from eelbert_jax.datasets.encoding import Encoded
-from eelbert_jax.datasets.tasks import MULTILABEL
 from eelbert_jax.errors import UserError
-from eelbert_jax.export.expected import batches, outputs
+from eelbert_jax.export.expected import Difference, difference, vectors_of
 from eelbert_jax.hashing.reference import code_points, reference_signatures
 from eelbert_jax.hashing.spec import random_signatures
 from eelbert_jax.inference.predict import Model
 from eelbert_jax.model.embeddings import hash_of
 
-Rows = tuple[np.ndarray, np.ndarray, np.ndarray]
 Feed = Callable[[np.ndarray], dict[str, np.ndarray]]
-
-
-class Difference(NamedTuple):
-    """Hold how far a graph is from its model.
-
-    Attributes:
-      largest: difference of an output, relative to the largest one where that is beyond 1.
-      changed: of `answers`, those with another class; both 0 where there are no classes.
-    """
-
-    largest: float
-    changed: int
-    answers: int
 
 
 def session(path: str | Path | bytes) -> onnxruntime.InferenceSession:
@@ -50,33 +34,18 @@ def session(path: str | Path | bytes) -> onnxruntime.InferenceSession:
 
 def compare(model: Model, encoded: Encoded, graph: onnxruntime.InferenceSession, inputs: str) -> Difference:
     """Return how far the outputs of a graph, which reads `inputs`, are from the model's, on all rows."""
-    feed, changed, answers = _feed(model, inputs), 0, 0
-    names = [output.name for output in graph.get_outputs()]
-    largest, scales = dict.fromkeys(names, 0.0), dict.fromkeys(names, 1.0)
-    for real, (ids, mask, types) in batches(encoded, 8 if "cls" in model.params else 32):
-        expected = outputs(model, ids, mask, types)
+    feed, names = _feed(model, inputs), [output.name for output in graph.get_outputs()]
+
+    def ask(ids: np.ndarray, mask: np.ndarray, types: np.ndarray) -> dict[str, np.ndarray]:
         masks = {"attention_mask": mask.astype(np.int64), "token_type_ids": types.astype(np.int64)}
-        for name, found in zip(names, graph.run(names, {**feed(ids), **masks}), strict=True):
-            kept = real[:, None] & mask if found.ndim == 3 else real
-            ours, theirs = expected[name][kept], found[kept]
-            largest[name] = max(largest[name], float(np.abs(ours - theirs).max()))
-            scales[name] = max(scales[name], float(np.abs(ours).max()))
-            if name == "logits" and found.shape[-1] > 1:
-                differ = _answers(model, ours) != _answers(model, theirs)
-                changed += int(np.count_nonzero(differ.any(axis=-1)))
-                answers += len(ours)
-    return Difference(max(largest[name] / scales[name] for name in names), changed, answers)
+        return dict(zip(names, graph.run(names, {**feed(ids), **masks}), strict=True))
 
-
-def _answers(model: Model, logits: np.ndarray) -> np.ndarray:
-    """Return what logits [n, C] say: the class [n, 1], or of several labels each decision [n, C]."""
-    is_multilabel = model.task is not None and model.task.kind == MULTILABEL
-    return logits >= 0 if is_multilabel else logits.argmax(axis=-1)[:, None]
+    return difference(model, encoded, ask)
 
 
 def check_word_vectors(model: Model, graph: onnxruntime.InferenceSession) -> bool:
     """Return whether a graph gives every token's hash: its bits, or near it where it is projected."""
-    table = _table(model)
+    table = vectors_of(model)
     parts = np.array_split(np.arange(len(table)), max(1, len(table) // 2048))
     found = np.concatenate([graph.run(None, {"input_ids": part})[0] for part in parts])
     if model.config.hash_width is None:
@@ -84,18 +53,12 @@ def check_word_vectors(model: Model, graph: onnxruntime.InferenceSession) -> boo
     return bool((np.abs(found - table) <= TOLERANCES["float32"] * max(1.0, np.abs(table).max())).all())
 
 
-def _table(model: Model) -> np.ndarray:
-    """Return the vectors of all tokens, float32 [V, E]."""
-    (table,) = model.constants["bert"]["embeddings"]["word_embeddings"].values()
-    return np.asarray(table)
-
-
 def _feed(model: Model, inputs: str) -> Feed:
     """Return what turns ids [B, L] into a graph's inputs, as its host would."""
     if inputs == "ids":
         return lambda ids: {"input_ids": ids.astype(np.int64)}
     if inputs == "vectors":
-        table = _table(model)
+        table = vectors_of(model)
         return lambda ids: {"input_ids": ids.astype(np.int64), "word_vectors": table}
     spec = hash_of(model.config)
     if model.config.embedding == "random_hash":

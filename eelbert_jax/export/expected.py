@@ -2,16 +2,19 @@
 
 import functools
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
 from eelbert_jax.datasets.encoding import Encoded, eval_batches, gather
+from eelbert_jax.datasets.tasks import MULTILABEL
 from eelbert_jax.inference.predict import Model, model_class
 from eelbert_jax.model import bert
 
 Rows = tuple[np.ndarray, np.ndarray, np.ndarray]
+Ask = Callable[[np.ndarray, np.ndarray, np.ndarray], Mapping[str, np.ndarray]]
+"""Outputs by name of ids, masks and types, each [B, L]."""
 
 
 def batches(encoded: Encoded, batch_size: int) -> Iterator[tuple[np.ndarray, Rows]]:
@@ -22,7 +25,58 @@ def batches(encoded: Encoded, batch_size: int) -> Iterator[tuple[np.ndarray, Row
 
 def outputs(model: Model, *rows: np.ndarray) -> Mapping[str, np.ndarray]:
     """Return "last_hidden_state" and what the head gives, by the names of an exported graph."""
-    return jax.device_get(_compiled(model.config, _head(model))(model.params, model.constants, *rows))
+    return jax.device_get(computed(model)(model.params, model.constants, *rows))
+
+
+def computed(model: Model) -> Callable[..., Mapping[str, jax.Array]]:
+    """Return what computes `outputs` of parameters, constants and rows."""
+    return _compiled(model.config, _head(model))
+
+
+class Difference(NamedTuple):
+    """Hold how far an export is from its model.
+
+    Attributes:
+      largest: difference of an output, relative to the largest one where that is beyond 1.
+      changed: of `answers`, those with another class; both 0 where there are no classes.
+    """
+
+    largest: float
+    changed: int
+    answers: int
+
+
+def difference(model: Model, encoded: Encoded, ask: Ask) -> Difference:
+    """Return how far the outputs of an export are from the model's, on all rows."""
+    changed, answers = 0, 0
+    largest: dict[str, float] = {}
+    scales: dict[str, float] = {}
+    for real, rows in batches(encoded, 8 if "cls" in model.params else 32):
+        expected = outputs(model, *rows)
+        for name, found in ask(*rows).items():
+            kept = real[:, None] & rows[1] if found.ndim == 3 else real
+            ours, theirs = expected[name][kept], found[kept]
+            # NumPy's maximum keeps a NaN, Python's does not.
+            largest[name] = float(np.maximum(largest.get(name, 0.0), np.abs(ours - theirs).max()))
+            scales[name] = float(np.maximum(scales.get(name, 1.0), np.abs(ours).max()))
+            if name == "logits" and found.shape[-1] > 1:
+                differ = _answers(model, ours) != _answers(model, theirs)
+                changed += int(np.count_nonzero(differ.any(axis=-1)))
+                answers += len(ours)
+    relative = np.array([largest[name] / scales[name] for name in largest])
+    return Difference(float(relative.max()), changed, answers)
+
+
+def _answers(model: Model, logits: np.ndarray) -> np.ndarray:
+    """Return what logits [n, C] say: the class [n, 1], or of several labels each decision [n, C]."""
+    is_multilabel = model.task is not None and model.task.kind == MULTILABEL
+    return logits >= 0 if is_multilabel else logits.argmax(axis=-1)[:, None]
+
+
+def vectors_of(model: Model) -> np.ndarray:
+    """Return the hashed vectors of all tokens, float32 [V, E]."""
+    (table,) = model.constants["bert"]["embeddings"]["word_embeddings"].values()
+    return np.asarray(table)
 
 
 def _head(model: Model) -> Any:

@@ -6,7 +6,6 @@ onnx/model_vectors.onnx ...  onnx/word_vectors.onnx             the hash apart: 
 model.py                                                        answers, with onnxruntime alone
 """
 
-import dataclasses
 import json
 import subprocess
 import sys
@@ -25,11 +24,9 @@ from eelbert_jax.errors import UserError
 from eelbert_jax.export.check import check_word_vectors, compare, session
 from eelbert_jax.export.encoder import model_graph, word_vector_graph
 from eelbert_jax.export.sentences import SENTENCES
+from eelbert_jax.export.settings import write_settings
 from eelbert_jax.inference.predict import Label, Model
-from eelbert_jax.interchange.folder import CONFIG, EXTRAS, config_values
-from eelbert_jax.interchange.tokenizer_files import SETTINGS, WHOLE, tokenizer_settings
-from eelbert_jax.vocabulary import save_vocabulary, tokenizer_json
-from eelbert_jax.workdir import ANSWERING_NAME, ONNX_NAME, VOCABULARY_NAME, write_json, write_whole
+from eelbert_jax.workdir import ANSWERING_NAME, ONNX_NAME, write_whole
 
 ENDINGS = dict(zip(WEIGHTS, ("", "_fp16", "_quantized"), strict=True))
 """Of names of graphs, by how weights are kept; as transformers.js asks for them."""
@@ -45,7 +42,7 @@ def write_onnx_folder(
       UserError: a graph, or model.py, answers otherwise than the model; the caller removes it.
     """
     (folder / ONNX_NAME).mkdir(parents=True, exist_ok=True)
-    _write_settings(folder, model)
+    write_settings(folder, model)
     records = []
     for form in inputs:
         middle = "" if form == "ids" else f"_{form}"
@@ -62,22 +59,6 @@ def write_onnx_folder(
         write_whole(folder / ANSWERING_NAME, source.read_bytes())
         _check_answers(folder / ANSWERING_NAME, model)
     return records
-
-
-def _write_settings(folder: Path, model: Model) -> None:
-    # What a MiniALBERT or a sentence encoder has stands in the graph, and no reader of the file asks for it.
-    plain: dict[str, Any] = {
-        "embedding_size": None,
-        "num_hidden_groups": None,
-        "adapter_size": None,
-        "sentence_size": None,
-    }
-    config: Any = dataclasses.replace(model.config, **plain, pooling="pooler")
-    values = config_values(config, model.params, model.task, model.trained_length)
-    write_json(folder / CONFIG, {EXTRAS: {}, **values})
-    write_whole(folder / WHOLE, tokenizer_json(model.vocabulary, model.lowercase))
-    write_json(folder / SETTINGS, tokenizer_settings(model.vocabulary, model.lowercase, model.max_length))
-    save_vocabulary(model.vocabulary, folder / VOCABULARY_NAME)
 
 
 def _write_graph(path: Path, model: Model, form: str, weights: str, encoded: Encoded) -> dict[str, Any]:

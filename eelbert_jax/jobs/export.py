@@ -31,7 +31,7 @@ from eelbert_jax.workdir import (
     write_whole,
 )
 
-TARGETS = ("onnx", "hf", "hf_compact", "int8", "web")
+TARGETS = ("onnx", "hf", "hf_compact", "int8", "stablehlo", "web")
 """Each a folder of its own in the workdir."""
 MOST_ROWS = 1000
 """Rows of a development set that an export is tried on."""
@@ -61,6 +61,8 @@ def export(
                     notes = _write_onnx(place, model, source, inputs)
                 elif target == "web":
                     notes = _write_web(place, model, source)
+                elif target == "stablehlo":
+                    notes = _write_stablehlo(place, model, source)
                 elif target == "int8":
                     first, second, what = _examples(model, source)
                     notes = [
@@ -90,9 +92,7 @@ def _write_onnx(folder: Path, model: Model, source: Path, inputs: Sequence[str])
     try:
         from eelbert_jax.export.onnx_folder import write_onnx_folder
     except ModuleNotFoundError as error:
-        raise UserError(
-            f"--to=onnx needs the package {error.name}: pip install 'eelbert_jax[export]'."
-        ) from error
+        raise _needs("onnx", error) from error
     first, second, what = _examples(model, source)
     encoded = _encoded(model, first, second)
     inputs = inputs or (("ids",) if model.config.has_trained_table else ("ids", "vectors"))
@@ -103,6 +103,20 @@ def _write_onnx(folder: Path, model: Model, source: Path, inputs: Sequence[str])
         size = f"{record['bytes'] / 1e6:.3f} MB"
         lines.append(f"{record['file']}: {size}, outputs within {record['largest']:.1e}{answers}")
     return lines
+
+
+def _write_stablehlo(folder: Path, model: Model, source: Path) -> list[str]:
+    from eelbert_jax.export.stablehlo import write_stablehlo_folder
+
+    first, second, what = _examples(model, source)
+    try:
+        return [f"checked on {what}", *write_stablehlo_folder(folder, model, _encoded(model, first, second))]
+    except ModuleNotFoundError as error:  # of what writes the files
+        raise _needs("stablehlo", error) from error
+
+
+def _needs(target: str, error: ModuleNotFoundError) -> UserError:
+    return UserError(f"--to={target} needs the package {error.name}: pip install 'eelbert_jax[export]'.")
 
 
 def _write_web(folder: Path, model: Model, source: Path) -> list[str]:
