@@ -11,7 +11,7 @@ from eelbert_jax.compress.quantize import with_weights
 from eelbert_jax.datasets.tasks import TAG
 from eelbert_jax.errors import UserError
 from eelbert_jax.export.graph import Graph
-from eelbert_jax.export.word_vectors import WordVectors
+from eelbert_jax.export.word_vectors import KNOWN_IDS, WordVectors
 from eelbert_jax.inference.predict import Model
 from eelbert_jax.model.config import BertConfig
 from eelbert_jax.model.encoder import unstack_layers
@@ -84,14 +84,16 @@ def _words(graph: Graph, model: Model, params: Any, inputs: str) -> tuple[str, d
     of_ids: dict[str, Any] = {"input_ids": (TensorProto.INT64, BATCH)}
     if config.has_trained_table:
         table = params["embeddings"]["word_embeddings"]["embedding"]
-        return graph.rows(path, table, "input_ids"), of_ids
+        return graph.rows(path, table, _checked_ids(graph, config), KNOWN_IDS), of_ids
     width = config.embedding_width
     if inputs == "vectors":
         table = {"word_vectors": (TensorProto.FLOAT, ("num_vectors", width))}
-        return graph.op("Gather", "word_vectors", "input_ids", axis=0), {**of_ids, **table}
+        ids = _checked_ids(graph, config)
+        return graph.op("Gather", "word_vectors", ids, axis=0, name=KNOWN_IDS), {**of_ids, **table}
     hashed = WordVectors(graph, config, model.vocabulary.tokens)
     if inputs == "ids":
-        vectors = hashed.of_ids(graph.op("Reshape", "input_ids", graph.constant([-1], np.int64)))
+        flat = graph.op("Reshape", _checked_ids(graph, config), graph.constant([-1], np.int64))
+        vectors = hashed.of_ids(flat)
     else:
         of_ids = hashed.inputs(BATCH)
         vectors = hashed.of_inputs()
@@ -99,6 +101,12 @@ def _words(graph: Graph, model: Model, params: Any, inputs: str) -> tuple[str, d
     leading = graph.op("Shape", "attention_mask")
     shape = graph.op("Concat", leading, graph.constant([width], np.int64), axis=0)
     return graph.op("Reshape", vectors, shape), of_ids
+
+
+def _checked_ids(graph: Graph, config: BertConfig) -> str:
+    """Return ids of which negative ones fail too: a Gather counts them from the end."""
+    is_negative = graph.op("Less", "input_ids", graph.constant(0, np.int64))
+    return graph.op("Where", is_negative, graph.constant(config.vocab_size, np.int64), "input_ids")
 
 
 def _projected(graph: Graph, params: Any, vectors: str) -> str:
@@ -122,11 +130,13 @@ class _Bert:
         zero = graph.constant([0], np.int64)
         table = graph.weight(f"{path}/position", params["position_embeddings"]["embedding"])
         positions = graph.op("Slice", table, zero, length, zero)
+        fits = f"at_most_{config.max_position_embeddings}_tokens_a_text"
         if config.type_vocab_size:
             types = params["token_type_embeddings"]["embedding"]
             types = graph.rows(f"{path}/token_type", types, "token_type_ids")
-            positions = graph.op("Add", types, positions)
-        hidden = graph.op("Add", words, positions)
+            hidden = graph.op("Add", words, graph.op("Add", types, positions, name=fits))
+        else:
+            hidden = graph.op("Add", words, positions, name=fits)
         hidden = self.layer_norm(f"{path}/LayerNorm", params["LayerNorm"], hidden)
         if config.embedding_width != config.hidden_size:
             hidden = graph.dense(f"{path}/projection", params["projection"], hidden)

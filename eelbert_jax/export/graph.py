@@ -29,9 +29,9 @@ class Graph:
             self._constants: dict[tuple[str, tuple[int, ...], bytes], str] = {}
             self._numbers = itertools.count()
 
-    def op(self, kind: str, *inputs: str, **attributes: Any) -> str:
-        """Add a node of one output and return that."""
-        return self._add(kind, inputs, 1, attributes)[0]
+    def op(self, kind: str, *inputs: str, name: str | None = None, **attributes: Any) -> str:
+        """Add a node of one output and return that; its `name` stands in what a runtime says of a failure."""
+        return self._add(kind, inputs, 1, attributes, name)[0]
 
     def constant(self, value: Any, dtype: Any) -> str:
         """Return a constant, which stands once in the file however often it is asked for."""
@@ -53,9 +53,11 @@ class Graph:
             self._root._values[path] = self._float32(*self._stored(path, leaf))
         return self._root._values[path]
 
-    def rows(self, path: str, leaf: np.ndarray | Int8, ids: str) -> str:
-        """Return float32 rows of a table that stays as it is kept."""
-        return self._float32(*(self.op("Gather", part, ids, axis=0) for part in self._stored(path, leaf)))
+    def rows(self, path: str, leaf: np.ndarray | Int8, ids: str, name: str | None = None) -> str:
+        """Return float32 rows of a table that stays as it is kept; `name` is of what reads its values."""
+        values, *scales = self._stored(path, leaf)
+        found = [self.op("Gather", values, ids, axis=0, name=name)]
+        return self._float32(*found, *(self.op("Gather", part, ids, axis=0) for part in scales))
 
     def scan(
         self, body: Callable[..., Sequence[str]], states: Sequence[str], rows: Sequence[str]
@@ -112,9 +114,14 @@ class Graph:
         return model
 
     def _add(
-        self, kind: str, inputs: Sequence[str], num_outputs: int, attributes: dict[str, Any]
+        self,
+        kind: str,
+        inputs: Sequence[str],
+        num_outputs: int,
+        attributes: dict[str, Any],
+        name: str | None = None,
     ) -> list[str]:
-        name = f"n{next(self._root._numbers)}"  # short: names are a tenth of a small file
+        name = name or f"n{next(self._root._numbers)}"  # short: names are a tenth of a small file
         outputs = [name, *(f"{name}_{i}" for i in range(1, num_outputs))]
         self._nodes.append(helper.make_node(kind, list(inputs), outputs, name=name, **attributes))
         return outputs

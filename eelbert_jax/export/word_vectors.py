@@ -18,6 +18,9 @@ from eelbert_jax.model.embeddings import hash_of
 Part = tuple[str, str]
 """Signatures of a part's grams, centred, [K, M, 1], zeros behind the last, and their counts, int64 [M]."""
 
+KNOWN_IDS = "input_ids_are_of_the_vocabulary"
+"""Name of a node that fails otherwise, which is all that a runtime says of it."""
+
 
 class WordVectors:
     """Compute hashed vectors in `graph`.
@@ -40,7 +43,7 @@ class WordVectors:
         if self._config.embedding == "random_hash":
             signatures, _ = random_signatures(self._config.hash, len(self._strings))
             table = self._graph.initializer("signatures", self._centred(signatures.reshape(-1)))
-            found = self._graph.op("Gather", table, ids, axis=0)
+            found = self._graph.op("Gather", table, ids, axis=0, name=KNOWN_IDS)
             return self._pooled([(self._unsqueezed(found, [0, 2]), self._ones(ids))])
         return self._pooled(self._parts(*self._characters(ids)))
 
@@ -90,7 +93,7 @@ class WordVectors:
         stored = sizes.astype(np.uint8 if sizes.max() < 256 else np.int32)
         all_lengths = graph.op("Cast", graph.initializer("lengths", stored), to=TensorProto.INT64)
         starts = graph.op("CumSum", all_lengths, self._int64(0), exclusive=1)
-        lengths = graph.op("Gather", all_lengths, ids, axis=0)
+        lengths = graph.op("Gather", all_lengths, ids, axis=0, name=KNOWN_IDS)
         positions = graph.constant(np.arange(columns), np.int64)
         start = self._unsqueezed(graph.op("Gather", starts, ids, axis=0), [1])
         found = graph.op("Gather", codes, graph.op("Add", start, positions), axis=0)

@@ -3,6 +3,7 @@
 import dataclasses
 
 import jax
+import numpy as np
 import pytest
 
 from eelbert_jax.compress.quantize import TOLERANCES, dequantize, quantize
@@ -16,6 +17,7 @@ pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")
 
 from eelbert_jax.export.check import compare, session
 from eelbert_jax.export.encoder import model_graph
+from eelbert_jax.export.expected import vectors_of
 
 TEXTS = ["the runner opens a table.", "run", "", "a running file . " * 20]
 
@@ -98,6 +100,40 @@ def test_a_table_has_no_vectors_to_read():
         model_graph(exports.model(embedding="table"), "vectors", "float32")
     with pytest.raises(UserError, match="--inputs=words is not one of ids, signatures, vectors"):
         model_graph(exports.model(), "words", "float32")
+
+
+@pytest.mark.parametrize(
+    ("inputs", "changes"),
+    [("ids", {}), ("ids", {"embedding": "table"}), ("ids", {"embedding": "random_hash"}), ("vectors", {})],
+)
+def test_what_no_text_gives_fails_by_name(inputs, changes):
+    model = exports.model("classify", **changes)
+    graph = session(model_graph(model, inputs, "float32").SerializeToString())
+    vectors = {"word_vectors": vectors_of(model)} if inputs == "vectors" else {}
+
+    def ask(ids):
+        masks = {"attention_mask": np.ones_like(ids), "token_type_ids": np.zeros_like(ids)}
+        return graph.run(["logits"], {"input_ids": ids, **masks, **vectors})[0]
+
+    assert ask(np.zeros((1, 512), np.int64)).shape == (1, 3)
+    for wrong in (-1, VOCABULARY.size, -VOCABULARY.size):
+        with pytest.raises(Exception, match=r"input_ids_are_of_the_vocabulary.*out of (data )?bounds"):
+            ask(np.array([[2, wrong, 3]]))
+    with pytest.raises(Exception, match="at_most_512_tokens_a_text"):
+        ask(np.zeros((1, 513), np.int64))
+
+
+def test_a_graph_that_gives_no_numbers_is_noticed():
+    model = exports.model("classify")
+    other = jax.tree.map(lambda leaf: leaf * np.nan, model.params)
+    assert np.isnan(difference(model, of=dataclasses.replace(model, params=other)).largest)
+
+
+def test_a_graph_of_a_later_opset_is_a_users_error():
+    graph = model_graph(exports.model("classify"), "ids", "float32")
+    graph.opset_import[0].version = 99
+    with pytest.raises(UserError, match=r"(?s)is not read by onnxruntime .*take onnxruntime 1.18 or newer"):
+        session(graph.SerializeToString())
 
 
 def test_a_cut_graph_is_a_users_error(tmp_path):

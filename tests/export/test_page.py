@@ -176,6 +176,23 @@ def test_pairs_are_cut_as_in_training(max_length):
     assert [sum(row["types"]) for row in found] == encoded.segment_lengths[:, 1].tolist()
 
 
+def test_texts_without_end_and_without_letters():
+    model = dataclasses.replace(model_of(), task=None)
+    texts = [
+        "",
+        "run " * 510,
+        "run " * 511,
+        "the runs " * 5_000,
+        "שלום run السلام",
+        "👩‍👩‍👧 🏳️‍🌈 run",
+        "\u202erun\u202c",
+    ]
+    row = "((model) => value[1].map((text) => model.row(text).ids))(new E.Model(value[0]))"
+    encoded = encode_texts(texts, None, VOCABULARY, 512)
+    assert in_node(row, [page.web_model(model), texts]) == [ids.tolist() for ids in encoded.ids]
+    assert encoded.truncated.tolist() == [False, False, True, True, False, False, False]
+
+
 LETTERS = strategies.characters(codec="utf-8", exclude_categories=["Cn", "Cs"])
 
 

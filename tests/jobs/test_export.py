@@ -18,7 +18,14 @@ from support.models import NLI_LABELS, save_finetuned, save_pretrained
 pytest.importorskip("onnx", reason="onnx is not installed")
 pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")
 
-TEXTS = ["the runner opens a table.", "run \u200b run", "[SEP] files"]
+TEXTS = [
+    "the runner opens a table.",
+    "run \u200b run",
+    "[SEP] files",
+    "",
+    "run שלום 😀 " * 3,
+    "runs " * 10_000,
+]
 
 
 @pytest.fixture(scope="module")
@@ -73,6 +80,26 @@ assert not {{"jax", "flax", "onnx", "eelbert_jax"}} & sys.modules.keys()"""
     assert tags == [[tag.tag for tag in words] for words in model.tag(TEXTS)]
     np.testing.assert_allclose(vectors, model.encode(TEXTS), atol=1e-5)
     assert 1e-5 < np.abs(np.array(coarse) - vectors).max() < 0.1
+
+
+@pytest.mark.parametrize(
+    ("file", "has_sums", "message"),
+    [
+        ("onnx/word_vectors.onnx", True, "onnx/word_vectors.onnx is damaged: copy the folder again"),
+        ("tokenizer.json", True, "tokenizer.json is damaged"),
+        ("onnx/model_vectors.onnx", False, "does not run onnx/model_vectors.onnx: take 1.18 or newer"),
+    ],
+)
+def test_model_py_names_a_damaged_file(tagger, tmp_path, file, has_sums, message):
+    folder = shutil.copytree(tagger[1] / "onnx", tmp_path / "onnx")
+    (folder / file).write_bytes((folder / file).read_bytes()[:-9])
+    if not has_sums:
+        (folder / "checksums.json").unlink()
+    run = subprocess.run(
+        [sys.executable, "-I", folder / "model.py", "a"], capture_output=True, text=True, check=False
+    )
+    assert run.returncode
+    assert message in run.stderr.splitlines()[-1]
 
 
 def test_the_other_folder_is_read_again(tagger):

@@ -8,6 +8,7 @@ graph looks it up there as a BERT's does.
 """
 
 import functools
+import hashlib
 import json
 import sys
 from pathlib import Path
@@ -24,22 +25,38 @@ class Model:
     """Answer; `weights` is "", "fp16" or "quantized", and `threads` what a text may take (0: all)."""
 
     def __init__(self, folder=Path(__file__).parent, weights="", threads=1):
-        self.config = json.loads((Path(folder) / "config.json").read_text())
+        self.folder, self.options = Path(folder), onnxruntime.SessionOptions()
+        self.options.intra_op_num_threads = threads
+        sums = self.folder / "checksums.json"
+        self.sums = json.loads(sums.read_text()) if sums.exists() else {}
+        self.config = json.loads(self.read("config.json"))
         self.task = self.config["eelbert_jax"].get("task", {})
-        self.tokenizer = Tokenizer.from_file(str(Path(folder) / "tokenizer.json"))
+        self.tokenizer = Tokenizer.from_str(self.read("tokenizer.json").decode())
         self.tokenizer.encode_special_tokens = True  # "[SEP]" in a text is text
         self.tokenizer.enable_truncation(self.task.get("max_length", self.config["max_position_embeddings"]))
         self.tokenizer.enable_padding(pad_id=self.config["pad_token_id"])
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads
-        onnx, ending = Path(folder) / "onnx", f"_{weights}.onnx" if weights else ".onnx"
-        self.hash = onnx / "word_vectors.onnx" if (onnx / f"model_vectors{ending}").exists() else None
-        if self.hash:
-            self.hash = onnxruntime.InferenceSession(self.hash, options)
+        ending = f"_{weights}.onnx" if weights else ".onnx"
+        self.hash, graph = None, f"onnx/model{ending}"
+        if (self.folder / f"onnx/model_vectors{ending}").exists():
+            self.hash, graph = self.session_of("onnx/word_vectors.onnx"), f"onnx/model_vectors{ending}"
             shape = self.config["vocab_size"], self.hash.get_outputs()[0].shape[1]
             self.table, self.is_known = np.empty(shape, np.float32), np.zeros(shape[0], bool)
-        name = f"model_vectors{ending}" if self.hash else f"model{ending}"
-        self.session = onnxruntime.InferenceSession(onnx / name, options)
+        self.session = self.session_of(graph)
+
+    def read(self, name):
+        """Return the bytes of a file of the folder, which are those that were exported."""
+        data = (self.folder / name).read_bytes()
+        if self.sums.get(name) not in (None, hashlib.sha256(data).hexdigest()):
+            raise ValueError(f"{self.folder / name} is damaged: copy the folder again.")
+        return data
+
+    def session_of(self, name):
+        """Return a graph of the folder, ready to run."""
+        data, version = self.read(name), onnxruntime.__version__
+        try:
+            return onnxruntime.InferenceSession(data, self.options)
+        except Exception as error:
+            raise ValueError(f"onnxruntime {version} does not run {name}: take 1.18 or newer.") from error
 
     def run(self, output, texts, batch_size=32, **how):
         """Yield an encoding and its output for each of `texts`, each a string or a pair of them."""
