@@ -1,0 +1,148 @@
+"""The exports answer in the programs of others as they do here, in processes that see nothing of ours.
+
+What is not installed here is fetched into a folder of the test, which skips where that fails.
+"""
+
+import json
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from eelbert_jax.inference.load import load
+from eelbert_jax.jobs.export import export
+from support.models import NLI_LABELS, save_finetuned
+
+pytestmark = pytest.mark.slow
+for package in ("onnx", "onnxruntime", "torch", "transformers"):
+    pytest.importorskip(package, reason=f"{package} is not installed")
+
+TEXTS = ["the runner opens a table.", "RUNNING files", "naïve 😀 中文 אבג", ""]
+PATIENCE_SECONDS = 600
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory):
+    """Return the model of a classifier, and its exports."""
+    folder = tmp_path_factory.mktemp("clients")
+    run = save_finetuned(folder / "run", "mine", "classify", NLI_LABELS)
+    export(run, folder / "out", ["onnx", "hf", "hf_compact"])
+    return load(run), folder / "out"
+
+
+def fetched(words):
+    """Run what fetches a package; skip where it fails."""
+    try:
+        run = subprocess.run(words, capture_output=True, text=True, timeout=PATIENCE_SECONDS)
+    except (FileNotFoundError, subprocess.TimeoutExpired) as error:
+        pytest.skip(f"{words[0]} fetches nothing here: {error}")
+    if run.returncode:
+        pytest.skip(f"{' '.join(map(str, words))} failed: {run.stderr.strip().splitlines()[-1:]}")
+
+
+def answer(words, **how):
+    """Return the JSON that a process prints as its last line."""
+    run = subprocess.run([*map(str, words)], capture_output=True, text=True, **how)
+    assert not run.returncode, run.stderr
+    return json.loads(run.stdout.splitlines()[-1])
+
+
+def shares(model, texts=TEXTS):
+    return [answer.probabilities for answer in model.classify(texts)]
+
+
+def assert_shares(found, model, tolerance=1e-5):
+    """Hold [[{"label": ..., "score": ...}, ...], ...] against the model, which tells the texts apart."""
+    expected = shares(model)
+    assert np.ptp([list(row.values()) for row in expected], axis=0).max() > 1e-2
+    for rows, row in zip(found, expected, strict=True):
+        assert {each["label"]: each["score"] for each in rows} == pytest.approx(row, abs=tolerance)
+
+
+IN_NODE = """
+import { AutoModel, AutoTokenizer, env, pipeline } from "@huggingface/transformers";
+const [place, texts] = JSON.parse(process.argv[2]);
+env.allowRemoteModels = false;
+env.localModelPath = place;
+const found = {};
+for (const dtype of ["fp32", "fp16", "q8"]) {
+  const classify = await pipeline("text-classification", "onnx", { dtype });
+  found[dtype] = [];
+  for (const text of texts) found[dtype].push(await classify(text, { top_k: null }));
+}
+const embed = await pipeline("feature-extraction", "onnx", { dtype: "fp32" });
+found.vectors = [];
+for (const text of texts) found.vectors.push((await embed(text, { pooling: "mean" })).tolist()[0]);
+console.log(JSON.stringify(found));
+"""
+
+
+@pytest.mark.skipif(shutil.which("npm") is None, reason="npm is not installed")
+def test_transformers_js(exported, tmp_path):
+    model, out = exported
+    words = ["npm", "install", "--ignore-scripts", "--no-audit", "--no-fund", "--prefix", tmp_path]
+    fetched([*words, "@huggingface/transformers@4.3.1"])
+    (tmp_path / "ask.mjs").write_text(IN_NODE)
+    found = answer(["node", tmp_path / "ask.mjs", json.dumps([f"{out}/", TEXTS])], cwd=tmp_path)
+    assert_shares(found["fp32"], model)
+    assert_shares(found["fp16"], model, 1e-3)
+    assert_shares(found["q8"], model, 5e-2)
+    assert found["fp32"] != found["q8"]  # each name is another file
+    np.testing.assert_allclose(found["vectors"], model.encode(TEXTS), atol=1e-5)
+
+
+def test_sentence_transformers(exported, tmp_path):
+    model, out = exported
+    fetched(
+        [
+            *(sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", f"--target={tmp_path}"),
+            "sentence-transformers==6.2.0",
+        ]
+    )
+    code = """
+import json, sys
+from sentence_transformers import SentenceTransformer
+place, texts = json.loads(sys.argv[1])
+stock = SentenceTransformer(f"{place}/hf", device="cpu")
+compact = SentenceTransformer(f"{place}/hf_compact", device="cpu", trust_remote_code=True)
+found = [model.encode(texts).tolist() for model in (stock, compact)]
+assert not {"jax", "eelbert_jax"} & sys.modules.keys()
+print(json.dumps(found))"""
+    arguments = [sys.executable, "-P", "-c", code, json.dumps([str(out), TEXTS])]
+    for found in answer(arguments, cwd=tmp_path, env={"PYTHONPATH": str(tmp_path), "HF_HUB_OFFLINE": "1"}):
+        np.testing.assert_allclose(found, model.encode(TEXTS), atol=1e-5)
+
+
+def test_pipelines_of_transformers(exported, tmp_path):
+    model, out = exported
+    code = """
+import json, sys
+from transformers import pipeline
+place, texts = json.loads(sys.argv[1])
+found = [pipeline("text-classification", f"{place}/hf")(texts, top_k=None),
+         pipeline("text-classification", f"{place}/hf_compact", trust_remote_code=True)(texts, top_k=None)]
+assert not {"jax", "eelbert_jax"} & sys.modules.keys()
+print(json.dumps(found))"""
+    arguments = [sys.executable, "-I", "-c", code, json.dumps([str(out), TEXTS])]
+    for found in answer(arguments, cwd=tmp_path):
+        assert_shares(found, model)
+
+
+def test_onnxruntime_in_an_environment_of_its_own(exported, tmp_path):
+    model, out = exported
+    fetched([sys.executable, "-m", "venv", tmp_path / "env"])
+    python = tmp_path / "env" / "bin" / "python"
+    fetched([python, "-m", "pip", "install", "--quiet", "onnxruntime", "tokenizers", "numpy"])
+    code = """
+import json, sys
+sys.path.insert(0, sys.argv[1])
+from model import Model
+print(json.dumps([Model(weights=weights).classify(json.loads(sys.argv[2])) for weights in ("", "fp16")]))"""
+    for found, tolerance in zip(
+        answer([python, "-I", "-c", code, out / "onnx", json.dumps(TEXTS)]), (1e-5, 1e-3), strict=True
+    ):
+        for (label, share), expected in zip(found, shares(model), strict=True):
+            assert label == max(expected, key=expected.__getitem__)
+            assert share == pytest.approx(expected[label], abs=tolerance)
