@@ -14,6 +14,7 @@ from eelbert_jax.datasets.conll import TOKENS, TokenExamples, TokenTask, load_co
 from eelbert_jax.datasets.custom import SPLITS, absolute, custom_task
 from eelbert_jax.datasets.glue import Examples, load_examples
 from eelbert_jax.datasets.metrics import LOWER_IS_BETTER, METRICS, Predictions
+from eelbert_jax.datasets.noise import noised
 from eelbert_jax.datasets.tables import open_file
 from eelbert_jax.datasets.tasks import MULTILABEL, REGRESS, TAG, Task, TaskRecord
 from eelbert_jax.errors import UserError
@@ -204,8 +205,19 @@ def _read_texts(settings: Mapping[str, Any]) -> tuple[Task, dict[str, Examples]]
     return task, found
 
 
-def with_unlabelled(split: Split, task: Task, path: str, vocabulary: Vocabulary, lowercase: bool) -> Split:
-    """Return a split with the texts of a table behind its examples, for a teacher to answer."""
+def with_unlabelled(
+    split: Split,
+    task: Task,
+    path: str,
+    vocabulary: Vocabulary,
+    lowercase: bool,
+    noise_percent: float = 0.0,
+    seed: int = 0,
+) -> Split:
+    """Return a split with the texts of a table behind its examples, for a teacher to answer.
+
+    `noise_percent` of their words have an error each; see `noise.noised`.
+    """
     unlabelled = dataclasses.replace(
         task,
         folder="",
@@ -217,6 +229,11 @@ def with_unlabelled(split: Split, task: Task, path: str, vocabulary: Vocabulary,
     )
     examples = load_examples(unlabelled, "unlabelled", glue_dir=None)
     print(f"{path}: {examples.tally.describe()}, without labels", flush=True)
+    first = noised(examples.first, noise_percent, seed)
+    second = None if examples.second is None else noised(examples.second, noise_percent, seed + 1)
+    examples = dataclasses.replace(
+        examples, first=tuple(first), second=None if second is None else tuple(second)
+    )
     more = encoding.encode(examples, vocabulary, split.encoded.max_length, lowercase)
     assert isinstance(split.labels, np.ndarray)
     none = np.nan if task.kind == REGRESS else encoding.IGNORED

@@ -148,6 +148,11 @@ def _examples(
 ) -> Split:
     """Return what to learn from: the training split, with a teacher's answers where one is named."""
     teacher, split = config.teacher, data.train
+    if teacher.noise_percent and teacher.texts is None:
+        raise UserError(
+            "Errors are put into texts without labels: set --config.teacher.texts=FILE, the training file or "
+            "another, or --config.teacher.noise_percent=0."
+        )
     if teacher.model is None:
         if teacher.texts is not None:
             raise UserError("Texts without labels need a teacher: set --config.teacher.model=DIR.")
@@ -158,7 +163,8 @@ def _examples(
             "--config.teacher.model out."
         )
     if teacher.texts is not None:
-        split = with_unlabelled(split, data.task, teacher.texts, vocabulary, lowercase)
+        noise = teacher.noise_percent, config.seed
+        split = with_unlabelled(split, data.task, teacher.texts, vocabulary, lowercase, *noise)
     return taught(split, teacher.model, record, vocabulary, lowercase)
 
 

@@ -136,10 +136,10 @@ class DistilLayers(MaskedLM):
                 f"The teacher {self.teacher.name} has no head to predict tokens with: set "
                 "--config.teacher.logits_weight=0, or name one that was saved as BertForMaskedLM."
             )
-        if self.row_length > self.teacher.config.max_position_embeddings:
+        if self.row_length > self.teacher.config.num_positions:
             raise UserError(
                 f"Rows of {self.row_length} tokens are longer than the teacher {self.teacher.name} reads, "
-                f"{self.teacher.config.max_position_embeddings}; prepare shorter ones."
+                f"{self.teacher.config.num_positions}; prepare shorter ones."
             )
         assert self.layer_map
 

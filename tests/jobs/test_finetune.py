@@ -15,7 +15,7 @@ from eelbert_jax.datasets.splits import configured_task
 from eelbert_jax.errors import UserError
 from eelbert_jax.inference.load import load
 from eelbert_jax.interchange.folder import write_folder
-from eelbert_jax.jobs.finetune import finetune, model_record, set_up
+from eelbert_jax.jobs.finetune import finetune, model_record, set_up, starting_model
 from eelbert_jax.model import bert
 from eelbert_jax.model.config import bert_config
 from eelbert_jax.objectives.classify import Classify, Degenerate
@@ -23,6 +23,7 @@ from eelbert_jax.record import Result
 from eelbert_jax.training.checkpoint import Checkpoints
 from eelbert_jax.training.writer import read_metrics
 from eelbert_jax.vocabulary import SPECIAL_TOKENS, load_vocabulary
+from support import folders
 from support.models import CONFIG, params_of
 from support.workdirs import cut_at
 
@@ -123,6 +124,16 @@ def test_only_what_is_trainable_is_trained(tables, tmp_path, trainable):
     assert distances["classifier"]["kernel"] > 1e-3
     with pytest.raises(UserError, match=r"'adapter' is in no parameter's path.*without adapters"):
         finetune(small(tables, **{"opt.trainable": "adapter|classifier"}), tmp_path / "none")
+
+
+def test_adapters_are_not_asked_of_a_checkpoint_without(tmp_path):
+    folders.write(tmp_path)
+    config = cli.load_config("configs/glue.py:minialbert,task=rte")
+    config.pretrained = str(tmp_path)
+    with pytest.raises(UserError, match=r"adapter_size=48 asks for adapters, and .* has none"):
+        starting_model(config)
+    config.model.adapter_size = None
+    assert starting_model(config)[0].adapter_size is None
 
 
 def test_lower_layers_move_less_with_layer_decay(tables, tmp_path):

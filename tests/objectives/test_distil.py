@@ -83,6 +83,21 @@ def test_the_teachers_answers_come_with_the_examples_in_their_order(folder):
     assert len(objective.data.train.encoded) == len(TEXTS)  # what scores and the record speak of
 
 
+def test_a_teacher_answers_texts_with_errors(folder):
+    texts = {"teacher.texts": str(folder / "more.tsv")}
+    clean, noisy = (
+        set_up(texts_config(folder, **texts, **{"teacher.noise_percent": percent}))[0].train
+        for percent in (0.0, 60.0)
+    )
+    changed = [not np.array_equal(*ids) for ids in zip(clean.encoded.ids, noisy.encoded.ids, strict=True)]
+    assert not any(changed[: len(TEXTS)])
+    assert any(changed[len(TEXTS) :])
+    answered = np.abs(clean.teacher - noisy.teacher).max(axis=1) > 1e-4
+    assert answered.tolist() == changed
+    with pytest.raises(UserError, match=r"texts without labels: set --config\.teacher\.texts"):
+        set_up(texts_config(folder, **{"teacher.noise_percent": 5.0}))
+
+
 @pytest.mark.slow
 def test_a_student_is_trained_with_a_teacher(folder, tmp_path):
     more = {"teacher.texts": str(folder / "more.tsv"), "teacher.weight": 1.0}
