@@ -90,6 +90,8 @@ def get_config(recipe: str = "tiny") -> config_dict.ConfigDict:
     config.teacher.model = config_dict.placeholder(str)  # its folder or workdir; empty: no teacher
     config.teacher.weight = 0.5  # share of the loss that is the distance to its answers, in [0, 1]
     config.teacher.temperature = 2.0  # of both softmaxes in that; classes alone
+    # Of 1 - the cosine of the last states of [CLS], the student's projected where it is narrower.
+    config.teacher.hidden_weight = 0.0
     config.teacher.texts = config_dict.placeholder(str)  # table of more texts, without labels; empty: none
     # Of their words, in percent, those that get an error each: left out, or a letter mistyped.
     config.teacher.noise_percent = 0.0

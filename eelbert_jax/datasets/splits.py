@@ -29,11 +29,13 @@ class Split(NamedTuple):
         every sentence the tags of its words int32 [words], or None where they are hidden. Where only some
         are, theirs are `encoding.IGNORED`, or NaN.
       teacher: what a teacher says of the examples, float32 [n, C]; None: there is none.
+      teacher_states: its last states of [CLS], float32 [n, D]; None: they are not learned.
     """
 
     encoded: encoding.Encoded
     labels: np.ndarray | tuple[np.ndarray, ...] | None
     teacher: np.ndarray | None = None
+    teacher_states: np.ndarray | None = None
 
 
 class Batch(NamedTuple):
@@ -46,6 +48,7 @@ class Batch(NamedTuple):
       labels: int32 [B] classes, int32 [B, C] labels, float32 [B] scores, or int32 [B, L] tags.
       weights: float32 [B], of tags [B, L]; 0 for a row, or a token, that does not count.
       teacher: float32 [B, C], or None.
+      teacher_states: float32 [B, D], or None.
     """
 
     input_ids: Any
@@ -54,6 +57,7 @@ class Batch(NamedTuple):
     labels: Any
     weights: Any
     teacher: Any = None
+    teacher_states: Any = None
 
 
 LogitsOf = Callable[[Batch], Any]
@@ -278,8 +282,8 @@ def make_batch(split: Split, batch: encoding.BatchIndices) -> Batch:
         weights = weights[:, None] * (labels != encoding.IGNORED)
     elif split.labels is not None:
         labels = split.labels[batch.indices]
-    teacher = None if split.teacher is None else split.teacher[batch.indices]
-    return Batch(input_ids, attention_mask, token_type_ids, labels, weights, teacher)
+    taught = (None if of is None else of[batch.indices] for of in (split.teacher, split.teacher_states))
+    return Batch(input_ids, attention_mask, token_type_ids, labels, weights, *taught)
 
 
 def outputs(

@@ -10,8 +10,17 @@ from eelbert_jax.inference.load import load
 from eelbert_jax.vocabulary import Vocabulary, check_same
 
 
-def taught(split: Split, path: str, record: TaskRecord, vocabulary: Vocabulary, lowercase: bool) -> Split:
+def taught(
+    split: Split,
+    path: str,
+    record: TaskRecord,
+    vocabulary: Vocabulary,
+    lowercase: bool,
+    with_states: bool = False,
+) -> Split:
     """Return a split with the answers of the model in `path`: logits, or numbers in the labels' unit, [n, C].
+
+    `with_states` adds its last states of [CLS].
 
     Raises:
       UserError: it reads text otherwise than the student, or answers with other labels or in another order.
@@ -28,4 +37,5 @@ def taught(split: Split, path: str, record: TaskRecord, vocabulary: Vocabulary, 
     answers = teacher.logits(split.encoded)
     if task.kind == REGRESS:
         answers = answers * np.float32(task.std) + np.float32(task.mean)
-    return split._replace(teacher=answers)
+    states = teacher.vectors(split.encoded, "cls") if with_states else None
+    return split._replace(teacher=answers, teacher_states=states)

@@ -111,6 +111,7 @@ def set_up(config: ml_collections.ConfigDict) -> tuple[Classify, Model | None, b
         balanced=config.balanced,
         teacher_weight=config.teacher.weight,
         temperature=config.teacher.temperature,
+        hidden_weight=config.teacher.hidden_weight,
     )
     return objective, pretrained, lowercase
 
@@ -154,6 +155,11 @@ def _examples(
             "another, or --config.teacher.noise_percent=0."
         )
     if teacher.model is None:
+        if teacher.hidden_weight:
+            raise UserError(
+                "States to learn need a teacher: set --config.teacher.model=DIR, or "
+                "--config.teacher.hidden_weight=0."
+            )
         if teacher.texts is not None:
             raise UserError("Texts without labels need a teacher: set --config.teacher.model=DIR.")
         return split
@@ -165,7 +171,8 @@ def _examples(
     if teacher.texts is not None:
         noise = teacher.noise_percent, config.seed
         split = with_unlabelled(split, data.task, teacher.texts, vocabulary, lowercase, *noise)
-    return taught(split, teacher.model, record, vocabulary, lowercase)
+    with_states = teacher.hidden_weight > 0.0
+    return taught(split, teacher.model, record, vocabulary, lowercase, with_states)
 
 
 def _warn_of_positions(config: ml_collections.ConfigDict, data: TaskData, trained_length: int | None) -> None:

@@ -16,7 +16,13 @@ from eelbert_jax.datasets.tasks import MULTILABEL, REGRESS, TaskRecord
 from eelbert_jax.errors import UserError
 from eelbert_jax.model import bert
 from eelbert_jax.objectives.examples import OnExamples
-from eelbert_jax.training.losses import classification_loss, distillation_loss, regression_loss
+from eelbert_jax.objectives.to_teacher import mapped, with_map
+from eelbert_jax.training.losses import (
+    classification_loss,
+    cosine_distance,
+    distillation_loss,
+    regression_loss,
+)
 from eelbert_jax.training.step import TrainState
 
 
@@ -43,6 +49,7 @@ class Classify(OnExamples):
       balanced: weigh examples (tags) so that all classes count alike.
       teacher_weight: share of the loss that is the distance to the teacher's answers, where there are any.
       temperature: of both softmaxes in that.
+      hidden_weight: of 1 - the cosine of the last states of [CLS] to the teacher's, added to the loss.
     """
 
     data: TaskData
@@ -51,6 +58,7 @@ class Classify(OnExamples):
     balanced: bool = False
     teacher_weight: float = 0.5
     temperature: float = 1.0
+    hidden_weight: float = 0.0
 
     keeps_best: ClassVar[bool] = True
 
@@ -61,16 +69,26 @@ class Classify(OnExamples):
         if self.balanced and self.record.kind in (REGRESS, MULTILABEL):
             have = "are numbers" if self.record.kind == REGRESS else "come in any number a text"
             raise UserError(f"balanced=True weighs classes, and this task's labels {have}; leave it off.")
-        if not 0.0 <= self.teacher_weight <= 1.0 or self.temperature <= 0.0:
+        if not 0.0 <= self.teacher_weight <= 1.0 or self.temperature <= 0.0 or self.hidden_weight < 0.0:
             raise UserError(
-                f"teacher.weight={self.teacher_weight} must lie in [0, 1], and teacher.temperature="
-                f"{self.temperature} must be positive."
+                f"teacher.weight={self.teacher_weight} must lie in [0, 1], teacher.temperature="
+                f"{self.temperature} must be positive, and teacher.hidden_weight={self.hidden_weight} not "
+                "negative."
+            )
+        if self.hidden_weight and self.record.pair_encoder == "bi":
+            raise UserError(
+                "teacher.hidden_weight is for texts and pairs in one row, got pair_encoder=bi; set it to 0."
             )
 
     @property
     def model(self) -> Any:
         """The module."""
         return bert.classifier(self.record.kind, self.record.pair_encoder)(self.config)
+
+    def init(self, key: jax.Array) -> Any:
+        """Return the first parameters."""
+        params, states = super().init(key), self.train.teacher_states
+        return params if states is None else with_map(params, self.config, states.shape[1], key)
 
     @property
     def main_figure(self) -> str:
@@ -97,9 +115,19 @@ class Classify(OnExamples):
     ) -> jax.Array:
         """Return the share of the mean cross entropy in nats, or of the mean squared error in variances.
 
-        With a teacher it is a mean of that and of the distance to its answers, weighted by `teacher_weight`.
+        With a teacher it is a mean of that and of the distance to its answers, weighted by `teacher_weight`,
+        and the distance to its states.
         """
-        outputs, weights = self.outputs(params, constants, examples, key), examples.weights
+        if examples.teacher_states is None:
+            return self._loss(self.outputs(params, constants, examples, key), examples, total_weight)
+        outputs, states = self.outputs_and_states(params, constants, examples, key)
+        ours = mapped(params, self.config, examples.teacher_states.shape[-1], states[:, :1])
+        distances = cosine_distance(ours, examples.teacher_states[:, None])
+        to_states = jnp.sum(examples.weights * distances) / total_weight
+        return self._loss(outputs, examples, total_weight) + self.hidden_weight * to_states
+
+    def _loss(self, outputs: jax.Array, examples: Batch, total_weight: jax.Array) -> jax.Array:
+        weights = examples.weights
         if examples.teacher is None:
             return self._distance(outputs, examples.labels, weights) / total_weight
         labelled = jnp.isfinite(examples.labels) & (examples.labels != encoding.IGNORED)

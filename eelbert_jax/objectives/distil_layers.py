@@ -16,14 +16,10 @@ from eelbert_jax.corpus.masking import MaskedRows
 from eelbert_jax.errors import UserError
 from eelbert_jax.model import bert
 from eelbert_jax.model.config import BertConfig
-from eelbert_jax.model.encoder import dense
 from eelbert_jax.objectives.masked_lm import MaskedLM
+from eelbert_jax.objectives.to_teacher import mapped, with_map
 from eelbert_jax.training import losses
 from eelbert_jax.training.step import TrainState
-
-TO_TEACHER = "to_teacher"
-"""The parameters that map a student's states to the teacher's width, where the two differ: of the run alone,
-no part of the model."""
 
 TEACHER = "teacher"
 MAPS = ("uniform", "top", "bottom")
@@ -156,19 +152,9 @@ class DistilLayers(MaskedLM):
         teacher = {"params": self.teacher.params, "constants": self.teacher.constants}
         return {**super().constants, TEACHER: jax.device_put(teacher, self.layout.replicated)}
 
-    @property
-    def _to_teacher(self) -> Any:
-        """The map of states to the teacher's width, None where the two are equal."""
-        width = self.teacher.config.hidden_size
-        return None if width == self.config.hidden_size else dense(self.config, width, name=None)
-
     def init(self, key: jax.Array) -> Any:
         """Return the first parameters."""
-        params = super().init(key)
-        if self._to_teacher is None:
-            return params
-        states = jnp.zeros((1, self.config.hidden_size))
-        return {**params, TO_TEACHER: self._to_teacher.init(jax.random.fold_in(key, 1), states)["params"]}
+        return with_map(super().init(key), self.config, self.teacher.config.hidden_size, key)
 
     def loss(
         self, params: Any, constants: Any, examples: MaskedRows, total_weight: jax.Array, key: jax.Array
@@ -220,16 +206,12 @@ class DistilLayers(MaskedLM):
             return total(losses.attention_distance, states.attention_probs, theirs)
 
         def hidden() -> jax.Array:
-            mapped = [self._mapped(params, each) for each in states.hidden_states[1:]]
-            return total(HIDDEN_LOSSES[self.terms.hidden_loss], mapped, teacher_states.hidden_states)
+            width = self.teacher.config.hidden_size
+            ours = [mapped(params, self.config, width, each) for each in states.hidden_states[1:]]
+            return total(HIDDEN_LOSSES[self.terms.hidden_loss], ours, teacher_states.hidden_states)
 
         terms = {"mlm": mlm, "attention": attention, "hidden": hidden, "logits": logits}
         return {name: terms[name]() for name in self._weights}
-
-    def _mapped(self, params: Any, states: jax.Array) -> jax.Array:
-        if self._to_teacher is None:
-            return states
-        return self._to_teacher.apply({"params": params[TO_TEACHER]}, states)
 
     @functools.cached_property
     def distance_step(self) -> Callable[..., dict[str, jax.Array]]:

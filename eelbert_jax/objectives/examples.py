@@ -14,6 +14,7 @@ from eelbert_jax.datasets import encoding
 from eelbert_jax.datasets.splits import Batch, Split, make_batch
 from eelbert_jax.model import bert
 from eelbert_jax.model.config import BertConfig
+from eelbert_jax.objectives.to_teacher import TO_TEACHER
 from eelbert_jax.training import sharding
 from eelbert_jax.training.sharding import Layout
 from eelbert_jax.vocabulary import Vocabulary
@@ -63,7 +64,8 @@ class OnExamples(abc.ABC):
     @functools.cached_property
     def num_parameters(self) -> int:
         """Numbers that the model has."""
-        shapes = jax.eval_shape(self.init, jax.eval_shape(lambda: jax.random.key(0)))
+        shapes = dict(jax.eval_shape(self.init, jax.eval_shape(lambda: jax.random.key(0))))
+        shapes.pop(TO_TEACHER, None)
         return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(shapes))
 
     @functools.lru_cache(maxsize=1)  # noqa: B019 (an objective lives as long as its run)
@@ -83,6 +85,17 @@ class OnExamples(abc.ABC):
 
     def outputs(self, params: Any, constants: Any, examples: Batch, key: jax.Array) -> jax.Array:
         """Return what the model says of examples in training."""
+        outputs: Any = self._applied(params, constants, examples, key)
+        return outputs
+
+    def outputs_and_states(
+        self, params: Any, constants: Any, examples: Batch, key: jax.Array
+    ) -> tuple[jax.Array, jax.Array]:
+        """Return the same, and the last hidden states [B, L, D]."""
+        outputs, collected = self._applied(params, constants, examples, key, mutable=["intermediates"])
+        return outputs, bert.encoder_states(self.config, collected["intermediates"]).hidden_states[-1]
+
+    def _applied(self, params: Any, constants: Any, examples: Batch, key: jax.Array, **options: Any) -> Any:
         return self.model.apply(
             {"params": params, "constants": constants},
             examples.input_ids,
@@ -90,6 +103,7 @@ class OnExamples(abc.ABC):
             examples.token_type_ids,
             deterministic=False,
             rngs={"dropout": key},
+            **options,
         )
 
     @functools.cached_property

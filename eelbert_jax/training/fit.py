@@ -132,6 +132,8 @@ def fit(
             _say(f"The run in {workdir} is finished: nothing to do.")
             return Outcome(figures.of(saved_step), figures.best, goodput.total())
         state = _start_state(objective, config, layout, optimizer, workdir, checkpoints, start, identity)
+        if config.optimizer.trainable:
+            _say(_trained_share(config.optimizer, state.params))
         is_writer = jax.process_index() == 0
         if is_writer:  # only now: a refused start leaves what the folder holds as it is
             write_json(workdir / CONFIG_NAME, record)
@@ -303,6 +305,16 @@ def _check_settings(config: FitConfig, workdir: Path, record: Mapping[str, Any],
             "for these settings, or a higher --config.total_steps to train on with them."
         )
     _say(f"From here on with other settings than before: {changed}.")
+
+
+def _trained_share(optimizer: OptimizerConfig, params: Any) -> str:
+    sizes = [leaf.size for leaf in jax.tree.leaves(params)]
+    taken = sum(
+        size
+        for size, is_trained in zip(sizes, jax.tree.leaves(trained(optimizer, params)), strict=True)
+        if is_trained
+    )
+    return f"Training {taken:,} of {sum(sizes):,} parameters, those of {optimizer.trainable!r}."
 
 
 def _say(text: str) -> None:

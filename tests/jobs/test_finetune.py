@@ -115,13 +115,17 @@ def test_it_ends_early_where_nothing_gets_better(tables, tmp_path):
 
 
 @pytest.mark.parametrize("trainable", ["classifier|pooler"])
-def test_only_what_is_trainable_is_trained(tables, tmp_path, trainable):
+def test_only_what_is_trainable_is_trained(tables, tmp_path, trainable, capsys):
     finetune(small(tables, num_epochs=1, **{"opt.trainable": trainable}), tmp_path / "frozen")
+    said = capsys.readouterr().out
     finetune(small(tables, num_epochs=1, **{"opt.learning_rate": 1e-30}), tmp_path / "start")
     start, frozen = (load(tmp_path / name).params for name in ("start", "frozen"))
     distances = jax.tree.map(lambda a, b: float(np.abs(a - b).max()), start, frozen)
     assert max(jax.tree.leaves(distances["bert"]["encoder"])) < 1e-25  # what the rate of `start` moves
     assert distances["classifier"]["kernel"] > 1e-3
+    heads = [frozen["classifier"], frozen["bert"]["pooler"]]
+    count = sum(leaf.size for leaf in jax.tree.leaves(heads))
+    assert f"Training {count:,} of " in said
     with pytest.raises(UserError, match=r"'adapter' is in no parameter's path.*without adapters"):
         finetune(small(tables, **{"opt.trainable": "adapter|classifier"}), tmp_path / "none")
 

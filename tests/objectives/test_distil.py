@@ -15,6 +15,8 @@ from eelbert_jax.datasets.tasks import TaskRecord
 from eelbert_jax.errors import UserError
 from eelbert_jax.inference.load import load
 from eelbert_jax.jobs.finetune import finetune, set_up
+from eelbert_jax.model import bert
+from eelbert_jax.objectives.to_teacher import TO_TEACHER
 from support.models import VOCABULARY, save_finetuned, save_pretrained
 
 TEXTS = [
@@ -57,13 +59,17 @@ def pairs_config(folder, **changes):
     return config
 
 
+def params_of(objective):
+    """Return first parameters, wide enough to tell texts apart."""
+    params = objective.init(jax.random.key(5))
+    return jax.tree.map(lambda leaf: leaf * 8 if leaf.ndim == 2 else leaf, params)
+
+
 def loss_and_outputs(objective):
     """Return the loss of the first batch by the objective, its batch, and the model's outputs."""
     [first, *_] = eval_batches(objective.train.encoded, objective.batch_size)
     batch = make_batch(objective.train, first)
-    params = jax.tree.map(
-        lambda leaf: leaf * 8 if leaf.ndim == 2 else leaf, objective.init(jax.random.key(5))
-    )
+    params = params_of(objective)
     total = float(batch.weights.sum())
     loss = objective.loss(params, objective.constants, batch, total, jax.random.key(1))
     return float(loss), batch, np.asarray(objective.outputs_of(params, batch))
@@ -117,6 +123,8 @@ def test_a_student_is_trained_with_a_teacher(folder, tmp_path):
         (None, {"teacher.texts": "more.tsv"}, r"need a teacher: set --config\.teacher\.model"),
         ("teacher", {"teacher.weight": 1.5}, r"teacher\.weight=1\.5 must lie in \[0, 1\]"),
         ("teacher", {"teacher.temperature": 0.0}, r"teacher\.temperature=0\.0 must be positive"),
+        (None, {"teacher.hidden_weight": 1.0}, r"States to learn need a teacher"),
+        ("teacher", {"teacher.hidden_weight": -1.0}, r"teacher\.hidden_weight=-1\.0 not negative"),
     ],
 )
 def test_a_teacher_that_does_not_fit_is_refused(folder, teacher, changes, said):
@@ -162,6 +170,48 @@ def test_a_record_of_a_joint_row_is_as_before_there_was_another():
     assert "pair_encoder" not in record.to_dict()
     both = dataclasses.replace(record, pair_encoder="bi")
     assert [TaskRecord.from_dict(each.to_dict()) for each in (record, both)] == [record, both]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("width", [32, 48])
+def test_the_distance_to_the_teachers_states_is_torchs(folder, tmp_path, width):
+    torch = pytest.importorskip("torch", reason="torch is not installed")
+    path = save_finetuned(tmp_path / "teacher", "custom", "classify", LABELS, sizes={"hidden_size": width})
+    changes = {"teacher.model": str(path), "teacher.hidden_weight": 0.7}
+    objective, _, _ = set_up(texts_config(folder, **changes))
+    without, _, _ = set_up(texts_config(folder, **{**changes, "teacher.hidden_weight": 0.0}))
+    params = params_of(objective)
+    [first, *_] = eval_batches(objective.train.encoded, objective.batch_size)
+    batch = make_batch(objective.train, first)
+    total, key = float(batch.weights.sum()), jax.random.key(1)
+    loss, rest = (
+        float(each.loss(params, each.constants, batch, total, key)) for each in (objective, without)
+    )
+    student = bert.BertForSequenceClassification(objective.config)
+    variables = {"params": params, "constants": objective.constants}
+    _, collected = student.apply(variables, batch.input_ids, batch.attention_mask, mutable=["intermediates"])
+    states = bert.encoder_states(objective.config, collected["intermediates"]).hidden_states[-1][:, 0]
+    states = torch.tensor(np.asarray(states))
+    assert (TO_TEACHER in params) == (width != 32)
+    if width != 32:
+        kernel, bias = (torch.tensor(np.asarray(params[TO_TEACHER][name])) for name in ("kernel", "bias"))
+        states = states @ kernel + bias
+    of_teacher = torch.tensor(load(path).vectors(objective.train.encoded, "cls")[first.indices])
+    real = torch.tensor(batch.weights > 0)
+    cosines = torch.nn.functional.cosine_similarity(states[real], of_teacher[real], dim=1)
+    assert loss - rest == pytest.approx(0.7 * float((1 - cosines).mean()), abs=1e-5)
+    shuffled = torch.nn.functional.cosine_similarity(states[real], of_teacher[real].flip(0), dim=1)
+    assert abs(loss - rest - 0.7 * float((1 - shuffled).mean())) > 1e-3
+
+
+@pytest.mark.slow
+def test_a_student_of_states_is_a_model_like_any_other(folder, tmp_path):
+    path = save_finetuned(tmp_path / "teacher", "custom", "classify", LABELS, sizes={"hidden_size": 48})
+    changes = {"teacher.model": str(path), "teacher.hidden_weight": 1.0}
+    result = finetune(texts_config(folder, **changes), tmp_path / "run")
+    plain, _, _ = set_up(texts_config(folder, None))
+    assert result.model.parameters == plain.num_parameters
+    assert load(tmp_path / "run").classify(TEXTS[:1])[0].label in LABELS
 
 
 @pytest.mark.slow

@@ -18,7 +18,8 @@ from eelbert_jax.jobs.finetune import encoder_start, set_up
 from eelbert_jax.jobs.pretrain import make_objective, pretrain
 from eelbert_jax.model import bert
 from eelbert_jax.model.config import sized
-from eelbert_jax.objectives.distil_layers import TO_TEACHER, layer_map
+from eelbert_jax.objectives.distil_layers import layer_map
+from eelbert_jax.objectives.to_teacher import TO_TEACHER
 from eelbert_jax.training import sharding
 from eelbert_jax.training.writer import read_metrics
 from support.folders import random_params

@@ -44,12 +44,12 @@ def save_pretrained(workdir: Path, num_layers: int = 1) -> Path:
 
 
 def save_finetuned(
-    workdir: Path, name: str, kind: str, labels=(), pairs=False, num_layers: int = 1, **fields
+    workdir: Path, name: str, kind: str, labels=(), pairs=False, num_layers: int = 1, sizes=None, **fields
 ) -> Path:
-    """Leave what `eelbert finetune` leaves."""
+    """Leave what `eelbert finetune` leaves; `sizes` are other fields of the micro's config."""
     task = TaskRecord(name, kind, tuple(labels), pairs, **{"max_length": 48, **fields})
     changes = dict(num_hidden_layers=num_layers, num_labels=max(len(labels), 1))
-    config = sized("micro", vocab_size=VOCABULARY.size, **changes)
+    config = sized("micro", vocab_size=VOCABULARY.size, **changes, **(sizes or {}))
     params = params_of(model_class(task)(config))
     saved_identity = {**identity(config, VOCABULARY, True), "task": task.to_dict()}
     for name_of_checkpoints in ("best", "checkpoints"):
