@@ -7,8 +7,9 @@
     eelbert finetune --config=configs/glue.py:tiny,task=rte --config.pretrained=bert-folder --workdir=runs/rte
 
 The recipe is a size, optionally followed by `embedding=KIND` (for a model from scratch; a checkpoint brings
-its own) and `task=NAME`. A checkpoint is the workdir of `eelbert pretrain`, or a BERT in a folder as
-transformers saves it (`config.json`, `model.safetensors`, `vocab.txt`, `tokenizer_config.json`).
+its own) and `task=NAME`. A checkpoint is the workdir of `eelbert pretrain`, or a BERT, DistilBERT, RoBERTa
+or XLNet in a folder as transformers saves it (`config.json`, `model.safetensors`, `tokenizer_config.json`,
+and `vocab.txt` or `tokenizer.json`).
 
 The defaults are a cell of Google's grid for the miniatures (4 epochs, batch 8-128, rate {3e-4, 1e-4, 5e-5,
 3e-5}); `configs/sweeps/glue.py` is the grid.

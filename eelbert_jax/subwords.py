@@ -1,4 +1,4 @@
-"""Other encoders' vocabularies, kept as their `tokenizer.json`: RoBERTa's byte-level BPE.
+"""Other encoders' vocabularies, kept as their `tokenizer.json`: RoBERTa's byte-level BPE, XLNet's Unigram.
 
 In a text `<s>` and its like are characters that someone wrote, as everywhere here; in a prompt they are read
 as special tokens.
@@ -48,7 +48,15 @@ class Subwords(Vocabulary):
         del lowercase
         values = json.loads(self.content)
         if not special_tokens:
-            values["added_tokens"] = [token for token in values["added_tokens"] if not token["special"]]
+            special = {token["content"] for token in values["added_tokens"] if token["special"]}
+            values["added_tokens"] = [
+                each for each in values["added_tokens"] if each["content"] not in special
+            ]
+            if isinstance(values["model"]["vocab"], list):  # Unigram: a piece that no text has
+                values["model"]["vocab"] = [
+                    (f"\uffff{piece}" if piece in special else piece, score)
+                    for piece, score in values["model"]["vocab"]
+                ]
         tokenizer = Tokenizer.from_str(json.dumps({**values, "post_processor": None}))
         tokenizer.no_padding()
         tokenizer.no_truncation()
@@ -82,6 +90,32 @@ class ByteLevelBPE(Subwords):
         start, end = [self.cls_id], [self.sep_id]
         segments = [(start, first, end), () if second is None else (end, second, end)]
         return joined_segments(segments)
+
+
+class Unigram(Subwords):
+    """Spell texts by the pieces that are likeliest together; a space is part of the piece behind it.
+
+    What stands for a row comes last, in a segment of its own. Source: XLNet, SentencePiece.
+    """
+
+    kind = "Unigram"
+    tokenizer_class = "XLNetTokenizer"
+    special_tokens = ("<pad>", "<unk>", "<cls>", "<sep>", "<mask>")
+    num_before = 0
+    num_segments = 3
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What transformers has to know beside the rules."""
+        lowercase = '"Lowercase"' in json.dumps(json.loads(self.content)["normalizer"])
+        names = ["input_ids", "token_type_ids", "attention_mask"]  # transformers 5 gives no types unasked
+        side = {"padding_side": "left", "model_input_names": names}
+        return {**super().settings, "do_lower_case": lowercase, **side}
+
+    def row(self, first: Ids, second: Ids | None = None) -> tuple[np.ndarray, list[int]]:
+        """Return `a <sep> <cls>` or `a <sep> b <sep> <cls>`, int32 [l], and the sizes of its segments."""
+        end = [self.sep_id]
+        return joined_segments([(first, end), () if second is None else (second, end), ([self.cls_id],)])
 
 
 class SubwordEncoder:
@@ -123,26 +157,31 @@ def parse_subwords(content: str, name: str) -> Subwords:
         tokenizer = Tokenizer.from_str(content)
     except Exception as error:  # the library has no class of its own for it
         raise UserError(f"{name} is no tokenizer.json ({error}); restore the file.") from error
-    values = json.loads(tokenizer.to_str())
-    kind = _kind(values)
+    values = json.loads(tokenizer.to_str())  # the library's oldest files do not name their kinds
+    model, splitter = values["model"]["type"], (values["pre_tokenizer"] or {}).get("type")
+    kind = _KINDS.get((model, None)) or _KINDS.get((model, splitter))
     if kind is None:
-        model, splitter = values["model"]["type"], (values["pre_tokenizer"] or {}).get("type")
         raise UserError(
-            f"{name} is of a {model} tokenizer with {splitter}; expected RoBERTa's: BPE with ByteLevel."
+            f"{name} is of a {model} tokenizer with {splitter}; expected RoBERTa's, BPE with ByteLevel, or "
+            "XLNet's, Unigram."
         )
     ids = tokenizer.get_vocab(with_added_tokens=True)
     tokens = sorted(ids, key=ids.__getitem__)
     if [ids[token] for token in tokens] != list(range(len(tokens))):
         raise UserError(f"{name}: the ids of its {len(tokens)} tokens are not 0 to {len(tokens) - 1}.")
+    # As it was given, not as this version of the library writes it: a fingerprint outlives versions.
+    as_given = json.dumps({**json.loads(content), "padding": None, "truncation": None})
     try:
-        return kind(tuple(tokens), json.dumps({**values, "padding": None, "truncation": None}))
+        return kind(tuple(tokens), as_given)
     except UserError as error:
         raise UserError(f"{name}: {error}") from error
 
 
-def _kind(values: Mapping[str, Any]) -> type[Subwords] | None:
-    splitter = (values["pre_tokenizer"] or {}).get("type")
-    return ByteLevelBPE if (values["model"]["type"], splitter) == ("BPE", "ByteLevel") else None
+_KINDS: dict[tuple[str, str | None], type[Subwords]] = {
+    ("BPE", "ByteLevel"): ByteLevelBPE,
+    ("Unigram", None): Unigram,
+}
+"""By model and splitter; None: any."""
 
 
 def save_tokenizer(vocabulary: Vocabulary, folder: Path) -> None:

@@ -40,6 +40,7 @@ class Vocabulary:
     Attributes:
       special_tokens: what pads, what is unknown, what stands for a row, what ends a text, what is masked.
       num_before: tokens of a row before those of its first text.
+      num_segments: that a row has, the last of them possibly empty.
       kind: what the algorithm is called.
     """
 
@@ -47,6 +48,7 @@ class Vocabulary:
 
     special_tokens: ClassVar[tuple[str, str, str, str, str]] = SPECIAL_TOKENS
     num_before: ClassVar[int] = 1
+    num_segments: ClassVar[int] = 2
     kind: ClassVar[str] = "WordPiece"
 
     def __post_init__(self) -> None:

@@ -20,6 +20,7 @@ from eelbert_jax.inference.predict import Model
 from eelbert_jax.model import bert
 from eelbert_jax.model.config import BertConfig
 from eelbert_jax.model.encoder import unstack_layers
+from eelbert_jax.model.heads import row_state
 
 CONTRIBUTION = "contribution"
 STRATEGIES = ("top", "even-alternate", "odd-alternate", "symmetric", "bottom", CONTRIBUTION)
@@ -97,7 +98,8 @@ def _cls_cosines(
         variables, input_ids, attention_mask, token_type_ids, deterministic=True, mutable=["intermediates"]
     )
     states = bert.encoder_states(config, {"bert": collected["intermediates"]}).hidden_states
-    cls = jnp.stack([hidden[:, 0].astype(jnp.float32) for hidden in states], axis=1)  # [B, T + 1, D]
+    of_rows = [row_state(config, hidden, attention_mask).astype(jnp.float32) for hidden in states]
+    cls = jnp.stack(of_rows, axis=1)  # [B, T + 1, D]
     directions = cls / jnp.linalg.norm(cls, axis=-1, keepdims=True)
     return jnp.sum(directions[:, :-1] * directions[:, 1:], axis=-1)
 

@@ -32,7 +32,7 @@ class Encoded:
 
     Attributes:
       ids: int32 [l] each, as `Vocabulary.row` has them: [CLS] a [SEP], or [CLS] a [SEP] b [SEP].
-      segment_lengths: int32 [n, 2], tokens of `[CLS] a [SEP]` and of `b [SEP]`; 0 where there is no b.
+      segment_lengths: int32 [n, S], tokens of `[CLS] a [SEP]` and of `b [SEP]`; 0 where there is no b.
       num_empty: texts without a token, empty ones and those of characters that BERT removes.
       word_starts: of sentences of words, where each word's first piece stands, int32 [words that are left].
       num_words: of sentences of words, int32 [n], their words before truncation.
@@ -121,7 +121,7 @@ def encode_texts(
         )
     encoder = text_encoder(vocabulary, lowercase)
     ids: list[np.ndarray] = []
-    segment_lengths = np.zeros((len(first), 2), np.int32)
+    segment_lengths = np.zeros((len(first), vocabulary.num_segments), np.int32)
     truncated = np.zeros(len(first), np.bool_)
     num_empty = 0
     if second is None:
@@ -140,9 +140,12 @@ def encode_texts(
     return Encoded(tuple(ids), segment_lengths, max_length, vocabulary.pad_id, truncated, int(num_empty))
 
 
-def encoded_rows(rows: Sequence[np.ndarray], max_length: int, pad_id: int) -> Encoded:
-    """Return rows of `[CLS] a [SEP]`, of which nothing was cut, as `Encoded`."""
-    lengths = np.array([[len(row), 0] for row in rows], np.int32).reshape(-1, 2)
+def encoded_rows(
+    rows: Sequence[np.ndarray], max_length: int, pad_id: int, segments: Sequence[list[int]] | None = None
+) -> Encoded:
+    """Return rows of one text, of which nothing was cut, as `Encoded`; `segments` None: one each."""
+    lengths = np.array(segments or [[len(row), 0] for row in rows], np.int32)
+    lengths = lengths.reshape(len(rows), -1) if rows else np.zeros((0, 2), np.int32)
     return Encoded(tuple(rows), lengths, max_length, pad_id, np.zeros(len(rows), np.bool_), num_empty=0)
 
 
@@ -202,7 +205,7 @@ def encode_words(
         word_starts.append((vocabulary.num_before + starts[starts < room]).astype(np.int32))
     return Encoded(
         ids=tuple(ids),
-        segment_lengths=np.array(segment_lengths, np.int32).reshape(-1, 2),
+        segment_lengths=np.array(segment_lengths, np.int32).reshape(-1, vocabulary.num_segments),
         max_length=max_length,
         pad_id=vocabulary.pad_id,
         truncated=np.array(truncated, np.bool_),
@@ -277,7 +280,8 @@ def gather(encoded: Encoded, indices: np.ndarray, length: int) -> tuple[np.ndarr
     mask = positions < ends[:, None]
     input_ids = np.full(mask.shape, encoded.pad_id, np.int32)
     input_ids[mask] = np.concatenate([encoded.ids[i] for i in indices])
-    return input_ids, mask, (mask & (positions >= segments[:, :1])).astype(np.int32)
+    starts = np.cumsum(segments[:, :-1], axis=1)[:, :, None]  # of every segment but the first
+    return input_ids, mask, (mask * (positions >= starts).sum(axis=1)).astype(np.int32)
 
 
 def gather_tags(encoded: Encoded, tags: Sequence[np.ndarray], indices: np.ndarray, length: int) -> np.ndarray:

@@ -20,7 +20,6 @@ INPUTS = ("ids", "signatures", "vectors")
 """What a graph reads: token ids; of hashed embeddings also signatures, or vectors and which of them a token
 has, from who hosts the hash."""
 
-ARCHITECTURES = ("bert", "distilbert")
 BATCH = ("batch_size", "sequence_length")
 
 
@@ -30,11 +29,6 @@ def model_graph(model: Model, inputs: str, weights: str) -> onnx.ModelProto:
     They are "logits" of a classifier, a tagger and a masked LM, "sentence_embedding" of a sentence encoder.
     """
     check_inputs(model.config, inputs)
-    if model.config.architecture not in ARCHITECTURES:
-        raise UserError(
-            f"A graph is written of {' and '.join(ARCHITECTURES)}, not of {model.config.architecture}: take "
-            "--to=hf."
-        )
     if model.task is not None and model.task.pair_encoder == "bi":
         raise UserError(
             f"{model.path} reads the texts of a pair apart (pair_encoder=bi), which no graph does: "

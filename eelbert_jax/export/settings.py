@@ -4,15 +4,28 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
+from eelbert_jax.errors import UserError
 from eelbert_jax.inference.predict import Model
 from eelbert_jax.interchange.folder import CONFIG, EXTRAS, config_values
 from eelbert_jax.interchange.tokenizer_files import SETTINGS, WHOLE, tokenizer_settings
 from eelbert_jax.vocabulary import save_vocabulary, tokenizer_json
 from eelbert_jax.workdir import VOCABULARY_NAME, write_json, write_whole
 
+ARCHITECTURES = ("bert", "distilbert")
+"""Of which graphs are written."""
+
 
 def write_settings(folder: Path, model: Model) -> None:
-    """Write config.json, tokenizer.json, tokenizer_config.json and vocab.txt."""
+    """Write config.json, tokenizer.json, tokenizer_config.json and vocab.txt.
+
+    Raises:
+      UserError: no graph is written of such an encoder.
+    """
+    if model.config.architecture not in ARCHITECTURES:
+        raise UserError(
+            f"A graph is written of {' and '.join(ARCHITECTURES)}, not of {model.config.architecture}: take "
+            "--to=hf."
+        )
     # What a MiniALBERT or a sentence encoder has stands in the graph, and no reader of the file asks for it.
     plain: dict[str, Any] = {
         "embedding_size": None,

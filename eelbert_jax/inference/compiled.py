@@ -11,7 +11,7 @@ import numpy as np
 
 from eelbert_jax.datasets.encoding import WORTH_A_BATCH, Encoded, eval_batches, gather
 from eelbert_jax.model import bert
-from eelbert_jax.model.heads import mean_pool
+from eelbert_jax.model.heads import mean_pool, row_state
 
 BATCH_SIZE = 32
 
@@ -51,7 +51,9 @@ def vectors(
 ) -> jax.Array:
     """Return float32 [B, D]."""
     hidden: Any = model.apply(variables, input_ids, attention_mask, token_type_ids, deterministic=True)
-    return hidden[:, 0].astype(jnp.float32) if pooling == "cls" else mean_pool(hidden, attention_mask)
+    if pooling == "cls":
+        return row_state(model.config, hidden, attention_mask).astype(jnp.float32)
+    return mean_pool(hidden, attention_mask)
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))

@@ -22,14 +22,17 @@ def text_windows(
     """
     room = check_stride(stride, max_length - vocabulary.num_special())
     encoder = text_encoder(vocabulary, lowercase)
-    rows, text_ids = [], []
+    rows, segments, text_ids = [], [], []
     for number, pieces in enumerate(map(encoder.encode, texts)):
         last = max(len(pieces) - room, 0)
         for start in (*range(0, last, stride), last):
             window = pieces[start : start + room]
-            rows.append(vocabulary.row(window)[0])
+            row, sizes = vocabulary.row(window)
+            rows.append(row)
+            segments.append(sizes)
             text_ids.append(number)
-    return encoded_rows(rows, max_length, vocabulary.pad_id), np.array(text_ids, np.int32)
+    encoded = encoded_rows(rows, max_length, vocabulary.pad_id, segments)
+    return encoded, np.array(text_ids, np.int32)
 
 
 def mean_of_windows(values: np.ndarray, text_ids: np.ndarray, num_texts: int) -> np.ndarray:

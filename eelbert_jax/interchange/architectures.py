@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from eelbert_jax.errors import UserError
-from eelbert_jax.subwords import ByteLevelBPE
+from eelbert_jax.subwords import ByteLevelBPE, Unigram
 from eelbert_jax.vocabulary import Vocabulary
 
 
@@ -24,6 +24,10 @@ class Architecture:
       fixed: fields of `BertConfig` that its configuration does not have, with their values.
       required: what a config.json may leave out but not contradict.
       unread: its names of tensors that no model of ours has, as they begin.
+      unused: those among them that transformers asks for, and no head that is written reads: zeros [1, 1, D].
+      prefix: of its tensors in a model with a head, where it is not the `model_type`.
+      parts: what tensors of a model without a head begin with, where it is saved without that prefix.
+      heads_apart: whether attention's matrices are stored as [D, H, D / H].
       vocabulary: how it reads text.
     """
 
@@ -34,6 +38,10 @@ class Architecture:
     fixed: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     required: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     unread: tuple[str, ...] = ()
+    unused: tuple[str, ...] = ()
+    prefix: str | None = None
+    parts: tuple[str, ...] = ("embeddings.", "encoder.", "pooler.")
+    heads_apart: bool = False
     vocabulary: type[Vocabulary] = Vocabulary
 
     @property
@@ -54,14 +62,12 @@ class Architecture:
 
     def bert_name(self, name: str) -> str:
         """Return BERT's name of a tensor."""
-        if name.startswith(PARTS):  # a model without a head may be saved without the name of its encoder
-            name = f"{self.model_type}.{name}"
+        if name.startswith(self.parts):
+            name = f"{self.prefix or self.model_type}.{name}"
         if name.startswith(self.unread):
             return name
         return _replaced(name, [(own, bert) for bert, own in (*self.row_head, *self.tensors)])
 
-
-PARTS = ("embeddings.", "encoder.", "transformer.", "pooler.")
 
 _OF_BERT = {
     "hidden_act": "gelu",
@@ -75,6 +81,7 @@ ARCHITECTURES = {
     # No token types and no pooler; its classifier of rows has a dense layer and a ReLU before the last.
     "distilbert": Architecture(
         "DistilBert",
+        parts=("embeddings.", "transformer."),
         tensors=(
             ("cls.predictions.transform.dense.", "vocab_transform."),
             ("cls.predictions.transform.LayerNorm.", "vocab_layer_norm."),
@@ -117,6 +124,57 @@ ARCHITECTURES = {
         required={**_OF_BERT, "pad_token_id": 1},
         unread=("roberta.pooler.",),
         vocabulary=ByteLevelBPE,
+    ),
+    # Relative attention, no position table; the last token stands for a row. Its head to predict tokens is of
+    # a permutation LM, which is none of ours.
+    "xlnet": Architecture(
+        "XLNet",
+        tensors=(
+            ("bert.embeddings.word_embeddings.", "transformer.word_embedding."),
+            ("bert.pooler.dense.", "sequence_summary.summary."),
+            ("bert.encoder.", "transformer."),
+            (".attention.self.content_bias", ".rel_attn.r_w_bias"),
+            (".attention.self.position_bias", ".rel_attn.r_r_bias"),
+            (".attention.self.segment_bias", ".rel_attn.r_s_bias"),
+            (".attention.self.segment_embedding", ".rel_attn.seg_embed"),
+            (".attention.self.query.weight", ".rel_attn.q"),
+            (".attention.self.key.weight", ".rel_attn.k"),
+            (".attention.self.value.weight", ".rel_attn.v"),
+            (".attention.self.position.weight", ".rel_attn.r"),
+            (".attention.output.dense.weight", ".rel_attn.o"),
+            (".attention.output.LayerNorm.", ".rel_attn.layer_norm."),
+            (".intermediate.dense.", ".ff.layer_1."),
+            (".output.dense.", ".ff.layer_2."),
+            (".output.LayerNorm.", ".ff.layer_norm."),
+        ),
+        row_head=(("classifier.", "logits_proj."),),
+        fields={
+            "hidden_size": "d_model",
+            "num_hidden_layers": "n_layer",
+            "num_attention_heads": "n_head",
+            "intermediate_size": "d_inner",
+            "hidden_dropout_prob": "dropout",
+            "attention_probs_dropout_prob": "dropout",
+        },
+        fixed={"type_vocab_size": 0, "max_position_embeddings": 512},
+        required={
+            "ff_activation": "gelu",
+            "untie_r": True,
+            "attn_type": "bi",
+            "bi_data": False,
+            "clamp_len": -1,
+            "same_length": False,
+            "summary_type": "last",
+            "summary_use_proj": True,
+            "summary_activation": "tanh",
+            "pad_token_id": 5,
+        },
+        unread=("lm_loss.", "transformer.mask_emb"),
+        unused=("transformer.mask_emb",),
+        prefix="transformer",
+        parts=("word_embedding.", "layer.", "mask_emb"),
+        heads_apart=True,
+        vocabulary=Unigram,
     ),
 }
 """By `BertConfig.architecture`, which is the `model_type`."""

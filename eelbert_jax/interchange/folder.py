@@ -281,7 +281,8 @@ def _without_other_heads(
     path: Path, state: dict[str, np.ndarray], prefixes: tuple[str, ...]
 ) -> dict[str, np.ndarray]:
     kept = {name: array for name, array in state.items() if name.startswith(prefixes)}
-    left_out = sorted({name.rpartition(".")[0] for name in state.keys() - kept.keys()})
+    others = state.keys() - kept.keys()
+    left_out = sorted({name.removesuffix(".weight").removesuffix(".bias") for name in others})
     if left_out:
         print(f"{path}: read without {', '.join(left_out)}.", file=sys.stderr)
     return kept

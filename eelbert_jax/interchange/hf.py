@@ -29,6 +29,8 @@ ALIASES = {DECODER_BIAS: BIAS, DECODER: WORD_EMBEDDINGS}
 # Of the first published checkpoints: TensorFlow's LayerNorm names, and a buffer that is no parameter.
 OLD_ENDINGS = {"LayerNorm.gamma": "LayerNorm.weight", "LayerNorm.beta": "LayerNorm.bias"}
 BUFFERS = ("bert.embeddings.position_ids",)
+INTO_HEADS = re.compile(r"\.attention\.self\.\w+\.weight$")
+OUT_OF_HEADS = re.compile(r"\.attention\.output\.dense\.weight$")
 SHARED_FIELDS = (
     "vocab_size",
     "hidden_size",
@@ -95,8 +97,12 @@ def to_hf(
                 f"The model trains its table (embedding={config.embedding!r}); pass no word_vectors."
             )
         state[WORD_EMBEDDINGS] = np.asarray(word_vectors, np.float32)
-    own_names = ARCHITECTURES[config.architecture].own_names(state)
-    return {own_names[name]: array for name, array in state.items()}
+    architecture = ARCHITECTURES[config.architecture]
+    own_names = architecture.own_names(state)
+    unused = {name: np.zeros((1, 1, config.hidden_size), np.float32) for name in architecture.unused}
+    if architecture.heads_apart:
+        state = {name: _apart(name, array, config.num_attention_heads) for name, array in state.items()}
+    return {own_names[name]: array for name, array in state.items()} | unused
 
 
 def from_hf(state: Mapping[str, np.ndarray], config: BertConfig, like: Mapping[str, Any]) -> dict[str, Any]:
@@ -121,7 +127,27 @@ def from_hf(state: Mapping[str, np.ndarray], config: BertConfig, like: Mapping[s
 def full_names(state: Mapping[str, np.ndarray], architecture: str = "bert") -> dict[str, np.ndarray]:
     """Return a state dict under today's names of a BERT with a head, without buffers."""
     renamed = {_new_name(name, architecture): array for name, array in state.items()}
+    if ARCHITECTURES[architecture].heads_apart:
+        renamed = {name: _joined(name, array) for name, array in renamed.items()}
     return {name: array for name, array in renamed.items() if name not in BUFFERS}
+
+
+def _apart(name: str, matrix: np.ndarray, num_heads: int) -> np.ndarray:
+    """Return one of attention's matrices, [out, in], as [D, H, D / H]."""
+    if INTO_HEADS.search(name):
+        matrix = matrix.T
+    elif not OUT_OF_HEADS.search(name):
+        return matrix
+    return matrix.reshape(len(matrix), num_heads, -1)
+
+
+def _joined(name: str, array: np.ndarray) -> np.ndarray:
+    """Undo `_apart`."""
+    if array.ndim == 3 and INTO_HEADS.search(name):
+        return array.reshape(len(array), -1).T
+    if array.ndim == 3 and OUT_OF_HEADS.search(name):
+        return array.reshape(len(array), -1)
+    return array
 
 
 def _flatten(params: Mapping[str, Any], config: BertConfig) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from eelbert_jax.errors import UserError
-from eelbert_jax.subwords import Subwords, byte_level_bpe, parse_subwords
+from eelbert_jax.subwords import ByteLevelBPE, Subwords, byte_level_bpe, parse_subwords
 from eelbert_jax.vocabulary import Vocabulary, load_vocabulary
 
 VOCABULARY, SETTINGS, WHOLE = "vocab.txt", "tokenizer_config.json", "tokenizer.json"
@@ -63,12 +63,11 @@ def read_tokenizer(folder: Path, kind: type[Vocabulary] = Vocabulary) -> tuple[V
 def _read_subwords(folder: Path, kind: type[Subwords]) -> Subwords:
     if (folder / WHOLE).is_file():
         found = parse_subwords((folder / WHOLE).read_text(encoding="utf-8"), str(folder / WHOLE))
-    elif (folder / BPE).is_file() and (folder / MERGES).is_file():
+    elif kind is ByteLevelBPE and (folder / BPE).is_file() and (folder / MERGES).is_file():
         found = byte_level_bpe(read_object(folder / BPE), _read_merges(folder / MERGES))
     else:
-        raise UserError(
-            f"{folder} has neither {WHOLE} nor {BPE} with {MERGES}; put the model's vocabulary there."
-        )
+        others = f"neither {WHOLE} nor {BPE} with {MERGES}" if kind is ByteLevelBPE else f"no {WHOLE}"
+        raise UserError(f"{folder} has {others}; load its tokenizer with transformers and save it again.")
     if type(found) is not kind:
         raise UserError(f"{folder / WHOLE} is of {found.kind}, expected {kind.kind}.")
     return found

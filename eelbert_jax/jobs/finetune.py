@@ -18,6 +18,7 @@ from eelbert_jax.errors import UserError, warn_once
 from eelbert_jax.inference.load import load
 from eelbert_jax.inference.predict import Model
 from eelbert_jax.inference.teacher import taught
+from eelbert_jax.interchange.architectures import ARCHITECTURES
 from eelbert_jax.model.bert import hashed_start
 from eelbert_jax.model.config import BertConfig, bert_config, identity, model_name, size_of
 from eelbert_jax.objectives.classify import Classify, Scored
@@ -303,11 +304,13 @@ def model_record(
 ) -> ModelRecord:
     """Return what the model is, by the name that tables use: BERT-tiny, UNO-EELBERT (scratch).
 
-    A model of no published size is called by its layers and width, BERT-L6-H384.
+    A model of no published size is called by its layers and width: BERT-L6-H384, Roberta-L12-H768.
     """
     size = size_of(dataclasses.asdict(model_config))
     called = size or f"L{model_config.num_hidden_layers}-H{model_config.hidden_size}"
     name = model_name(called, model_config.embedding, model_config.hash_width)
+    if model_config.architecture != "bert":
+        name = f"{ARCHITECTURES[model_config.architecture].class_prefix}-{called}"
     name += " (scratch)" if pretrained is None else ""
     return ModelRecord(name, size, model_config.embedding, parameters)
 

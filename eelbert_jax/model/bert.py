@@ -34,7 +34,7 @@ from eelbert_jax.model.encoder import (
     layer_norm,
     unstack_layers,
 )
-from eelbert_jax.model.heads import DecoderInputs, MaskedLMHead, Pooler, mean_pool
+from eelbert_jax.model.heads import DecoderInputs, MaskedLMHead, Pooler, mean_pool, row_state
 from eelbert_jax.vocabulary import Vocabulary
 
 PROJECTION_START = 0.05
@@ -63,18 +63,23 @@ def hashed_start(config: BertConfig, vocabulary: Vocabulary) -> dict[str, Any]:
 
 
 class BertEmbeddings(nn.Module):
-    """Sum token, position and segment embeddings, LayerNorm, dropout, and a dense layer where E is not D."""
+    """Sum token, position and segment embeddings, LayerNorm, dropout, and a dense layer where E is not D.
+
+    Before relative attention they are the tokens' alone, with dropout.
+    """
 
     config: BertConfig
 
     def setup(self) -> None:
         """Name the parts as published."""
         self.word_embeddings = make_token_embedder(self.config, "word_embeddings")
+        self.dropout = Dropout(self.config.hidden_dropout_prob)
+        if self.config.is_relative:
+            return
         self.position_embeddings = self._table(self.config.max_position_embeddings)
         if self.config.type_vocab_size:
             self.token_type_embeddings = self._table(self.config.type_vocab_size)
         self.norm = layer_norm(self.config)
-        self.dropout = Dropout(self.config.hidden_dropout_prob)
         if self.config.embedding_width != self.config.hidden_size:
             self.projection = dense(self.config, self.config.hidden_size, "projection")
 
@@ -98,6 +103,10 @@ class BertEmbeddings(nn.Module):
                 f"max_position_embeddings={self.config.max_position_embeddings}; shorten the rows or enlarge "
                 "the position table."
             )
+        if self.config.is_relative:
+            embedded = self.dropout(self.word_embeddings(input_ids), deterministic)
+            self.sow("intermediates", HIDDEN_STATE, embedded)
+            return embedded
         # A slice, not a lookup: its gradient is no scatter.
         first = self.config.first_position
         places = self.position_embeddings.embedding[None, first : first + length].astype(self.config.dtype)
@@ -131,6 +140,8 @@ class BertModel(nn.Module):
         self.encoder = Encoder(self.config)
         if self.with_pooler and self.config.pooling == "pooler":
             self.pooler = Pooler(self.config)
+        if self.config.is_relative:
+            self.dropout = Dropout(self.config.hidden_dropout_prob)
 
     def __call__(
         self,
@@ -153,10 +164,15 @@ class BertModel(nn.Module):
         if token_type_ids is not None:
             chex.assert_equal_shape([token_type_ids, input_ids])
         hidden = self.embeddings(input_ids, token_type_ids, deterministic)
-        hidden = self.encoder(hidden, attention_mask, deterministic)
+        if self.config.is_relative:
+            hidden = self.encoder(hidden, attention_mask, deterministic, token_type_ids)
+            hidden = self.dropout(hidden, deterministic)
+        else:
+            hidden = self.encoder(hidden, attention_mask, deterministic)
         if not self.with_pooler:
             return hidden
-        return self.pooler(hidden, deterministic) if self.config.pooling == "pooler" else hidden[:, 0]
+        row = row_state(self.config, hidden, attention_mask)
+        return self.pooler(row, deterministic) if self.config.pooling == "pooler" else row
 
 
 class BertForMaskedLM(nn.Module):

@@ -32,7 +32,7 @@ SIZES: dict[str, dict[str, Any]] = {
 """Sizes by name. Source: EELBERT section 4 and table 2; MiniALBERT section 3; `micro` is for tests."""
 
 POOLINGS = ("pooler", "cls")
-ARCHITECTURES = ("bert", "distilbert", "roberta")
+ARCHITECTURES = ("bert", "distilbert", "roberta", "xlnet")
 
 FIRST_FIELDS = (
     "vocab_size",
@@ -81,8 +81,9 @@ class BertConfig:
       sentence_size: S, width of a sentence encoder's vectors, projections of the mean of the states; None: it
         is none.
       architecture: whose names it is exported by; the pooler of a "distilbert" has a ReLU in place of tanh,
-        the positions of a "roberta" begin with the third row of their table.
-      type_vocab_size: 0 or 1 where segments are not told apart, as in a DistilBERT and a RoBERTa.
+        the positions of a "roberta" begin with the third row of their table; an "xlnet" attends by distances
+        and has no position table: `max_position_embeddings` is the length of its rows alone.
+      type_vocab_size: 0 or 1 where no table tells segments apart.
       hash_width: W, entries of a hashed vector, projected by a trained matrix [W, E]; None or E: no matrix.
     """
 
@@ -189,6 +190,11 @@ class BertConfig:
         return self.hash_width or self.embedding_width
 
     @property
+    def is_relative(self) -> bool:
+        """Whether attention knows distances and segments, which the embeddings do not have then."""
+        return self.architecture == "xlnet"
+
+    @property
     def first_position(self) -> int:
         """Row of the position table for the first token of a row."""
         return 2 if self.architecture == "roberta" else 0
@@ -258,7 +264,9 @@ def sized(size: str, **changes) -> BertConfig:
 
 
 def size_of(model: Mapping[str, Any]) -> str | None:
-    """Return the published size that a model's fields agree with, None where there is none."""
+    """Return the published size that a BERT's fields agree with, None where there is none."""
+    if model.get("architecture", "bert") != "bert":
+        return None
     architecture = {name for fields in SIZES.values() for name in fields}
     defaults = {field.name: field.default for field in dataclasses.fields(BertConfig)}
     found = {name: model.get(name, defaults[name]) for name in architecture}

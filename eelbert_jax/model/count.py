@@ -16,10 +16,12 @@ def count_parameters(config: BertConfig) -> dict[str, int]:
     vocab_size, width, feed_forward = config.vocab_size, config.hidden_size, config.intermediate_size
     layer_norm, square, narrow = 2 * width, width * width + width, config.embedding_width
     up, down = width * feed_forward + feed_forward, feed_forward * width + width
-    layer = 4 * square + layer_norm + up + down + layer_norm
-    rows = config.max_position_embeddings + config.type_vocab_size
-    rows += vocab_size if config.has_trained_table else 0
-    encoder = rows * narrow + 2 * narrow + config.num_groups * layer
+    # Relative: five matrices, three biases of the query, two segments; nothing but tokens is embedded.
+    attention = 5 * width * width + 5 * width if config.is_relative else 4 * square
+    layer = attention + layer_norm + up + down + layer_norm
+    beside = config.max_position_embeddings + config.type_vocab_size + 2  # with a LayerNorm
+    rows = (0 if config.is_relative else beside) + (vocab_size if config.has_trained_table else 0)
+    encoder = rows * narrow + config.num_groups * layer
     encoder += 0 if narrow == width else (narrow + 1) * width
     encoder += 0 if config.hash_width is None else config.hash_width * narrow
     if config.adapter_size is not None:

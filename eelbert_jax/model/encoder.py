@@ -7,11 +7,15 @@ collection, nothing is kept.
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from eelbert_jax.model.config import BertConfig
 
 HIDDEN_STATE = "hidden_state"
 ATTENTION_PROBS = "attention_probs"
+
+Masks = tuple[jax.Array | None, jax.Array | None]
+"""Attention mask and token types, both [B, L]."""
 
 
 def _product(left: jax.Array, right: jax.Array, left_axis: int, right_axis: int) -> jax.Array:
@@ -52,7 +56,7 @@ def _bfloat16_dot_backward(factors, cotangent):
 bfloat16_dot.defvjp(_bfloat16_dot_forward, _bfloat16_dot_backward)
 
 
-def dense(config: BertConfig, features: int, name: str | None) -> nn.Dense:
+def dense(config: BertConfig, features: int, name: str | None, use_bias: bool = True) -> nn.Dense:
     """Return a dense layer with BERT's initialization.
 
     The normal is cut at two standard deviations and not rescaled, as in BERT's TensorFlow code: at
@@ -62,6 +66,7 @@ def dense(config: BertConfig, features: int, name: str | None) -> nn.Dense:
     fast = dtype == jnp.bfloat16
     return nn.Dense(
         features,
+        use_bias=use_bias,
         dtype=dtype,
         param_dtype=jnp.float32,
         dot_general=(lambda inputs, kernel, *_, **__: bfloat16_dot(inputs, kernel)) if fast else None,
@@ -160,15 +165,90 @@ class SelfAttention(nn.Module):
         return jnp.einsum("bhlm,bmhk->blhk", probs, value).reshape(hidden.shape)
 
 
-class ResidualOutput(nn.Module):
-    """Close a sub-layer: `LayerNorm(residual + Dropout(Dense(x)))`."""
+class RelativeAttention(nn.Module):
+    """Mix the tokens of a row by content, distance and whether two are of one segment.
+
+    Each of the three has a bias of its own in the place of the query's; projections have none. A token may
+    attend to itself even where it is padding. Source: Yang et al. 2019 (XLNet), section 2.
+    """
 
     config: BertConfig
 
     @nn.compact
+    def __call__(
+        self,
+        hidden: jax.Array,
+        attention_mask: jax.Array | None,
+        token_type_ids: jax.Array | None,
+        deterministic: bool,
+    ) -> jax.Array:
+        """Map [B, L, D] to [B, L, D]; `token_type_ids` [B, L] are compared alone; None: all are one."""
+        config, (batch, length, width) = self.config, hidden.shape
+        per_head = (config.num_attention_heads, width // config.num_attention_heads)
+
+        def heads(name: str, inputs: jax.Array) -> jax.Array:
+            projected = dense(config, width, name, use_bias=False)(inputs)
+            return projected.reshape(*inputs.shape[:2], *per_head)
+
+        def parameter(name: str, *shape: int) -> jax.Array:
+            start = nn.initializers.truncated_normal(config.initializer_range)
+            return self.param(name, start, shape, jnp.float32).astype(hidden.dtype)
+
+        query, key, value = (heads(name, hidden) for name in ("query", "key", "value"))
+        distances = jnp.asarray(distance_encodings(length, width), hidden.dtype)[None]
+        distances = Dropout(config.hidden_dropout_prob)(distances, deterministic)
+        position = heads("position", distances)[0]
+        segments = parameter("segment_embedding", 2, *per_head)
+
+        def scores_of(name: str, equation: str, keys: jax.Array) -> jax.Array:
+            return jnp.einsum(equation, query + parameter(f"{name}_bias", *per_head)[None, None], keys)
+
+        scores = scores_of("content", "blhk,bmhk->bhlm", key)
+        scores += _by_key(scores_of("position", "blhk,phk->bhlp", position))
+        by_segment = scores_of("segment", "blhk,shk->bhls", segments)
+        types = jnp.zeros((batch, length), jnp.int32) if token_type_ids is None else token_type_ids
+        differ = types[:, None, :, None] != types[:, None, None, :]
+        scores += jnp.where(differ, by_segment[..., 1:], by_segment[..., :1])
+        scores = scores.astype(jnp.float32) * per_head[1] ** -0.5
+        if attention_mask is not None:
+            kept = attention_mask[:, None, None, :] | jnp.eye(length, dtype=jnp.bool_)[None, None]
+            scores = jnp.where(kept, scores, jnp.finfo(jnp.float32).min)
+        probs = jax.nn.softmax(scores, axis=-1)
+        self.sow("intermediates", ATTENTION_PROBS, probs)
+        probs = Dropout(config.attention_probs_dropout_prob)(probs.astype(value.dtype), deterministic)
+        return jnp.einsum("bhlm,bmhk->blhk", probs, value).reshape(hidden.shape)
+
+
+def distance_encodings(length: int, width: int) -> np.ndarray:
+    """Return sines and cosines of the distances L, L - 1, ... 1 - L, float32 [2 L, D].
+
+    Source: Dai et al. 2019 (Transformer-XL), appendix B; Vaswani et al. 2017, section 3.5.
+    """
+    angles = np.outer(np.arange(length, -length, -1), 10000.0 ** -(np.arange(0, width, 2) / width))
+    return np.concatenate([np.sin(angles), np.cos(angles)], axis=1).astype(np.float32)
+
+
+def _by_key(scores: jax.Array) -> jax.Array:
+    """Return scores of distances [B, H, L, 2 L] as scores of keys [B, H, L, L]: of i and j, that of i - j.
+
+    Row i wants the columns L - i + j, j = 0 ... L - 1. Each begins one earlier than the row above, as rows do
+    whose length is cut by one.
+    """
+    *leading, length, double = scores.shape
+    shifted = scores.reshape(*leading, double, length)[..., 1:, :]
+    return shifted.reshape(*leading, length, double - 1)[..., :length]
+
+
+class ResidualOutput(nn.Module):
+    """Close a sub-layer: `LayerNorm(residual + Dropout(Dense(x)))`."""
+
+    config: BertConfig
+    use_bias: bool = True
+
+    @nn.compact
     def __call__(self, inputs: jax.Array, residual: jax.Array, deterministic: bool) -> jax.Array:
         """Map `inputs` [B, L, *] to the width of `residual` [B, L, D] and add."""
-        outputs = dense(self.config, residual.shape[-1], "dense")(inputs)
+        outputs = dense(self.config, residual.shape[-1], "dense", self.use_bias)(inputs)
         outputs = Dropout(self.config.hidden_dropout_prob)(outputs, deterministic)
         return layer_norm(self.config)(residual + outputs)
 
@@ -179,10 +259,21 @@ class AttentionBlock(nn.Module):
     config: BertConfig
 
     @nn.compact
-    def __call__(self, hidden: jax.Array, attention_mask: jax.Array | None, deterministic: bool) -> jax.Array:
+    def __call__(
+        self,
+        hidden: jax.Array,
+        attention_mask: jax.Array | None,
+        deterministic: bool,
+        token_type_ids: jax.Array | None = None,
+    ) -> jax.Array:
         """Map [B, L, D] to [B, L, D]."""
-        mixed = SelfAttention(self.config, name="self")(hidden, attention_mask, deterministic)
-        return ResidualOutput(self.config, name="output")(mixed, hidden, deterministic)
+        relative = self.config.is_relative
+        if relative:
+            attention = RelativeAttention(self.config, name="self")
+            mixed = attention(hidden, attention_mask, token_type_ids, deterministic)
+        else:
+            mixed = SelfAttention(self.config, name="self")(hidden, attention_mask, deterministic)
+        return ResidualOutput(self.config, not relative, name="output")(mixed, hidden, deterministic)
 
 
 class Intermediate(nn.Module):
@@ -219,15 +310,23 @@ class EncoderLayer(nn.Module):
 
     @nn.compact
     def __call__(
-        self, hidden: jax.Array, attention_mask: jax.Array | None, deterministic: bool, recursion: int = 0
+        self,
+        hidden: jax.Array,
+        attention_mask: jax.Array | None,
+        deterministic: bool,
+        recursion: int = 0,
+        token_type_ids: jax.Array | None = None,
     ) -> jax.Array:
-        """Map [B, L, D] to [B, L, D]."""
+        """Map [B, L, D] to [B, L, D]; relative attention alone reads `token_type_ids`."""
         if self.config.adapter_size is not None:
             hidden = Adapter(self.config, name=f"attention_adapter_{recursion}")(hidden)
-        attended = AttentionBlock(self.config, name="attention")(hidden, attention_mask, deterministic)
+        attention = AttentionBlock(self.config, name="attention")
+        attended = attention(hidden, attention_mask, deterministic, token_type_ids)
         if self.config.adapter_size is not None:
             attended = Adapter(self.config, name=f"output_adapter_{recursion}")(attended)
         widened = Intermediate(self.config, name="intermediate")(attended)
+        if self.config.is_relative:
+            widened = Dropout(self.config.hidden_dropout_prob)(widened, deterministic)
         outputs = ResidualOutput(self.config, name="output")(widened, attended, deterministic)
         self.sow("intermediates", HIDDEN_STATE, outputs)
         return outputs
@@ -239,27 +338,34 @@ class Encoder(nn.Module):
     config: BertConfig
 
     @nn.compact
-    def __call__(self, hidden: jax.Array, attention_mask: jax.Array | None, deterministic: bool) -> jax.Array:
-        """Map [B, L, D] to [B, L, D]."""
+    def __call__(
+        self,
+        hidden: jax.Array,
+        attention_mask: jax.Array | None,
+        deterministic: bool,
+        token_type_ids: jax.Array | None = None,
+    ) -> jax.Array:
+        """Map [B, L, D] to [B, L, D]; relative attention alone reads `token_type_ids`."""
+        masks = (attention_mask, token_type_ids)
 
-        def recur(layer: EncoderLayer, hidden: jax.Array, attention_mask: jax.Array | None) -> jax.Array:
+        def recur(layer: EncoderLayer, hidden: jax.Array, masks: Masks) -> jax.Array:
             for recursion in range(self.config.num_recursions):
-                hidden = layer(hidden, attention_mask, deterministic, recursion)
+                hidden = layer(hidden, masks[0], deterministic, recursion, masks[1])
             return hidden
 
         num_groups = self.config.num_groups
         if not self.config.scan_layers:
             for index in range(num_groups):
-                hidden = recur(EncoderLayer(self.config, name=f"layer_{index}"), hidden, attention_mask)
+                hidden = recur(EncoderLayer(self.config, name=f"layer_{index}"), hidden, masks)
             return hidden
         scan = nn.scan(
-            lambda layer, carry, mask: (recur(layer, carry, mask), None),
+            lambda layer, carry, masks: (recur(layer, carry, masks), None),
             variable_axes={"params": 0, "intermediates": 0},
             split_rngs={"params": True, "dropout": True},
             in_axes=nn.broadcast,
             length=num_groups,
         )
-        hidden, _ = scan(EncoderLayer(self.config, name="layer"), hidden, attention_mask)
+        hidden, _ = scan(EncoderLayer(self.config, name="layer"), hidden, masks)
         return hidden
 
 

@@ -74,8 +74,18 @@ def mean_pool(hidden: jax.Array, attention_mask: jax.Array | None) -> jax.Array:
     return jnp.sum(hidden * kept, axis=1) / jnp.sum(kept, axis=1)
 
 
+def row_state(config: BertConfig, hidden: jax.Array, attention_mask: jax.Array | None) -> jax.Array:
+    """Return the state that stands for a row, [B, D] of [B, L, D]: the first token's, an XLNet's last."""
+    if not config.is_relative:
+        return hidden[:, 0]
+    if attention_mask is None:
+        return hidden[:, -1]
+    last = hidden.shape[1] - 1 - jnp.argmax(attention_mask[:, ::-1], axis=1)
+    return jnp.take_along_axis(hidden, last[:, None, None], axis=1)[:, 0]
+
+
 class Pooler(nn.Module):
-    """Summarize a row: dense and tanh of the first token's state. Source: Devlin et al., 3.1 ("C").
+    """Summarize a row: dense and tanh of the state that stands for it. Source: Devlin et al., 3.1 ("C").
 
     A DistilBERT's, called `pre_classifier`, has a ReLU; a RoBERTa's, part of its classifier, has dropout
     before it. Source: transformers.
@@ -84,9 +94,8 @@ class Pooler(nn.Module):
     config: BertConfig
 
     @nn.compact
-    def __call__(self, hidden: jax.Array, deterministic: bool) -> jax.Array:
-        """Map [B, L, D] to [B, D]."""
-        row = hidden[:, 0]
+    def __call__(self, row: jax.Array, deterministic: bool) -> jax.Array:
+        """Map [B, D] to [B, D]."""
         if self.config.architecture == "roberta":
             row = Dropout(self.config.hidden_dropout_prob)(row, deterministic)
         activation = nn.relu if self.config.architecture == "distilbert" else jnp.tanh

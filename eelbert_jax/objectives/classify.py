@@ -15,6 +15,7 @@ from eelbert_jax.datasets.splits import Batch, Split, TaskData, predict
 from eelbert_jax.datasets.tasks import MULTILABEL, REGRESS, TaskRecord
 from eelbert_jax.errors import UserError
 from eelbert_jax.model import bert
+from eelbert_jax.model.heads import row_state
 from eelbert_jax.objectives.examples import OnExamples
 from eelbert_jax.objectives.to_teacher import mapped, with_map
 from eelbert_jax.training.losses import (
@@ -121,7 +122,8 @@ class Classify(OnExamples):
         if examples.teacher_states is None:
             return self._loss(self.outputs(params, constants, examples, key), examples, total_weight)
         outputs, states = self.outputs_and_states(params, constants, examples, key)
-        ours = mapped(params, self.config, examples.teacher_states.shape[-1], states[:, :1])
+        row = row_state(self.config, states, examples.attention_mask)[:, None]
+        ours = mapped(params, self.config, examples.teacher_states.shape[-1], row)
         distances = cosine_distance(ours, examples.teacher_states[:, None])
         to_states = jnp.sum(examples.weights * distances) / total_weight
         return self._loss(outputs, examples, total_weight) + self.hidden_weight * to_states

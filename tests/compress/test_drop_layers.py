@@ -15,12 +15,13 @@ from eelbert_jax.compress.drop_layers import (
     least_contributing,
     without_layers,
 )
-from eelbert_jax.datasets.encoding import encode_texts
+from eelbert_jax.datasets.encoding import encode_texts, gather
 from eelbert_jax.errors import UserError
 from eelbert_jax.inference.predict import Model
 from eelbert_jax.model import bert
 from eelbert_jax.model.config import sized
 from eelbert_jax.model.encoder import EncoderLayer, stack_layers
+from support.folders import xlnet_vocabulary
 from support.models import CONFIG, VOCABULARY, params_of
 
 PAPER = {
@@ -136,6 +137,26 @@ def test_similarities_are_those_of_each_text_alone():
         by_hand.append((cls[1:] * cls[:-1]).sum(1) / (norms[1:] * norms[:-1]))
     np.testing.assert_allclose(found, np.mean(by_hand, axis=0), atol=1e-5)
     assert not np.allclose(found, by_hand[0], atol=1e-3)
+
+
+def test_an_xlnet_is_read_at_its_last_token():
+    """That of each text alone, without padding behind it."""
+    vocabulary = xlnet_vocabulary()
+    fields = dict(architecture="xlnet", type_vocab_size=0, vocab_size=vocabulary.size, embedding="table")
+    config = dataclasses.replace(CONFIG, num_hidden_layers=2, **fields)
+    params = params_of(bert.BertForSequenceClassification(config))
+    model = Model("-", config, vocabulary, params, {}, False, None, None)
+    encoded = encode_texts(["the running table", "a", "the runner runs ."], None, vocabulary, 32)
+    by_hand = []
+    for i, ids in enumerate(encoded.ids):
+        collected = jax.jit(bert.BertModel(config, False).apply, static_argnums=4, static_argnames="mutable")(
+            {"params": params["bert"]}, *gather(encoded, [i], len(ids)), True, mutable=("intermediates",)
+        )[1]
+        found = bert.encoder_states(config, {"bert": collected["intermediates"]}).hidden_states
+        last = np.array([state[0, -1] for state in found], np.float64)
+        norms = np.linalg.norm(last, axis=1)
+        by_hand.append((last[1:] * last[:-1]).sum(1) / (norms[1:] * norms[:-1]))
+    np.testing.assert_allclose(cls_similarities(model, encoded), np.mean(by_hand, axis=0), atol=1e-5)
 
 
 def test_kept_layers_are_the_others():

@@ -1,4 +1,4 @@
-"""Byte-level BPE: read as transformers reads it, rows and words, prompts, what is refused."""
+"""Byte-level BPE and Unigram: read as transformers reads it, rows and words, prompts, what is refused."""
 
 import json
 
@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 
 from eelbert_jax.__main__ import main as door
-from eelbert_jax.datasets.encoding import encode_texts, encode_words
+from eelbert_jax.datasets.encoding import encode_texts, encode_words, gather
 from eelbert_jax.errors import UserError
 from eelbert_jax.inference.load import load
+from eelbert_jax.inference.windows import text_windows
 from eelbert_jax.interchange.folder import read_folder, write_folder
 from eelbert_jax.model import bert
 from eelbert_jax.subwords import load_tokenizer, parse_subwords, save_tokenizer
@@ -19,9 +20,10 @@ from support.folders import (
     random_params,
     roberta_vocabulary,
     trained_bpe,
+    xlnet_vocabulary,
 )
 
-BPE = roberta_vocabulary()
+BPE, UNIGRAM = roberta_vocabulary(), xlnet_vocabulary()
 TEXTS = ["The file opens, quickly.", " a  table\n", "naïve Καλημέρα 😂", "", "x" * 50]
 ROBERTA = {"architecture": "roberta", "type_vocab_size": 1, "max_position_embeddings": 42}
 
@@ -38,6 +40,25 @@ def test_rows_are_as_published():
     row, segments = BPE.row([7], [8, 9])
     assert (row.tolist(), segments) == ([start, 7, end, end, 8, 9, end], [3, 4])
     assert (BPE.num_special(), BPE.num_special(pairs=True)) == (2, 4)
+    sep, cls = UNIGRAM.id_of("<sep>"), UNIGRAM.id_of("<cls>")
+    row, segments = UNIGRAM.row([17, 18])
+    assert (row.tolist(), segments) == ([17, 18, sep, cls], [3, 0, 1])
+    row, segments = UNIGRAM.row([17], [18, 19])
+    assert (row.tolist(), segments) == ([17, sep, 18, 19, sep, cls], [2, 3, 1])
+    assert (UNIGRAM.num_special(), UNIGRAM.num_special(pairs=True)) == (2, 3)
+
+
+def test_what_stands_for_an_xlnet_row_is_a_segment_of_its_own():
+    encoded = encode_texts(["a", "a table"], ["files", "a"], UNIGRAM, 24)
+    lengths = encoded.lengths.tolist()
+    _, mask, types = gather(encoded, np.arange(2), 24)
+    assert mask.sum(axis=1).tolist() == lengths
+    for row, (first, second, last), length in zip(types, encoded.segment_lengths, lengths, strict=True):
+        assert row.tolist() == [0] * first + [1] * second + [2] * last + [0] * (24 - length)
+    windows, text_ids = text_windows(["a table of files " * 4], UNIGRAM, False, 12, 5)
+    assert text_ids.tolist() == [0] * len(windows)
+    assert all(ids[-1] == UNIGRAM.cls_id for ids in windows.ids)
+    assert windows.segment_lengths.tolist() == [[11, 0, 1]] * len(windows)
 
 
 def test_words_are_read_with_the_space_before_them():
@@ -46,11 +67,18 @@ def test_words_are_read_with_the_space_before_them():
     assert encoded.ids[0][1:-1].tolist() == whole.ids
     firsts = [whole.tokens[start - 1] for start in encoded.word_starts[0]]
     assert [token[0] for token in firsts] == ["Ġ"] * 3
+    encoded = encode_words([["the", "files", "open"]], UNIGRAM, 64)
+    whole = UNIGRAM.tokenizer().encode("the files open")
+    assert encoded.ids[0][:-2].tolist() == whole.ids
+    assert [whole.tokens[start][0] for start in encoded.word_starts[0]] == ["▁"] * 3
 
 
 def test_special_tokens_are_read_in_prompts_alone(tmp_path):
     (ids,) = encode_texts(["a <mask>"], None, BPE, 64).ids
     assert BPE.mask_id not in ids
+    (ids,) = encode_texts(["a <mask><cls>"], None, UNIGRAM, 64).ids
+    assert UNIGRAM.mask_id not in ids
+    assert np.count_nonzero(ids == UNIGRAM.cls_id) == 1
     write_roberta(tmp_path)
     model = load(tmp_path)
     prompt = model.masked_ids("a <mask>.")
@@ -64,7 +92,7 @@ def test_special_tokens_are_read_in_prompts_alone(tmp_path):
 
 
 def test_a_run_keeps_its_tokenizer(tmp_path):
-    for name, vocabulary in (("bpe", BPE), ("word_piece", VOCABULARY)):
+    for name, vocabulary in (("bpe", BPE), ("unigram", UNIGRAM), ("word_piece", VOCABULARY)):
         (tmp_path / name).mkdir()
         save_tokenizer(vocabulary, tmp_path / name)
         assert load_tokenizer(tmp_path / name) == vocabulary
@@ -87,6 +115,37 @@ def test_two_files_are_read_as_the_one(tmp_path):
         read_folder(tmp_path)
 
 
+def test_the_vocabulary_of_another_encoder_is_refused(tmp_path):
+    write_roberta(tmp_path)
+    (tmp_path / "tokenizer.json").write_text(UNIGRAM.content)
+    with pytest.raises(UserError, match=r"tokenizer\.json is of Unigram, expected byte-level BPE"):
+        read_folder(tmp_path)
+
+
+def test_an_xlnet_is_read_as_published_or_not_at_all(tmp_path):
+    config = micro(architecture="xlnet", type_vocab_size=0, vocab_size=UNIGRAM.size)
+    params = random_params(bert.BertForSequenceClassification(config))
+    write_folder(tmp_path, config, UNIGRAM, params, lowercase=False)
+    with pytest.raises(UserError, match="no head to predict tokens with"):
+        load(tmp_path).fill_mask(["<mask>"])
+    edit(tmp_path / "config.json", attn_type="uni")
+    with pytest.raises(UserError, match="attn_type is 'uni', expected 'bi'; a XLNet as published"):
+        read_folder(tmp_path)
+    edit(tmp_path / "config.json", attn_type="bi")
+    (tmp_path / "tokenizer.json").unlink()
+    with pytest.raises(UserError, match=r"has no tokenizer\.json; load its tokenizer with transformers"):
+        read_folder(tmp_path)
+
+
+def test_the_oldest_files_name_no_kind_and_stay_as_they_are():
+    values = json.loads(BPE.content)
+    del values["model"]["type"]
+    found = parse_subwords(json.dumps(values), "tokenizer.json")
+    assert (type(found), found.tokens) == (type(BPE), BPE.tokens)
+    assert "type" not in json.loads(found.content)["model"]
+    assert found.tokenizer().encode("The file opens").ids == BPE.tokenizer().encode("The file opens").ids
+
+
 def without(*tokens):
     """Return a tokenizer.json that lacks tokens."""
     values = json.loads(BPE.content)
@@ -107,7 +166,7 @@ def without(*tokens):
         ),
         (
             VOCABULARY.tokenizer().to_str(),
-            "of a WordPiece tokenizer with BertPreTokenizer; expected RoBERTa's",
+            "of a WordPiece tokenizer with BertPreTokenizer; expected RoBERTa's, BPE with ByteLevel, or",
         ),
         (without("<mask>", "</s>"), "has no </s>, <mask>; the model needs <pad>, <unk>, <s>, </s>, <mask>"),
     ],
@@ -160,16 +219,29 @@ def test_what_takes_word_piece_says_so(tmp_path, capsys):
     ]
     assert door([*words, "--config.max_length=16"]) == 2
     assert "reads byte-level BPE, and a student reads its teacher's rows" in capsys.readouterr().err
+    words = ["export", f"--from={tmp_path / 'roberta'}", f"--workdir={tmp_path / 'e'}"]
+    for target in ("stablehlo", "web"):
+        assert door([*words, f"--to={target}"]) == 2
+        assert "bert and distilbert, not" in capsys.readouterr().err
 
 
 @pytest.mark.slow
 def test_transformers_reads_the_same(tmp_path):
     transformers = pytest.importorskip("transformers", reason="transformers is not installed")
     write_roberta(tmp_path)
-    theirs = transformers.AutoTokenizer.from_pretrained(tmp_path)
-    assert type(theirs).__name__ == "RobertaTokenizer"
-    for second in (None, TEXTS[::-1]):
-        expected = theirs(TEXTS, second, truncation="longest_first", max_length=24)["input_ids"]
-        assert [ids.tolist() for ids in encode_texts(TEXTS, second, BPE, 24).ids] == expected
+    config = micro(architecture="xlnet", type_vocab_size=0, vocab_size=UNIGRAM.size)
+    params = random_params(bert.BertForTokenClassification(config))
+    write_folder(tmp_path / "xlnet", config, UNIGRAM, params, lowercase=False)
+    for vocabulary, folder in ((UNIGRAM, tmp_path / "xlnet"), (BPE, tmp_path)):
+        theirs = transformers.AutoTokenizer.from_pretrained(folder)
+        assert type(theirs).__name__ == vocabulary.tokenizer_class
+        for second in (None, TEXTS[::-1]):
+            expected = theirs(TEXTS, second, truncation="longest_first", max_length=24)
+            encoded = encode_texts(TEXTS, second, vocabulary, 24)
+            assert [ids.tolist() for ids in encoded.ids] == expected["input_ids"]
+            if vocabulary is UNIGRAM:
+                _, mask, types = gather(encoded, np.arange(len(TEXTS)), 24)
+                found = [row[kept].tolist() for row, kept in zip(types, mask, strict=True)]
+                assert found == expected["token_type_ids"]
     prompt = "a <mask> file"
     assert load(tmp_path).masked_ids(prompt).tolist() == theirs(prompt)["input_ids"]

@@ -51,6 +51,17 @@ def test_the_projection_of_a_wide_hash_is_counted():
     assert difference == {512 * 128}
 
 
+@pytest.mark.parametrize("architecture", ["distilbert", "roberta", "xlnet"])
+def test_other_encoders_are_counted(architecture):
+    config = sized("micro", embedding="table", vocab_size=1009, architecture=architecture, type_vocab_size=0)
+    heads = {name: head for name, head in HEADS.items() if (architecture, name) != ("xlnet", "MLM+decoder")}
+    counts = count_parameters(config)
+    assert {name: counts[name] for name in heads} == {
+        name: total(shapes(head(config))) for name, head in heads.items()
+    }
+
+
 def test_sizes_are_found_by_their_fields():
     assert size_of(dataclasses.asdict(sized("mini"))) == "mini"
     assert size_of(dataclasses.asdict(sized("mini", num_hidden_layers=5))) is None
+    assert size_of(dataclasses.asdict(sized("base", architecture="roberta"))) is None

@@ -1,19 +1,21 @@
 """Small models of random parameters as folders in the Hugging Face layout, and edits of them."""
 
+import collections
 import functools
 import json
+import math
 from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from safetensors.numpy import load_file, save_file
-from tokenizers import Tokenizer, models, pre_tokenizers, trainers
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
 from eelbert_jax.interchange.folder import write_folder
 from eelbert_jax.model import bert
 from eelbert_jax.model.config import sized
-from eelbert_jax.subwords import byte_level_bpe
+from eelbert_jax.subwords import byte_level_bpe, parse_subwords
 from eelbert_jax.vocabulary import SPECIAL_TOKENS, Vocabulary
 
 WORDS = ("the", "file", "table", "opens", "good", "bad", "##s", "##ing", ".")
@@ -42,6 +44,30 @@ def trained_bpe(size=400):
 
 def roberta_vocabulary():
     return byte_level_bpe(*trained_bpe())
+
+
+@functools.cache
+def xlnet_vocabulary(num_words=200):
+    """Return an XLNet's vocabulary: rules and special tokens as published, characters and words of a text.
+
+    The library's own trainer finds other pieces each time.
+    """
+    special = ["<unk>", "<s>", "</s>", "<cls>", "<sep>", "<pad>", "<mask>", "<eod>", "<eop>"]
+    space = {"replacement": "▁", "prepend_scheme": "always"}
+    quotes = [normalizers.Replace(quote, '"') for quote in ("``", "''")]
+    normalizer = normalizers.Sequence([*quotes, normalizers.NFKD(), normalizers.StripAccents()])
+    splitter = pre_tokenizers.Sequence([pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Metaspace(**space)])
+    text = normalizer.normalize_str(ENGLISH.read_text())
+    words = collections.Counter(word for word, _ in splitter.pre_tokenize_str(text))
+    counts = collections.Counter("".join(words.elements())) + collections.Counter(
+        dict(words.most_common(num_words))
+    )
+    pieces = [(piece, math.log(count / counts.total())) for piece, count in sorted(counts.items())]
+    tokenizer = Tokenizer(models.Unigram([*((token, 0.0) for token in special), *pieces], unk_id=0))
+    tokenizer.normalizer, tokenizer.pre_tokenizer = normalizer, splitter
+    tokenizer.decoder = decoders.Metaspace(**space)
+    tokenizer.add_special_tokens(special)
+    return parse_subwords(tokenizer.to_str(), "tokenizer.json")
 
 
 def micro(**changes):
