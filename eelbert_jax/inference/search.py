@@ -16,7 +16,7 @@ from eelbert_jax.errors import UserError
 from eelbert_jax.inference.predict import Model
 from eelbert_jax.workdir import INDEX_NAME, write_whole
 
-SHORT, LONG = 200, 600
+SHORT, LONG = 150, 400
 """Bytes of a passage: paragraphs are joined up to SHORT, and cut at the first end of a sentence or line after
 it, or at a space before LONG."""
 _PARAGRAPH = re.compile(rb"[^\n]*[^\s][^\n]*(?:\n[^\n]*[^\s][^\n]*)*")
