@@ -7,6 +7,7 @@ own result (`jax.block_until_ready`), or it times the dispatch.
 """
 
 import argparse
+import contextlib
 import json
 import os
 import platform
@@ -15,12 +16,14 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 
 from eelbert_jax import memory
 
+Answer = dict[str, float]
+"""What a worker measured in a turn."""
 UNITS = {
     "tokens/s": "tokens/s (larger is better)",
     "MB/s": "MB/s (larger is better)",
@@ -179,6 +182,25 @@ class Worker:
     ) -> None:
         self.process.kill()
         self.process.wait()
+
+
+def take_turns(script: str, cases: Sequence[str], options: list[str], turns: int) -> dict[str, list[Answer]]:
+    """Let a worker a case take turns, in an order that rotates, and return what each turn gave, by case."""
+    answers: dict[str, list[Answer]] = {case: [] for case in cases}
+    with contextlib.ExitStack() as stack:
+        workers = [stack.enter_context(Worker(script, case, options)) for case in cases]
+        for turn in range(turns):
+            shift = turn % len(workers)
+            for worker in workers[shift:] + workers[:shift]:
+                answers[worker.case].append(worker.turn())
+    return answers
+
+
+def data_folder(content: str) -> Path:
+    """Return the folder that EELBERT_DATA names; end the program where it names none."""
+    if "EELBERT_DATA" not in os.environ:
+        raise SystemExit(f"error: set EELBERT_DATA to a folder with {content}")
+    return Path(os.environ["EELBERT_DATA"])
 
 
 def serve(prepare: Callable[[], Callable[[], dict[str, float]]]) -> None:

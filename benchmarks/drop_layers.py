@@ -12,8 +12,6 @@ Reads SST-2 and the vocabulary from the folder that EELBERT_DATA names.
 """
 
 import argparse
-import contextlib
-import os
 import statistics
 import sys
 import tempfile
@@ -54,13 +52,7 @@ def prepare(options: argparse.Namespace) -> Turn:
 def measure(options: argparse.Namespace) -> dict[str, dict[str, float]]:
     """Let the models take turns and return the medians of each, by what was timed."""
     passed = [f"--vocabulary={options.vocabulary}", f"--glue={options.glue}"]
-    answers: dict[str, list[dict[str, float]]] = {case: [] for case in NUM_DROPPED}
-    with contextlib.ExitStack() as stack:
-        workers = [stack.enter_context(_measure.Worker(__file__, case, passed)) for case in NUM_DROPPED]
-        for turn in range(options.turns):
-            shift = turn % len(workers)
-            for worker in workers[shift:] + workers[:shift]:
-                answers[worker.case].append(worker.turn())
+    answers = _measure.take_turns(__file__, NUM_DROPPED, passed, options.turns)
     return {
         what: {case: statistics.median(answer[what] for answer in found) for case, found in answers.items()}
         for what in UNITS
@@ -79,9 +71,7 @@ def main() -> None:
     if options.worker:
         _measure.serve(lambda: prepare(options))
         return
-    if "EELBERT_DATA" not in os.environ:
-        raise SystemExit("error: set EELBERT_DATA to a folder with glue/SST-2 and vocab/vocab.txt")
-    data = Path(os.environ["EELBERT_DATA"])
+    data = _measure.data_folder("glue/SST-2 and vocab/vocab.txt")
     if options.quick:
         options.examples, options.turns = 32, 1
     if not options.json:

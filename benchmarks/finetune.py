@@ -25,7 +25,6 @@ Reads SST-2 and the vocabulary from the folder that EELBERT_DATA names.
 """
 
 import argparse
-import contextlib
 import functools
 import os
 import shutil
@@ -282,16 +281,8 @@ def measure(options: argparse.Namespace, cases: tuple[str, ...], unit: str) -> d
     """Let the cases take turns and return the median of each, in `unit`."""
     passed = [f"--size={options.size}", f"--vocabulary={options.vocabulary}", f"--glue={options.glue}"]
     passed += ["--whole"] * options.whole + ["--cpu_time"] * options.cpu_time
-    answers: dict[str, list[float]] = {case: [] for case in cases}
-    with contextlib.ExitStack() as stack:
-        workers = [stack.enter_context(_measure.Worker(__file__, case, passed)) for case in cases]
-        if not options.json:
-            print(f"{', '.join(cases)} are ready and take turns", file=sys.stderr, flush=True)
-        for turn in range(options.turns):
-            shift = turn % len(workers)
-            for worker in workers[shift:] + workers[:shift]:
-                answers[worker.case].append(worker.turn()[unit])
-    return {case: statistics.median(values) for case, values in answers.items()}
+    answers = _measure.take_turns(__file__, cases, passed, options.turns)
+    return {case: statistics.median(found[unit] for found in taken) for case, taken in answers.items()}
 
 
 def main() -> None:
@@ -313,9 +304,7 @@ def main() -> None:
     if options.worker:
         _measure.serve(lambda: prepare(options))
         return
-    if "EELBERT_DATA" not in os.environ:
-        raise SystemExit("error: set EELBERT_DATA to a folder with glue/SST-2 and vocab/vocab.txt")
-    data = Path(os.environ["EELBERT_DATA"])
+    data = _measure.data_folder("glue/SST-2 and vocab/vocab.txt")
     if options.quick:
         options.examples, options.turns = min(options.examples, 512), 2
     if not options.json:

@@ -57,7 +57,7 @@ def make_model(options: argparse.Namespace) -> None:
         lowercase=model.lowercase,
         task=model.task,
     )
-    data = Path(os.environ["EELBERT_DATA"])
+    data = _measure.data_folder("glue/SST-2")
     rows = (data / "glue" / "SST-2" / "train.tsv").read_text(encoding="utf-8").split("\n")[1:]
     phrases = [row.split("\t")[0].strip() for row in rows[: options.texts]]
     (Path(options.glue) / PHRASES).write_text("\n".join([*phrases, ""]), encoding="utf-8")
@@ -159,15 +159,8 @@ def prepare(options: argparse.Namespace) -> Turn:
 
 def measure(options: argparse.Namespace) -> dict[str, float]:
     """Let the cases take turns and return the median of each, in texts a second."""
-    cases = (*OURS, *BASELINES)
     passed = [f"--{name}={getattr(options, name)}" for name in ("glue", "batch")]
-    answers: dict[str, list[dict[str, float]]] = {case: [] for case in cases}
-    with contextlib.ExitStack() as stack:
-        workers = [stack.enter_context(_measure.Worker(__file__, case, passed)) for case in cases]
-        for turn in range(options.turns):
-            shift = turn % len(workers)
-            for worker in workers[shift:] + workers[:shift]:
-                answers[worker.case].append(worker.turn())
+    answers = _measure.take_turns(__file__, (*OURS, *BASELINES), passed, options.turns)
     said = {case: found[0]["mean"] for case, found in answers.items() if case != "bag_of_words"}
     if max(said.values()) - min(said.values()) > TOLERANCE:
         raise RuntimeError(f"The ways to answer disagree: {said}.")
@@ -190,9 +183,7 @@ def main() -> None:
         os.environ["TOKENIZERS_PARALLELISM"] = "false"
         _measure.serve(lambda: prepare(options))
         return
-    if "EELBERT_DATA" not in os.environ:
-        raise SystemExit("error: set EELBERT_DATA to a folder with glue/SST-2 and vocab/vocab.txt")
-    data = Path(os.environ["EELBERT_DATA"])
+    data = _measure.data_folder("glue/SST-2 and vocab/vocab.txt")
     if options.quick:
         options.texts, options.examples, options.turns = 1024, 256, 2
     if not options.json:

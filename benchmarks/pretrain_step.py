@@ -19,7 +19,6 @@ a Zipf distribution, so that the loss has something to learn; it has to fall, or
 """
 
 import argparse
-import contextlib
 import os
 import statistics
 import sys
@@ -206,13 +205,7 @@ def measure(options: argparse.Namespace) -> dict[str, dict[str, float]]:
     passed = [f"--size={options.size}", f"--batch={options.batch}", f"--steps={options.steps}"]
     passed += [f"--warmup={options.warmup}", f"--vocab_size={options.vocab_size}"]
     passed += ["--cpu_time"] * options.cpu_time
-    answers: dict[str, list[dict[str, float]]] = {case: [] for case in STEPS}
-    with contextlib.ExitStack() as stack:
-        workers = [stack.enter_context(_measure.Worker(__file__, case, passed)) for case in STEPS]
-        for turn in range(options.turns):
-            shift = turn % len(workers)
-            for worker in workers[shift:] + workers[:shift]:
-                answers[worker.case].append(worker.turn())
+    answers = _measure.take_turns(__file__, tuple(STEPS), passed, options.turns)
     return {
         case: {
             "tokens/s": statistics.median(answer["tokens_per_second"] for answer in taken),
