@@ -295,6 +295,8 @@ def plot(records: list[dict[str, Any]], path: str) -> None:
             axes.plot([record["shape"] for record in found], ratios, "o-", markersize=3, label=name)
         axes.axhline(1, color="black", linewidth=1)
         axes.set_yscale("log")
+        axes.yaxis.set_major_formatter("{x:g}")
+        axes.yaxis.set_minor_formatter("{x:g}")
         axes.set_title(f"{size}, {threads} thread{'s' * (threads > 1)}", fontsize="medium")
         axes.tick_params(axis="x", rotation=60, labelsize="small")
         axes.grid(alpha=0.3, which="both")

@@ -300,21 +300,27 @@ const Eelbert = (() => {
       return layerNorm(add(dense(x, length, kernel), residual), this.config.hidden_size, norm, this.config.layer_norm_eps);
     }
 
+    // A head at a time, its products by `dense`: queries times keys, shares times values.
     attention(hidden, length, { query, key, value }) {
-      const D = this.config.hidden_size, heads = this.config.num_attention_heads, width = D / heads;
+      const D = this.config.hidden_size, width = D / this.config.num_attention_heads;
       const [q, k, v] = [query, key, value].map((kernel) => dense(hidden, length, kernel));
-      const out = new Float32Array(length * D), scores = new Float32Array(length);
-      for (let at = 0; at < D; at += width)
-        for (let l = 0; l < length; l++) {
-          for (let m = 0; m < length; m++) {
-            let score = 0;
-            for (let i = at; i < at + width; i++) score += q[l * D + i] * k[m * D + i];
-            scores[m] = score / Math.sqrt(width);
-          }
-          softmax(scores).forEach((share, m) => {
-            for (let i = at; i < at + width; i++) out[l * D + i] += share * v[m * D + i];
-          });
+      const out = new Float32Array(length * D);
+      for (let at = 0; at < D; at += width) {
+        const head = (x) => {
+          const rows = new Float32Array(length * width);
+          for (let l = 0; l < length; l++) rows.set(x.subarray(l * D + at, l * D + at + width), l * width);
+          return rows;
+        };
+        const shares = dense(head(q), length, { kernel: head(k), inputs: width, outputs: length });
+        for (let l = 0; l < shares.length; l += length) {
+          const row = shares.subarray(l, l + length);
+          row.set(softmax(row.map((score) => score / Math.sqrt(width))));
         }
+        const values = new Float32Array(width * length); // [width, L], as `dense` reads a kernel
+        for (let i = 0; i < width; i++) for (let m = 0; m < length; m++) values[i * length + m] = v[m * D + at + i];
+        const mixed = dense(shares, length, { kernel: values, inputs: length, outputs: width });
+        for (let l = 0; l < length; l++) out.set(mixed.subarray(l * width, (l + 1) * width), l * D + at);
+      }
       return out;
     }
 

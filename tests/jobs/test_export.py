@@ -74,6 +74,12 @@ texts = {TEXTS!r}
 for weights in ("", "quantized"):
     model = Model(weights=weights)
     print(json.dumps([model.tag([text.split() for text in texts]), model.encode(texts).tolist()]))
+try:
+    model.encode("a text")
+except TypeError as error:
+    assert "pass a list of texts" in str(error)
+else:
+    raise AssertionError
 assert not {{"jax", "flax", "onnx", "eelbert_jax"}} & sys.modules.keys()"""
     (tags, vectors), (_, coarse) = map(json.loads, asked(out / "onnx", code).splitlines())
     model = load(run)

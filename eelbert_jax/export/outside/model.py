@@ -60,6 +60,8 @@ class Model:
 
     def run(self, output, texts, batch_size=32, **how):
         """Yield an encoding and its output for each of `texts`, each a string or a pair of them."""
+        if isinstance(texts, str):
+            raise TypeError(f"{texts[:40]!r} is a string: pass a list of texts.")
         for start in range(0, len(texts), batch_size):
             rows = self.tokenizer.encode_batch(texts[start : start + batch_size], **how)
             names = {"input_ids": "ids", "attention_mask": "attention_mask", "token_type_ids": "type_ids"}
