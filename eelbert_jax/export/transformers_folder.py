@@ -21,7 +21,7 @@ from eelbert_jax.errors import UserError
 from eelbert_jax.export.expected import outputs
 from eelbert_jax.export.sentences import SENTENCES
 from eelbert_jax.inference.predict import Model
-from eelbert_jax.interchange.folder import CONFIG, WEIGHTS, config_values, write_folder
+from eelbert_jax.interchange.folder import CONFIG, MODULES, WEIGHTS, config_values, write_folder
 from eelbert_jax.interchange.hf import WORD_EMBEDDINGS, to_hf
 from eelbert_jax.interchange.tokenizer_files import SETTINGS, WHOLE, tokenizer_settings
 from eelbert_jax.vocabulary import save_vocabulary, tokenizer_json
@@ -33,6 +33,8 @@ TOLERANCE = 1e-5
 CODE = "modeling_eelbert"
 HASH = {"errors": "eelbert_jax", "hash_spec": "eelbert_jax.hashing", "hash_reference": "eelbert_jax.hashing"}
 """Files of the hash that go along, as they stand here but for how they import each other."""
+DENSE, IDENTITY = "2_Dense", "torch.nn.modules.linear.Identity"
+"""Where sentence-transformers keeps a projection, and what it does to it."""
 HEADS = ("MaskedLM", "SequenceClassification", "TokenClassification")
 
 
@@ -44,10 +46,11 @@ def write_transformers_folder(folder: Path, model: Model, compact: bool) -> list
     """
     if model.task is not None and model.task.pair_encoder == "bi":
         raise UserError("No head of transformers reads the texts of a pair apart (pair_encoder=bi).")
-    if model.config.sentence_size:
-        raise UserError(
-            "A BERT of transformers has no place for a sentence encoder's projection: take --to=onnx."
-        )
+    if "projection" in model.params:
+        write_sentence_modules(folder, model)
+        encoder = {name: part for name, part in model.params.items() if name != "projection"}
+        config = dataclasses.replace(model.config, sentence_size=None)
+        model = dataclasses.replace(model, params=encoder, config=config)
     # What a checkpoint does not hold, since a run may change it: the published rate, for who trains on.
     config = dataclasses.replace(model.config, hidden_dropout_prob=0.1, attention_probs_dropout_prob=0.1)
     if compact:
@@ -66,6 +69,30 @@ def write_transformers_folder(folder: Path, model: Model, compact: bool) -> list
     if importlib.util.find_spec("transformers") is None or importlib.util.find_spec("torch") is None:
         return [size, "not tried: transformers or torch is not installed here"]
     return [size, f"asked in transformers, outputs within {_difference(folder, model, compact):.1e}"]
+
+
+def write_sentence_modules(folder: Path, model: Model) -> None:
+    """Write what sentence-transformers does behind the encoder: a mean over tokens, and the projection.
+
+    A BERT of transformers has no place for that: there the folder is the encoder alone.
+    """
+    kinds = {"": "Transformer", "1_Pooling": "Pooling", DENSE: "Dense"}
+    modules = [
+        {"idx": i, "name": str(i), "path": path, "type": f"sentence_transformers.models.{kind}"}
+        for i, (path, kind) in enumerate(kinds.items())
+    ]
+    width, size = np.shape(model.params["projection"]["kernel"])
+    pooling = {"word_embedding_dimension": width, "pooling_mode_mean_tokens": True}
+    linear = {"in_features": width, "out_features": size, "bias": True}
+    write_whole(folder / MODULES, json.dumps(modules, indent=2) + "\n")
+    write_json(folder / "sentence_bert_config.json", {"max_seq_length": model.max_length})
+    for path, values in (("1_Pooling", pooling), (DENSE, {**linear, "activation_function": IDENTITY})):
+        (folder / path).mkdir()
+        write_json(folder / path / CONFIG, values)
+    projection = {f"linear.{name}": np.asarray(leaf) for name, leaf in model.params["projection"].items()}
+    kernel = np.ascontiguousarray(projection.pop("linear.kernel").T)
+    weights = save({**projection, "linear.weight": kernel}, {"format": "pt"})
+    write_whole(folder / DENSE / WEIGHTS, weights)
 
 
 def _write_compact(folder: Path, model: Model) -> None:

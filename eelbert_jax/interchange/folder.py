@@ -48,6 +48,8 @@ from eelbert_jax.workdir import write_whole
 
 CONFIG, WEIGHTS, INDEX = "config.json", "model.safetensors", "model.safetensors.index.json"
 PICKLED = "pytorch_model.bin"
+MODULES = "modules.json"
+"""What sentence-transformers does with a text, one after another."""
 EXTRAS = "eelbert_jax"
 """Key of config.json: {"embedding": KIND, "hash": {...}, "hash_width": W, "task": {...}, "trained_length":
 tokens}, each where there is one."""
@@ -122,6 +124,8 @@ def read_folder(path: str | Path, *, heads: bool = True) -> Imported:
         params = from_hf(state, config, _shapes(config, state))
     except UserError as error:
         raise UserError(f"{path / WEIGHTS}: {error}") from error
+    if any(path.glob("*_Dense")):
+        print(f"{path}: read without {MODULES}'s projection: its vectors are the encoder's.", file=sys.stderr)
     trained_length = values.get(EXTRAS, {}).get("trained_length")
     return Imported(config, vocabulary, params, lowercase, task, trained_length)
 

@@ -11,8 +11,10 @@ import sys
 import numpy as np
 import pytest
 
+from eelbert_jax.export.transformers_folder import write_transformers_folder
 from eelbert_jax.inference.load import load
 from eelbert_jax.jobs.export import export
+from support import exports
 from support.models import NLI_LABELS, save_finetuned
 
 pytestmark = pytest.mark.slow
@@ -101,18 +103,27 @@ def test_sentence_transformers(exported, tmp_path):
             "sentence-transformers==6.2.0",
         ]
     )
+    encoder = exports.model(sentence_size=24)
+    for name in ("hf", "hf_compact"):
+        (tmp_path / "encoder" / name).mkdir(parents=True)
+        write_transformers_folder(tmp_path / "encoder" / name, encoder, compact=name == "hf_compact")
     code = """
 import json, sys
 from sentence_transformers import SentenceTransformer
-place, texts = json.loads(sys.argv[1])
-stock = SentenceTransformer(f"{place}/hf", device="cpu")
-compact = SentenceTransformer(f"{place}/hf_compact", device="cpu", trust_remote_code=True)
-found = [model.encode(texts).tolist() for model in (stock, compact)]
+*places, texts = json.loads(sys.argv[1])
+found = []
+for place in places:
+    stock = SentenceTransformer(f"{place}/hf", device="cpu")
+    compact = SentenceTransformer(f"{place}/hf_compact", device="cpu", trust_remote_code=True)
+    found.append([model.encode(texts).tolist() for model in (stock, compact)])
 assert not {"jax", "eelbert_jax"} & sys.modules.keys()
 print(json.dumps(found))"""
-    arguments = [sys.executable, "-P", "-c", code, json.dumps([str(out), TEXTS])]
-    for found in answer(arguments, cwd=tmp_path, env={"PYTHONPATH": str(tmp_path), "HF_HUB_OFFLINE": "1"}):
-        np.testing.assert_allclose(found, model.encode(TEXTS), atol=1e-5)
+    asked = json.dumps([str(out), str(tmp_path / "encoder"), TEXTS])
+    env = {"PYTHONPATH": str(tmp_path), "HF_HUB_OFFLINE": "1"}
+    found = answer([sys.executable, "-P", "-c", code, asked], cwd=tmp_path, env=env)
+    for pair, expected in zip(found, (model.encode(TEXTS), encoder.encode(TEXTS)), strict=True):
+        for vectors in pair:
+            np.testing.assert_allclose(vectors, expected, atol=1e-5)
 
 
 def test_pipelines_of_transformers(exported, tmp_path):

@@ -63,7 +63,5 @@ def test_a_compact_folder_in_half_precision_and_saved_again(tmp_path):
 
 
 def test_what_transformers_has_no_place_for(tmp_path):
-    with pytest.raises(UserError, match=r"sentence encoder's projection: take --to=onnx"):
-        write_transformers_folder(tmp_path, exports.model(sentence_size=8), compact=False)
     with pytest.raises(UserError, match=r"embedding='table' is a table, which nothing replaces"):
         write_transformers_folder(tmp_path, exports.model(embedding="table"), compact=True)
