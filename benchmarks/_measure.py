@@ -33,6 +33,7 @@ UNITS = {
     "ms": "ms (smaller is better)",
     "us": "us (smaller is better)",
     "MB": "MB on disk (smaller is better)",
+    "MB in memory": "MB (smaller is better)",
     "MiB": "MiB at peak (smaller is better)",
 }
 """Units by short name; the long name tells how to read the ratio, which is ours / baseline always."""
