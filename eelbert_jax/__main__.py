@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 from eelbert_jax import cli, memory
-from eelbert_jax.errors import NotMet, Preempted, UserError, absent_platform, unknown
+from eelbert_jax.errors import Preempted, TryAgain, UserError, absent_platform, unknown
 
 COMPILED = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "eelbert_jax" / "compiled"
 """Where compiled programs are kept for the next process, unless JAX_COMPILATION_CACHE_DIR names a place."""
@@ -23,7 +23,7 @@ def main(argv: list[str] | None = None) -> int:
 
     Returns:
       0: done; 2: bad input; 75: preempted after saving, the same command continues; 130: interrupted;
-      1: the processes of the job did not meet. A crash and the watchdog end the process with 1 too.
+      1: its processes did not meet, or its store is away. A crash and the watchdog end it with 1 too.
     """
     words = sys.argv[1:] if argv is None else argv
     if not words or words[0] in HELP_FLAGS:
@@ -45,7 +45,7 @@ def main(argv: list[str] | None = None) -> int:
         sys.stdout.flush()
     except UserError as error:
         return _bad_input(error)
-    except NotMet as error:
+    except TryAgain as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     except Preempted as preempted:

@@ -8,7 +8,8 @@ from typing import Any, NamedTuple
 from absl import flags
 from ml_collections import config_dict, config_flags
 
-from eelbert_jax.commands import DISTRIBUTED_FLAGS, JOBS, Job
+from eelbert_jax import store
+from eelbert_jax.commands import DISTRIBUTED_FLAGS, IN_STORES, JOBS, Job
 from eelbert_jax.config_files import config_keys, load_config
 from eelbert_jax.errors import UserError, unknown
 from eelbert_jax.workdir import CONFIG_NAME, make_writable, write_whole
@@ -53,6 +54,8 @@ def parse(job: str, argv: list[str]) -> Invocation:
     if spec.workdir != "none" and not parsed["workdir"]:
         raise UserError(f"{job} needs a folder for its files: add --workdir=DIR.")
     workdir = "" if spec.workdir == "none" else os.path.expanduser(parsed["workdir"] or "")
+    if store.is_url(workdir) and job not in IN_STORES:
+        raise UserError(f"{job} writes to a folder of this machine, got --workdir={workdir}.")
     return Invocation(config, workdir, {name: parsed[name] for name, _, _ in spec.flags})
 
 
@@ -81,7 +84,7 @@ def write_config(
 
     Called first by every job, so that an unwritable workdir is found before any work is done.
     """
-    path = Path(workdir) / name
+    path = store.folder(workdir) / name
     make_writable(path.parent)
     write_whole(path, json.dumps(config.to_dict(), indent=2) + "\n")
     return path

@@ -35,6 +35,9 @@ DISTRIBUTED_FLAGS = (
 )
 """The flags of a job that may run as several processes: the arguments of `training.distributed.joined`."""
 
+IN_STORES = ("prepare", "pretrain", "finetune", "distill", "baseline", "sweep")
+"""Jobs whose workdir may lie in an object store."""
+
 JOBS: Mapping[str, Job] = MappingProxyType(
     {
         "prepare": Job(

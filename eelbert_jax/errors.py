@@ -22,11 +22,16 @@ class Preempted(Exception):
     """
 
 
-class NotMet(Exception):
-    """The processes of the job did not come together in time: a host may be late, and the next try meet it.
+class TryAgain(Exception):
+    """What may pass by itself. Exit status 1, as of a crash: launchers try again a few times."""
 
-    Exit status 1, as of a crash: launchers try again a bounded number of times.
-    """
+
+class NotMet(TryAgain):
+    """The processes of the job did not come together in time: a host may be late, and be there next time."""
+
+
+class StoreAway(TryAgain):
+    """The object store of the workdir does not answer, or does so with failures of its own."""
 
 
 @functools.cache

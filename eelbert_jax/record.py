@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
+from eelbert_jax import store
 from eelbert_jax.errors import UserError
 from eelbert_jax.workdir import DROPPED_NAME, RESULT_NAME, read_json, write_whole
 
@@ -147,7 +148,7 @@ class Dropped:
     @classmethod
     def of(cls, folder: str | Path) -> "Dropped | None":
         """Return what a model's folder, or a run's, says of lost layers; None: it has all."""
-        folder = Path(folder).expanduser()
+        folder = store.folder(folder)
         if (folder / DROPPED_NAME).is_file():
             return Fields(folder / DROPPED_NAME, read_json(folder / DROPPED_NAME)).record(cls)
         return Result.read(folder / RESULT_NAME).dropped if (folder / RESULT_NAME).is_file() else None

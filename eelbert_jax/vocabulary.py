@@ -15,6 +15,7 @@ from typing import ClassVar
 import numpy as np
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 
+from eelbert_jax import store
 from eelbert_jax.errors import UserError
 from eelbert_jax.workdir import write_whole
 
@@ -156,7 +157,7 @@ def joined_segments(segments: Sequence[Sequence[Ids]]) -> tuple[np.ndarray, list
 def load_vocabulary(path: str | Path) -> Vocabulary:
     """Read a `vocab.txt`."""
     try:
-        data = Path(path).expanduser().read_bytes()
+        data = store.folder(path).read_bytes()
     except OSError as error:
         raise UserError(
             f"Cannot read the vocabulary {path}: {error.strerror}; give the path of a vocab.txt."
@@ -187,7 +188,7 @@ def parse_vocabulary(data: bytes, name: str) -> Vocabulary:
 
 def save_vocabulary(vocabulary: Vocabulary, path: str | Path) -> None:
     """Write a `vocab.txt` that Hugging Face's tokenizers read too, whole or not at all."""
-    write_whole(Path(path), vocabulary.text)
+    write_whole(store.folder(path), vocabulary.text)
 
 
 def check_same(one: Vocabulary, other: Vocabulary, whose: str, others: str) -> None:

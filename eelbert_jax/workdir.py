@@ -10,7 +10,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from eelbert_jax.errors import UserError
+from eelbert_jax import store
+from eelbert_jax.errors import StoreAway, UserError
 
 LOCK_NAME = ".lock"
 CONFIG_NAME = "config.json"
@@ -55,8 +56,12 @@ REPORT_NAME = "report.md"
 def locked(workdir: Path) -> Iterator[None]:
     """Make `workdir` and keep a second process out of it until the block ends, however it ends.
 
-    The lock is the kernel's, on an open file: a killed process leaves none behind.
+    The lock is the kernel's, on an open file: a killed process leaves none behind. In a store it is a lease.
     """
+    if store.is_url(workdir):
+        with store.explained(workdir), store.leased(str(workdir)):
+            yield
+        return
     make_writable(workdir)
     with (workdir / LOCK_NAME).open("w") as lock:
         try:
@@ -70,6 +75,8 @@ def locked(workdir: Path) -> Iterator[None]:
 
 def make_writable(workdir: Path) -> None:
     """Make `workdir` where it is missing: to know before long work, not after, that it can be written."""
+    if store.is_url(workdir):
+        return  # a store knows no folders; whether it can be written is known once the run has its lease
     try:
         workdir.mkdir(parents=True, exist_ok=True)
         if not os.access(workdir, os.W_OK):
@@ -83,6 +90,9 @@ def make_writable(workdir: Path) -> None:
 
 def write_whole(path: Path, content: str | bytes) -> None:
     """Write `content` so that a kill leaves the old file or the new one, never a torn one."""
+    if store.is_url(path):
+        _put(str(path), content.encode() if isinstance(content, str) else content)
+        return
     temporary = path.with_name(f"{path.name}.{uuid.uuid4().hex}.tmp")  # of no other process, on any machine
     try:
         with temporary.open("wb") as file:
@@ -96,6 +106,17 @@ def write_whole(path: Path, content: str | bytes) -> None:
         raise UserError(
             f"Cannot write {path}: {error.strerror or error}. Free space, or give another --workdir=DIR."
         ) from error
+
+
+def _put(url: str, content: bytes) -> None:
+    try:
+        store.put(url, content)
+    except store.Unanswered as error:
+        raise StoreAway(
+            f"Cannot write {url}: {error.strerror}. The same command goes on from there."
+        ) from error
+    except OSError as error:
+        raise UserError(f"Cannot write {url}: {error.strerror}. Or give another --workdir=DIR.") from error
 
 
 def write_json(path: Path, value: Mapping[str, Any]) -> None:

@@ -2,15 +2,15 @@
 # Train on a TPU slice of a GKE cluster: build a JobSet for it and hand it to kubectl.
 #
 #   launch/gke_jobset.sh --name=base --image=REGISTRY/eelbert:1 --accelerator=tpu-v5-lite-podslice \
-#     --topology=16x16 --claim=eelbert -- eelbert pretrain --config=configs/pretrain.py:base \
-#     --config.data.rows=/mnt/eelbert/rows --workdir=/mnt/eelbert/base
+#     --topology=16x16 -- eelbert pretrain --config=configs/pretrain.py:base \
+#     --config.data.rows=gs://BUCKET/rows --workdir=gs://BUCKET/base
 #
 # Options:
 #   --name=NAME           of the JobSet (required)
 #   --image=IMAGE         container image with the package installed (required)
 #   --accelerator=LABEL   tpu-v5-lite-podslice, tpu-v5p-slice or tpu-v6e-slice (required)
 #   --topology=AxB[xC]    of the slice's chips (required)
-#   --claim=NAME          persistent volume claim, ReadWriteMany, mounted at /mnt/eelbert (required)
+#   --claim=NAME          persistent volume claim, ReadWriteMany, to mount at /mnt/eelbert, in place of a bucket
 #   --chips_per_host=N    (default: 4, right for every slice of several hosts)
 #   --max_restarts=N      restarts of the whole set, preemptions included (default: 100)
 #   --on_demand           no spot nodes
@@ -41,14 +41,14 @@ while (($#)); do
   esac
   shift
 done
-for option in name image accelerator topology claim; do
+for option in name image accelerator topology; do
   [[ -n "${!option}" ]] || fail "Give --$option."
 done
 [[ "$name" =~ ^[a-z]([-a-z0-9]*[a-z0-9])?$ ]] || fail "--name must be lower-case letters, digits and -, got '$name'."
 [[ "$topology" =~ ^[0-9]+x[0-9]+(x[0-9]+)?$ ]] || fail "--topology must be AxB or AxBxC, got '$topology'."
 check_count --chips_per_host "$chips_per_host"
 check_count --max_restarts "$max_restarts"
-(($#)) || fail "No command: give it after --, for example -- eelbert pretrain --workdir=/mnt/eelbert/base."
+(($#)) || fail "No command: give it after --, for example -- eelbert pretrain --workdir=gs://BUCKET/base."
 [[ " $* " == *" --connect_seconds="* ]] || set -- "$@" --connect_seconds=1800
 chips=$((${topology//x/*}))
 ((chips % chips_per_host == 0)) || fail "$topology has $chips chips, no multiple of --chips_per_host=$chips_per_host."
@@ -111,6 +111,8 @@ ${spot:+              cloud.google.com/gke-spot: \"true\"
               securityContext: {privileged: true}
               resources:
                 limits: {google.com/tpu: $chips_per_host}
+YAML
+  [[ -z "$claim" ]] || cat <<YAML
               volumeMounts:
               - {name: shared, mountPath: /mnt/eelbert}
             volumes:

@@ -2,17 +2,17 @@
 # Train on Cloud TPU VMs from a queued resource, taken anew whenever it is preempted, until the run is finished.
 #
 #   launch/tpu_queued_resource.sh --name=base --zone=us-west4-a --accelerator_type=v5litepod-256 \
-#     --runtime_version=v2-alpha-tpuv5-lite --share=10.0.0.2:/eelbert --install='eelbert_jax[tpu] @ git+URL' \
-#     -- eelbert pretrain --config=configs/pretrain.py:base --config.data.rows=/mnt/eelbert/rows \
-#     --workdir=/mnt/eelbert/base
+#     --runtime_version=v2-alpha-tpuv5-lite --install='eelbert_jax[tpu,gcs] @ git+URL' \
+#     -- eelbert pretrain --config=configs/pretrain.py:base --config.data.rows=gs://BUCKET/rows \
+#     --workdir=gs://BUCKET/base
 #
 # Options:
 #   --name=NAME              of the queued resource and of its TPU (required)
 #   --zone=ZONE              (required)
 #   --accelerator_type=TYPE  type and size, such as v5litepod-256 or v5p-128 (required)
 #   --runtime_version=VER    system image, such as v2-alpha-tpuv5-lite or v2-alpha-tpuv5 (required)
-#   --share=HOST:/PATH       NFSv4.1 share (Filestore) that all hosts mount at /mnt/eelbert (required)
 #   --install=SPEC           what pip installs into /opt/eelbert on every host (required; may be repeated)
+#   --share=HOST:/PATH       NFSv4.1 share (Filestore) to mount at /mnt/eelbert on all hosts, in place of a bucket
 #   --project=PROJECT        (default: gcloud's)
 #   --on_demand              no spot capacity
 #   --keep                   leave the TPU there at the end
@@ -48,23 +48,25 @@ while (($#)); do
   esac
   shift
 done
-for option in name zone accelerator_type runtime_version share install; do
+for option in name zone accelerator_type runtime_version install; do
   [[ -n "${!option}" ]] || fail "Give --$option."
 done
-[[ "$share" == *:/* ]] || fail "--share must be HOST:/PATH of an NFS share, got '$share'."
+[[ -z "$share" || "$share" == *:/* ]] || fail "--share must be HOST:/PATH of an NFS share, got '$share'."
 check_count --poll_seconds "$poll_seconds"
-(($#)) || fail "No command: give it after --, for example -- eelbert pretrain --workdir=/mnt/eelbert/base."
+(($#)) || fail "No command: give it after --, for example -- eelbert pretrain --workdir=gs://BUCKET/base."
 [[ " $* " == *" --connect_seconds="* ]] || set -- "$@" --connect_seconds=1800
 
 place=(--zone="$zone" ${project:+--project="$project"})
-setup="sudo apt-get -o DPkg::Lock::Timeout=600 install -y -q nfs-common &&
+mount=''
+[[ -z "$share" ]] || mount="sudo apt-get -o DPkg::Lock::Timeout=600 install -y -q nfs-common &&
 sudo mkdir -p /mnt/eelbert &&
 { mountpoint -q /mnt/eelbert || sudo mount -t nfs -o vers=4.1 $(quoted "$share") /mnt/eelbert; } &&
-sudo python3 -m pip install -q uv &&
+"
+setup="${mount}sudo python3 -m pip install -q uv &&
 sudo uv venv -q --allow-existing --python=3.12 /opt/eelbert &&
 sudo uv pip install -q --python=/opt/eelbert$install"
 start="systemctl is-active -q eelbert || { sudo systemctl reset-failed eelbert 2>/dev/null
-sudo systemd-run --unit=eelbert --working-directory=/mnt/eelbert --remain-after-exit \\
+sudo systemd-run --unit=eelbert --working-directory=/opt/eelbert --remain-after-exit \\
 --property=Restart=on-failure --property=RestartSec=30 --property=RestartPreventExitStatus=2 \\
 --property=StartLimitIntervalSec=3600 --property=StartLimitBurst=10 --property=TimeoutStopSec=120 \\
 env PATH=/opt/eelbert/bin:/usr/bin:/bin $(quoted "$@" --distributed); }"

@@ -14,6 +14,7 @@ import pytest
 
 from eelbert_jax import cli
 from eelbert_jax.jobs.prepare import prepare_rows
+from support import buckets
 
 pytest_plugins = ["support.sweeps"]
 
@@ -70,3 +71,17 @@ def rows_dir(tmp_path_factory) -> Path:
     config.held_out.fraction = 0.2
     prepare_rows(config, folder / "rows", io.StringIO())
     return folder / "rows"
+
+
+@pytest.fixture(scope="session")
+def emulated_bucket():
+    """Serve a bucket on loopback; skip where its emulator or gcsfs is not installed."""
+    with buckets.emulated() as served:
+        yield served
+
+
+@pytest.fixture
+def bucket(emulated_bucket):
+    """Return the bucket, empty."""
+    emulated_bucket.clear()
+    return emulated_bucket

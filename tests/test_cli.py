@@ -321,3 +321,9 @@ def test_a_name_of_any_bytes_can_be_printed(monkeypatch):
     assert main(["sizes"]) == 0
     output.flush()
     assert output.buffer.getvalue() == b"caf\\udce9\n"
+
+
+def test_a_job_that_writes_to_this_machine_says_so():
+    with pytest.raises(UserError, match="report writes to a folder of this machine, got --workdir=gs://b/r"):
+        cli.parse("report", ["--workdir=gs://b/r"])
+    assert cli.parse("pretrain", ["--workdir=gs://b/r"]).workdir == "gs://b/r"

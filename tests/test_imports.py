@@ -12,24 +12,25 @@ ROOT = Path(__file__).resolve().parents[1]
 FORBIDDEN = [
     # The leaves know nothing of ours but the error.
     ("hashing*", "*", ("errors", "hashing*")),
-    ("vocabulary", "*", ("errors", "hashing.reference", "workdir")),
-    ("subwords", "*", ("errors", "vocabulary", "workdir")),
-    ("workdir", "*", ("errors",)),
-    ("record", "*", ("errors", "workdir")),
+    ("vocabulary", "*", ("errors", "hashing.reference", "store", "workdir")),
+    ("subwords", "*", ("errors", "store", "vocabulary", "workdir")),
+    ("store", "*", ("errors",)),
+    ("workdir", "*", ("errors", "store")),
+    ("record", "*", ("errors", "store", "workdir")),
     ("corpus.masking", "*", ("errors",)),
     ("training.losses", "*", ("errors",)),
     ("datasets.entities", "*", ("errors",)),
     ("datasets.multilabel", "*", ("errors", "datasets.entities")),
     ("datasets.metrics", "*", ("errors", "datasets.entities", "datasets.multilabel")),
-    ("training.writer", "*", ("errors", "workdir")),
+    ("training.writer", "*", ("errors", "store", "workdir")),
     # The model knows the hash and the vocabulary.
     ("model*", "*", ("errors", "model*", "hashing*", "subwords", "vocabulary")),
     ("model.count", "*", ("model.config",)),
     # Text and labelled text know no model and no trainer.
-    ("corpus*", "*", ("errors", "corpus*", "hashing.spec", "vocabulary", "workdir")),
+    ("corpus*", "*", ("errors", "corpus*", "hashing.spec", "store", "vocabulary", "workdir")),
     ("datasets*", "*", ("errors", "corpus*", "datasets*", "subwords", "vocabulary", "workdir")),
     # Training knows an objective as a protocol, never by name.
-    ("training*", "*", ("errors", "training*", "subwords", "vocabulary", "workdir")),
+    ("training*", "*", ("errors", "store", "training*", "subwords", "vocabulary", "workdir")),
     # A report reads what runs left; it knows the names of sizes, but builds no model.
     (
         "reporting*",
@@ -43,6 +44,7 @@ FORBIDDEN = [
             "model.config",
             "model.count",
             "record",
+            "store",
             "training.writer",
             "workdir",
         ),
@@ -51,7 +53,17 @@ FORBIDDEN = [
     (
         "sweeping*",
         "*",
-        ("errors", "cli", "config_files", "record", "reporting*", "sweeping*", "training.writer", "workdir"),
+        (
+            "errors",
+            "cli",
+            "config_files",
+            "record",
+            "reporting*",
+            "store",
+            "sweeping*",
+            "training.writer",
+            "workdir",
+        ),
     ),
     # A model that answers knows no objective; folders of others know no run.
     (
@@ -63,6 +75,7 @@ FORBIDDEN = [
             "inference*",
             "interchange*",
             "model*",
+            "store",
             "training.checkpoint",
             "subwords",
             "vocabulary",
@@ -74,7 +87,7 @@ FORBIDDEN = [
         "*",
         (
             *("errors", "compress.quantize", "datasets.tasks", "hashing.spec", "interchange*", "model*"),
-            *("subwords", "vocabulary", "workdir"),
+            *("store", "subwords", "vocabulary", "workdir"),
         ),
     ),
     # What makes a model smaller knows models that answer, and no run.
@@ -109,7 +122,7 @@ OUTSIDERS = {
     "orbax": ("training.checkpoint",),
     "tensorflow_datasets": ("corpus.sources", "datasets.glue"),
     "apache_beam": ("corpus.beam",),
-    "fsspec": ("corpus.storage",),
+    "fsspec": ("store",),
     "sklearn": ("datasets.baselines",),
     "tokenizers": ("vocabulary", "subwords", "export.outside.*"),
     "ml_collections": ("jobs.*", "cli", "config_files"),

@@ -126,28 +126,31 @@ def test_slurm_commands():
 
 
 @pytest.mark.parametrize("changes", [(), ("--on_demand", "--keep", "--project=mine")])
-def test_tpu_commands(changes):
-    chosen = (*options(TPU), "--install=gcsfs", *changes)
+@pytest.mark.parametrize("share", [None, "10.0.0.2:/eelbert"])
+def test_tpu_commands(changes, share):
+    chosen = (*options(TPU), "--install=gcsfs", *changes, *([f"--share={share}"] if share else []))
     words = printed("tpu_queued_resource.sh", *chosen, "--dry_run", "--", *TRAIN)
     place = ["--zone=us-west4-a", *(["--project=mine"] if changes else [])]
     queued = ["gcloud", "compute", "tpus", "queued-resources"]
     ssh = ["gcloud", "compute", "tpus", "tpu-vm", "ssh", "base", *place, "--worker=all"]
-    setup = (
+    mount = (
         "sudo apt-get -o DPkg::Lock::Timeout=600 install -y -q nfs-common &&\n"
         "sudo mkdir -p /mnt/eelbert &&\n"
         "{ mountpoint -q /mnt/eelbert || sudo mount -t nfs -o vers=4.1 10.0.0.2:/eelbert /mnt/eelbert; } &&\n"
+    )
+    setup = (mount if share else "") + (
         "sudo python3 -m pip install -q uv &&\n"
         "sudo uv venv -q --allow-existing --python=3.12 /opt/eelbert &&\n"
         "sudo uv pip install -q --python=/opt/eelbert 'eelbert_jax[tpu] @ git+URL' gcsfs"
     )
     start = (
         "systemctl is-active -q eelbert || { sudo systemctl reset-failed eelbert 2>/dev/null\n"
-        "sudo systemd-run --unit=eelbert --working-directory=/mnt/eelbert --remain-after-exit \\\n"
+        "sudo systemd-run --unit=eelbert --working-directory=/opt/eelbert --remain-after-exit \\\n"
         "--property=Restart=on-failure --property=RestartSec=30 --property=RestartPreventExitStatus=2 \\\n"
         "--property=StartLimitIntervalSec=3600 --property=StartLimitBurst=10 "
         "--property=TimeoutStopSec=120 \\\n"
         "env PATH=/opt/eelbert/bin:/usr/bin:/bin eelbert pretrain '--config.note=it'\\''s a b' "
-        "--workdir=/mnt/eelbert/base --connect_seconds=1800 --distributed; }"
+        "--workdir=gs://bucket/base --connect_seconds=1800 --distributed; }"
     )
     assert words == [
         *queued, "create", "base", "--node-id=base", *place, "--accelerator-type=v5litepod-256",
@@ -189,7 +192,16 @@ def test_the_jobset_is_the_one_that_kubernetes_should_get(tmp_path):
     assert container["command"] == [
         "eelbert", "pretrain", '--a=b "c" $$(x) \\d', "--connect_seconds=1800"
     ]  # fmt: skip
-    assert pod["volumes"][0]["persistentVolumeClaim"] == {"claimName": "shared"}
+    assert "volumes" not in pod
+    assert "volumeMounts" not in container
+    dry = launch("gke_jobset.sh", *options(JOBSET), "--claim=shared", "--dry_run", "--", *words)
+    [job] = yaml.safe_load(dry.stdout.rsplit("# ", 1)[0])["spec"]["replicatedJobs"]
+    mounting = job["template"]["spec"]["template"]["spec"]
+    [volume] = mounting.pop("volumes")
+    assert volume == {"name": "shared", "persistentVolumeClaim": {"claimName": "shared"}}
+    [mount] = mounting["containers"][0].pop("volumeMounts")
+    assert mount == {"name": "shared", "mountPath": "/mnt/eelbert"}
+    assert mounting == pod, "nothing else differs"
     kubectl = programs(tmp_path, kubectl=f'echo "$@" > {tmp_path}/words; cat > {tmp_path}/manifest')
     choices = (*options(JOBSET, topology="4x4x4"), "--on_demand")
     real = launch("gke_jobset.sh", *choices, "--", *words, "--connect_seconds=9", path=kubectl)

@@ -10,12 +10,13 @@ import io
 import os
 import tempfile
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
 from eelbert_jax import workdir
 from eelbert_jax.errors import UserError
+from eelbert_jax.store import failures_of, is_url, listing, opened
 
 BUFFER_BYTES = 1 << 20
 LOCAL_SCHEME = "file://"
@@ -40,11 +41,6 @@ def canonical(path: str | os.PathLike[str]) -> str:
     return name if is_url(name) else os.path.expanduser(name)
 
 
-def is_url(path: str | os.PathLike[str]) -> bool:
-    """Return whether a canonical path leads to a store."""
-    return "://" in os.fspath(path)
-
-
 def find_files(pattern: str) -> list[FoundFile]:
     """Return the files that match a glob, by name; a bracket stands for itself where nothing matches."""
     if os.path.isfile(pattern):
@@ -56,7 +52,7 @@ def _match(pattern: str) -> list[FoundFile]:
     if not is_url(pattern):
         paths = (path for path in glob.glob(pattern, recursive=True) if not os.path.isdir(path))
         return sorted(map(_local_file, paths))
-    with _store(pattern) as (system, path):
+    with opened(pattern) as (system, path):
         found = system.glob(path, detail=True).values()
         files = [entry for entry in found if entry["type"] == "file"]
         return sorted(
@@ -77,17 +73,16 @@ def is_folder(path: str) -> bool:
     """Return whether there is a folder, or in a store an object below the name."""
     if not is_url(path):
         return os.path.isdir(path)
-    with _store(path) as (system, name):
+    with opened(path) as (system, name):
         return bool(system.isdir(name))
 
 
 def names_in(folder: str) -> set[str]:
     """Return the names in a folder, none where there is no such folder."""
+    if is_url(folder):
+        return set(listing(folder))
     try:
-        if not is_url(folder):
-            return set(os.listdir(folder))
-        with _store(folder) as (system, path):
-            return {name.rsplit("/", 1)[-1] for name in system.ls(path, detail=False)}
+        return set(os.listdir(folder))
     except FileNotFoundError:
         return set()
 
@@ -96,7 +91,7 @@ def open_file(path: str) -> io.BufferedReader:
     """Open a file for reading bytes from any place."""
     if not is_url(path):
         return open(path, "rb")
-    with _store(path) as (system, name):
+    with opened(path) as (system, name):
         return io.BufferedReader(_StoredFile(system.open(name, "rb"), path), BUFFER_BYTES)
 
 
@@ -112,7 +107,7 @@ def write_bytes(path: str, data: bytes) -> None:
         workdir.write_whole(Path(path), data)
         return
     try:
-        with _store(path) as (system, name):
+        with opened(path) as (system, name):
             system.pipe_file(name, data)
     except OSError as error:
         raise UserError(f"Cannot write {path}: {error.strerror}. Or give another --workdir.") from error
@@ -127,7 +122,7 @@ def temporary_for(path: str) -> Path:
 def put(temporary: Path, path: str) -> None:
     """Move a file from `temporary_for` to its place, whole and durably; what was there is replaced."""
     if is_url(path):
-        with _store(path) as (system, name):
+        with opened(path) as (system, name):
             system.put_file(os.fspath(temporary), name)
         temporary.unlink()
         return
@@ -142,33 +137,8 @@ def remove(path: str) -> None:
         if not is_url(path):
             os.remove(path)
             return
-        with _store(path) as (system, name):
+        with opened(path) as (system, name):
             system.rm_file(name)
-
-
-@contextlib.contextmanager
-def _store(url: str) -> Iterator[tuple[Any, str]]:
-    with _failures_of(url):
-        from fsspec.core import url_to_fs  # only here: the import takes long, and few runs need it
-
-        system, name = url_to_fs(url)
-        system.invalidate_cache()  # another process may have written there
-        yield system, name
-
-
-@contextlib.contextmanager
-def _failures_of(url: str) -> Iterator[None]:
-    """Turn whatever the library of a store raises into an OSError that names the URL."""
-    try:
-        yield
-    except FileNotFoundError as error:
-        raise FileNotFoundError(error.errno, "no such object or bucket", url) from error
-    except ImportError as error:
-        raise OSError(None, f"the library of this kind of store is not installed ({error})", url) from error
-    except Exception as error:  # of any library of any store: credentials, network, bad names
-        reason = (str(error).strip() or "no reason given").splitlines()[0]
-        advice = "check the name, and that this machine has credentials for it"
-        raise OSError(None, f"{type(error).__name__}: {reason}; {advice}", url) from error
 
 
 class _StoredFile(io.RawIOBase):
@@ -184,13 +154,13 @@ class _StoredFile(io.RawIOBase):
         return True
 
     def readinto(self, buffer: Any) -> int:
-        with _failures_of(self._url):
+        with failures_of(self._url):
             data = cast(bytes, self._file.read(len(buffer)))
         buffer[: len(data)] = data
         return len(data)
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        with _failures_of(self._url):
+        with failures_of(self._url):
             return int(self._file.seek(offset, whence))
 
     def tell(self) -> int:

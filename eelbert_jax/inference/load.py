@@ -7,6 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from eelbert_jax import store
 from eelbert_jax.datasets.conll import TOKENS
 from eelbert_jax.datasets.encoding import check_max_length
 from eelbert_jax.datasets.tasks import TaskRecord, find_task
@@ -33,7 +34,7 @@ def load(path: str | Path, *, encoder_only: bool = False) -> Model:
     Raises:
       UserError: there is no model, or its vocabulary or hash are not what this version computes.
     """
-    path = RELEASED / path if str(path) in released_models() else Path(path).expanduser()
+    path = RELEASED / path if str(path) in released_models() else store.folder(path)
     if is_packed(path):
         return _loaded(path, read_packed(path))
     return _loaded(path, read_folder(path, heads=not encoder_only)) if is_folder(path) else _load_run(path)

@@ -17,6 +17,7 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save
 
+from eelbert_jax import store
 from eelbert_jax.datasets.tasks import CLASSIFY, MULTILABEL, TAG, TaskRecord
 from eelbert_jax.errors import UserError
 from eelbert_jax.hashing.spec import HashSpec
@@ -86,7 +87,7 @@ def is_folder(path: str | Path) -> bool:
 
     Both have a config.json; only the former has weights beside it or a "model_type" in it.
     """
-    path = Path(path)
+    path = store.folder(path)
     if any((path / name).is_file() for name in (WEIGHTS, INDEX, PICKLED)):
         return True
     return (path / CONFIG).is_file() and "model_type" in read_object(path / CONFIG)

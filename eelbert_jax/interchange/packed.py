@@ -15,6 +15,7 @@ from flax import traverse_util
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import load_file, save
 
+from eelbert_jax import store
 from eelbert_jax.compress.quantize import Int8, dequantize, quantize
 from eelbert_jax.datasets.tasks import TaskRecord
 from eelbert_jax.errors import UserError
@@ -31,7 +32,7 @@ SCALES = ":scales"
 
 def is_packed(path: str | Path) -> bool:
     """Return whether `path` is a folder with such a file."""
-    return (Path(path) / PACKED_NAME).is_file()
+    return (store.folder(path) / PACKED_NAME).is_file()
 
 
 def write_packed(

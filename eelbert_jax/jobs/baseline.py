@@ -9,7 +9,7 @@ from typing import Any
 import ml_collections
 import numpy as np
 
-from eelbert_jax import cli
+from eelbert_jax import cli, store
 from eelbert_jax.datasets import metrics, multilabel
 from eelbert_jax.datasets.baselines import LINEAR, TAG_LOOKUP, LinearBaseline, TagLookup, majority
 from eelbert_jax.datasets.conll import TokenExamples, TokenTask
@@ -37,7 +37,7 @@ def baseline(config: ml_collections.ConfigDict, workdir: str | Path, kind: str =
         print(f"{task.name} {split}: {examples.tally.describe()}", flush=True)
     results = []
     for name in fitting if kind == ALL else (kind or fitting[0],):
-        folder = Path(workdir).expanduser() / (name if kind == ALL else "")
+        folder = store.folder(workdir) / (name if kind == ALL else "")
         cli.write_config(config, folder)
         result, details = _run(config, task, splits, name)
         write_whole(folder / DETAILS_NAME, json.dumps(details, indent=2) + "\n")

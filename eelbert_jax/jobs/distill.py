@@ -6,7 +6,7 @@ from pathlib import Path
 import jax
 import ml_collections
 
-from eelbert_jax import cli
+from eelbert_jax import cli, store
 from eelbert_jax.datasets.encoding import check_max_length
 from eelbert_jax.datasets.vectors import Vectors
 from eelbert_jax.errors import UserError
@@ -65,7 +65,7 @@ def with_teacher(masked_lm: MaskedLM, config: ml_collections.ConfigDict) -> Dist
 
 
 def _distill_vectors(config: ml_collections.ConfigDict, workdir: str | Path) -> dict[str, float]:
-    workdir = Path(workdir).expanduser()
+    workdir = store.folder(workdir)
     with run_in(workdir, config.watchdog_seconds) as supervision:
         vectors = _open_vectors(config)
         objective, pretrained = set_up(config, vectors)

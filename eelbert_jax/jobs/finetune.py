@@ -10,7 +10,7 @@ import jax
 import ml_collections
 import numpy as np
 
-from eelbert_jax import cli
+from eelbert_jax import cli, store
 from eelbert_jax.datasets.encoding import check_max_length
 from eelbert_jax.datasets.splits import Split, TaskData, file_digests, load_data, with_unlabelled
 from eelbert_jax.datasets.tasks import MULTILABEL, TAG, Task, TaskRecord, check_labels
@@ -35,7 +35,14 @@ from eelbert_jax.training.loop import LoopConfig
 from eelbert_jax.training.optimizer import OptimizerConfig
 from eelbert_jax.training.sharding import Layout
 from eelbert_jax.vocabulary import Vocabulary, load_vocabulary
-from eelbert_jax.workdir import BEST_NAME, DETAILS_NAME, PREDICTIONS_NAME, write_json, write_whole
+from eelbert_jax.workdir import (
+    BEST_NAME,
+    DETAILS_NAME,
+    PREDICTIONS_NAME,
+    make_writable,
+    write_json,
+    write_whole,
+)
 
 FREE_SETTINGS = (
     *("data.", "run.", "vocabulary", "log_every_steps", "max_skipped_steps", "on_degenerate", "tensorboard"),
@@ -251,7 +258,7 @@ def finetune(config: ml_collections.ConfigDict, workdir: str | Path) -> Result:
     Raises:
       UserError: the checkpoint, the data or the config do not fit; else as `fit`.
     """
-    workdir = Path(workdir).expanduser()
+    workdir = store.folder(workdir)
     with run_in(workdir, config.watchdog_seconds) as supervision:
         objective, pretrained, lowercase = set_up(config)
         trained_length = None if pretrained is None else pretrained.trained_length
@@ -289,7 +296,7 @@ def score_best(objective: Classify, workdir: Path, model_identity: Mapping[str, 
 
 def write_predictions(scored: Mapping[str, Scored], workdir: Path) -> None:
     """Write `predictions/SPLIT.jsonl`, an object an example in order, and `details.json`."""
-    (workdir / PREDICTIONS_NAME).mkdir(exist_ok=True)
+    make_writable(workdir / PREDICTIONS_NAME)
     for split, found in scored.items():
         lines = [
             json.dumps({"label": label, "prediction": prediction}, ensure_ascii=False)

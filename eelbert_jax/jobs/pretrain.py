@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import ml_collections
 
-from eelbert_jax import cli
+from eelbert_jax import cli, store
 from eelbert_jax.corpus.rows import Rows
 from eelbert_jax.errors import UserError
 from eelbert_jax.model.bert import hashed_start
@@ -103,7 +103,7 @@ def _start(config: ml_collections.ConfigDict, objective: MaskedLM, model_identit
         return Start(text, lambda like: hashed_start(objective.config, objective.vocabulary))
 
     def named(like: Any) -> Any:
-        folder = Path(config.init_params_from).expanduser() / CHECKPOINTS_NAME
+        folder = store.folder(config.init_params_from) / CHECKPOINTS_NAME
         model = {name: like[name] for name in ("bert", "cls")}
         with Checkpoints(folder, create=False) as checkpoints:
             return checkpoints.restore_params(model, model_identity)
@@ -145,7 +145,7 @@ def pretrain(
     Raises:
       UserError: the rows or the config do not fit; else as `fit`.
     """
-    workdir = Path(workdir).expanduser()
+    workdir = store.folder(workdir)
     check(config)
     with run_in(workdir, config.watchdog_seconds) as supervision:
         train_rows, heldout_rows = _open_rows(config)

@@ -12,7 +12,7 @@ import signal
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from eelbert_jax import cli
+from eelbert_jax import cli, store
 from eelbert_jax.errors import UserError
 from eelbert_jax.reporting import text
 from eelbert_jax.sweeping import processes
@@ -42,7 +42,7 @@ def sweep(cells: Mapping[Cell, Figures | None], workdir: str | Path, num_process
 
     def starting() -> Iterator[Cell]:
         for cell in unfinished(cells):
-            print(f"{cell.name}: started, log in {cell.workdir / LOG_NAME}", flush=True)
+            print(f"{cell.name}: started, log in {cell.logs / LOG_NAME}", flush=True)
             yield cell
 
     def ended(cell: Cell, how: processes.Ended) -> None:
@@ -50,7 +50,7 @@ def sweep(cells: Mapping[Cell, Figures | None], workdir: str | Path, num_process
         why = "ended without its result" if how.status == 0 else str(how)
         status = f"failed: {why}" if figures is None else "finished"
         outcomes[cell] = Outcome(cell, status, figures)
-        failure = f"{why}: {processes.last_line(cell.workdir)}"
+        failure = f"{why}: {processes.last_line(cell.logs)}"
         _say(outcomes[cell], failure if figures is None else duration(how.seconds))
 
     for cell, figures in cells.items():
@@ -64,7 +64,7 @@ def sweep(cells: Mapping[Cell, Figures | None], workdir: str | Path, num_process
         print(f"\nStopped with {finished} cells finished. {CONTINUE}", flush=True)
         raise
     in_order = [outcomes[cell] for cell in cells]
-    _write_tables(in_order, Path(workdir))
+    _write_tables(in_order, store.folder(workdir))
     return in_order
 
 
@@ -110,5 +110,5 @@ def main(argv: list[str]) -> None:
     outcomes = sweep(cells, invocation.workdir, flags["processes"])
     failed = [outcome for outcome in outcomes if outcome.figures is None]
     if failed:
-        names = "".join(f"\n  {o.cell.workdir / LOG_NAME}: {o.status}" for o in failed)
+        names = "".join(f"\n  {o.cell.logs / LOG_NAME}: {o.status}" for o in failed)
         raise CellsFailed(f"{len(failed)} of {len(outcomes)} cells have no result:{names}\n{CONTINUE}")

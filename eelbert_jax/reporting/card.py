@@ -8,7 +8,8 @@ from eelbert_jax.model.config import BertConfig
 from eelbert_jax.model.count import count_parameters
 from eelbert_jax.record import Result
 from eelbert_jax.reporting.pretraining import is_pretraining, read_checkpoint, teachers
-from eelbert_jax.workdir import CONFIG_NAME, METRICS_NAME, RESULT_NAME, read_json
+from eelbert_jax.training.writer import has_metrics
+from eelbert_jax.workdir import CONFIG_NAME, RESULT_NAME, read_json
 
 _FRONT = "---\nlibrary_name: eelbert_jax\ntags: [bert, eelbert, n-gram-hashing]\n---\n"
 
@@ -44,7 +45,7 @@ def _model(config: BertConfig) -> list[str]:
 
 def _training(source: Path, step: int | None, task: TaskRecord | None, result: Result | None) -> list[str]:
     start, lines = result.pretrained if result else None, _teacher(source, step)
-    if result is None and not lines and (source / METRICS_NAME).is_file() and step is not None:
+    if result is None and not lines and has_metrics(source) and step is not None:
         start = read_checkpoint(str(source), step)
     if result is not None:
         lines.append(

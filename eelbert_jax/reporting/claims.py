@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from eelbert_jax import store
 from eelbert_jax.errors import UserError
 from eelbert_jax.model.config import SIZES, model_name, sized
 from eelbert_jax.model.count import count_parameters
@@ -215,7 +216,7 @@ def _variants(
     for model in models:
         start, embedding = model.start, model.embedding
         if start is not None and embedding in ablation.embeddings and model.size == size:
-            used.add(Path(start.workdir).resolve())
+            used.add(store.folder(start.workdir).resolve())
             budget = start.tokens, start.heldout_loss
             found.append(Variant(model.label, str(embedding), model.name is None, *budget, model))
     suffix = ", not fine-tuned" if found else ""

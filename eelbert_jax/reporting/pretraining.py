@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from eelbert_jax import store
 from eelbert_jax.corpus.rows import Rows, read_manifest, unigram_accuracy, unigram_entropy
 from eelbert_jax.errors import UserError
 from eelbert_jax.hashing.spec import HashSpec
@@ -17,7 +18,7 @@ from eelbert_jax.model.config import BertConfig, model_name, size_of
 from eelbert_jax.model.count import count_parameters
 from eelbert_jax.record import Fields, Start
 from eelbert_jax.reporting.text import NONE, Table, count, millions, number, tell_apart
-from eelbert_jax.training.writer import duration, read_metrics
+from eelbert_jax.training.writer import duration, has_metrics, read_metrics
 from eelbert_jax.workdir import CONFIG_NAME, METRICS_NAME, read_json
 
 
@@ -81,8 +82,8 @@ class PretrainingRun:
 
 def read_checkpoint(workdir: str, step: int | None) -> Start:
     """Return what a pre-training run's record, if there is one, says of its checkpoint at `step`."""
-    path = Path(workdir).expanduser()
-    has_record = (path / CONFIG_NAME).is_file() and (path / METRICS_NAME).is_file()
+    path = store.folder(workdir)
+    has_record = (path / CONFIG_NAME).is_file() and has_metrics(path)
     config = read_json(path / CONFIG_NAME) if has_record else {}
     if step is None or not is_pretraining(config):
         return Start(workdir, step)
@@ -159,8 +160,8 @@ def _row_length(run: Fields, rows: Path) -> int | None:
 
 def _read_curves(path: Path) -> tuple[tuple[HeldOut, ...], tuple[tuple[int, float], ...]]:
     records = read_metrics(path)
-    num_lines = len(path.read_text(encoding="utf-8").splitlines())
-    if len(records) < num_lines - 1:
+    in_parts = not path.is_file()
+    if not in_parts and len(records) < len(path.read_text(encoding="utf-8").splitlines()) - 1:
         raise UserError(
             f"{path}, line {len(records) + 1} is no JSON object, and more lines follow. Restore the file, or "
             "move the folder away."

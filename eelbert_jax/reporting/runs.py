@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from eelbert_jax import store
 from eelbert_jax.datasets.conll import TOKENS
 from eelbert_jax.datasets.tasks import GLUE_TASKS
 from eelbert_jax.errors import UserError
@@ -21,6 +22,7 @@ from eelbert_jax.reporting.pretraining import (
 )
 from eelbert_jax.reporting.published import MEASURES, TASK_NAMES
 from eelbert_jax.reporting.text import tell_apart
+from eelbert_jax.training.writer import has_metrics
 from eelbert_jax.workdir import CONFIG_NAME, METRICS_NAME, RESULT_NAME, read_json
 
 OWN = ("custom", TOKENS)
@@ -88,7 +90,7 @@ class _Folder(NamedTuple):
 
     @property
     def is_pretraining(self) -> bool:
-        return is_pretraining(self.config) and (self.path / METRICS_NAME).is_file()
+        return is_pretraining(self.config) and has_metrics(self.path)
 
 
 def find_runs(roots: str) -> Found:
@@ -125,7 +127,8 @@ def split_paths(text: str, flag: str) -> list[Path]:
     while words:
         for length in range(len(words), 0, -1):
             name = os.path.expanduser(",".join(words[:length]).strip())
-            paths = [name] if name and os.path.exists(name) else sorted(glob.glob(name))
+            here = store.listing(name) if store.is_url(name) else name and os.path.exists(name)
+            paths = [name] if here else sorted(glob.glob(name))
             if paths:
                 break
         else:
@@ -134,7 +137,7 @@ def split_paths(text: str, flag: str) -> list[Path]:
                     f"Nothing is at {words[0].strip()!r}; give paths or patterns: {flag}=PATH,PATH."
                 )
             length = 1
-        found += [Path(path) for path in paths]
+        found += [store.folder(path) for path in paths]
         words = words[length:]
     return found
 
@@ -142,12 +145,11 @@ def split_paths(text: str, flag: str) -> list[Path]:
 def _run_folders(root: Path) -> Iterator[_Folder]:
     """Yield the runs under `root`; what lies inside a run's folder is none."""
     resolved = root.resolve()
-    for name, below, files in os.walk(root):
+    for path, below, files in store.walk(root):
         below.sort()
-        path = Path(name)
         config = read_json(path / CONFIG_NAME) if CONFIG_NAME in files else {}
         is_run = RESULT_NAME in files or ("task" in config and "pretrained" in config)
-        if is_run or (is_pretraining(config) and METRICS_NAME in files):
+        if is_run or (is_pretraining(config) and has_metrics(path)):
             parts = (resolved / path.relative_to(root)).parts
             least = len(parts) - len(resolved.parts) + 1
             names = tuple(str(Path(*parts[-length:])) for length in range(least, len(parts) + 1))
@@ -222,7 +224,7 @@ def _name_own_tasks(tasks: Sequence[_OwnTask]) -> dict[_OwnTask, str]:
 
 def _completed(start: Start) -> Start:
     """Return where a run started; what its record lacks is read from the pre-training run, if it is here."""
-    workdir = os.path.normpath(start.workdir)
+    workdir = start.workdir if store.is_url(start.workdir) else os.path.normpath(start.workdir)
     if start.tokens is None and start.heldout_loss is None:
         return read_checkpoint(workdir, start.step)
     return dataclasses.replace(start, workdir=workdir)

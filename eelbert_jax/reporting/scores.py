@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from eelbert_jax import store
 from eelbert_jax.errors import UserError
 from eelbert_jax.record import Start
 from eelbert_jax.reporting.pretraining import PretrainingRun
@@ -188,7 +189,7 @@ def _check_development_sets(runs: Sequence[FineTuningRun]) -> None:
 
 def _model(runs: Sequence[FineTuningRun], changes: Mapping[Path, tuple[str, ...]]) -> Model:
     start, model = runs[0].start, runs[0].result.model
-    changed = () if start is None else changes.get(Path(start.workdir).resolve(), ())
+    changed = () if start is None else changes.get(store.folder(start.workdir).resolve(), ())
     by_task: dict[str, dict[Recipe, list[FineTuningRun]]] = defaultdict(lambda: defaultdict(list))
     for run in runs:
         by_task[run.task][run.recipe].append(run)

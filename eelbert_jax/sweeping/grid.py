@@ -15,6 +15,8 @@ from typing import Any
 from eelbert_jax import cli
 from eelbert_jax.config_files import config_keys, load_config_module
 from eelbert_jax.errors import UserError
+from eelbert_jax.store import folder as folder_of
+from eelbert_jax.store import is_url
 
 LONGEST_NAME = 100
 """Characters; file systems take 255, people and tables fewer."""
@@ -37,6 +39,11 @@ class Cell:
     words: tuple[str, ...]
     workdir: Path
     config: Config
+
+    @property
+    def logs(self) -> Path:
+        """The cell's own folder; of one in a store, which cannot append, a folder below the current one."""
+        return Path("logs", self.workdir.parent.name, self.name) if is_url(self.workdir) else self.workdir
 
     @property
     def command(self) -> tuple[str, ...]:
@@ -68,7 +75,7 @@ def plan(job: str, argv: list[str], workdir: str | Path) -> list[Cell]:
         name = cell_name(overrides, names)
         if name in cells:
             raise UserError(f"The grid of {config_file} has the cell {name} twice.")
-        own, folder = _override_words(overrides, config, config_file), Path(workdir) / name
+        own, folder = _override_words(overrides, config, config_file), folder_of(workdir) / name
         words = (f"--config={config_file}", *common, *own, f"--workdir={folder}")
         cells[name] = Cell(name, overrides, job, words, folder, cli.parse(job, list(words)).config)
     return list(cells.values())

@@ -25,7 +25,7 @@ class Task(Protocol):
         """The program and its words."""
 
     @property
-    def workdir(self) -> Path:
+    def logs(self) -> Path:
         """Folder of the log; made where missing."""
 
 
@@ -80,18 +80,18 @@ def slurm_script(tasks: Sequence[Task], processes: int) -> str:
         'case "$SLURM_ARRAY_TASK_ID" in',
     ]
     for number, task in enumerate(tasks):
-        log = shlex.quote(str(task.workdir / LOG_NAME))
+        log = shlex.quote(str(task.logs / LOG_NAME))
         lines += [
             f"{number})",
-            f"  mkdir -p {shlex.quote(str(task.workdir))}",
+            f"  mkdir -p {shlex.quote(str(task.logs))}",
             f"  exec {shlex.join(task.command)} >> {log} 2>&1 ;;",
         ]
     return "\n".join([*lines, "esac"])
 
 
-def last_line(workdir: Path) -> str:
+def last_line(folder: Path) -> str:
     """Return the last line of a folder's log that says something: of a failed process, its error."""
-    path = workdir / LOG_NAME
+    path = folder / LOG_NAME
     lines = path.read_text(encoding="utf-8", errors="replace").splitlines() if path.is_file() else []
     return next((line.strip() for line in reversed(lines) if line.strip()), "")
 
@@ -101,8 +101,8 @@ def _start(task: Task) -> subprocess.Popen[bytes] | None:
 
     The child inherits the lock, which so also stands where a killed sweep has left its child behind.
     """
-    task.workdir.mkdir(parents=True, exist_ok=True)
-    with (task.workdir / LOG_NAME).open("ab") as log:
+    task.logs.mkdir(parents=True, exist_ok=True)
+    with (task.logs / LOG_NAME).open("ab") as log:
         try:
             fcntl.flock(log, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

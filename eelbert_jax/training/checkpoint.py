@@ -14,12 +14,15 @@ import orbax.checkpoint as ocp
 from etils import epath
 from jax.experimental import multihost_utils
 
+from eelbert_jax import store
 from eelbert_jax.errors import UserError
 from eelbert_jax.training import digests
 from eelbert_jax.training.step import TrainState
 
 ITEMS = ("state", "identity")
 """The folders of a checkpoint."""
+COMMITTED_NAME = "commit_success.txt"
+"""What Orbax puts last into a checkpoint in a store."""
 REFUSALS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EPERM, errno.EROFS)
 _NONE, _ALL_BAD = -1, -2
 
@@ -74,7 +77,7 @@ class Checkpoints:
         keep: int = 1,
         keep_every_steps: int | None = None,
     ) -> None:
-        path = epath.Path(directory)
+        path = epath.Path(store.folder(directory))
         self.directory = path if path.is_absolute() else path.absolute()  # gs:// is absolute as it is
         if not create and not self.directory.is_dir():
             raise UserError(f"No checkpoints at {directory}; name the workdir of a run that has saved one.")
@@ -254,10 +257,14 @@ def _agree_on_newest_good(directory: epath.Path, may_change: bool) -> int | None
 
 
 def _remove_unfinished(directory: epath.Path) -> None:
-    """Remove what killed saves left: in a store, which knows no rename, also uncommitted steps."""
-    for path in directory.iterdir():
-        if path.is_dir() and digests.SET_ASIDE not in path.name and ocp.utils.is_tmp_checkpoint(path):
-            path.rmtree()
+    """Remove what killed saves left: in a store, which knows no rename, steps without their last object."""
+    for name, is_folder in digests.listing(directory).items():
+        if store.is_url(directory):
+            unfinished = name.isdecimal() and COMMITTED_NAME not in digests.listing(directory / name)
+        else:
+            unfinished = ocp.utils.TMP_DIR_SUFFIX in name
+        if unfinished and is_folder:
+            (directory / name).rmtree()
 
 
 def _pass_over(directory: epath.Path, choice: digests.Choice, may_rename: bool) -> None:

@@ -11,6 +11,8 @@ from collections.abc import Iterator, Sequence
 
 from etils import epath
 
+from eelbert_jax import store
+
 MANIFEST_NAME = "sha256.json"
 SET_ASIDE = ".corrupt"
 _BLOCK_BYTES = 1 << 20
@@ -47,6 +49,7 @@ def find_damage(folder: epath.Path) -> str | None:
         files = json.loads((folder / MANIFEST_NAME).read_bytes())["files"]
         recorded = [(name, entry["bytes"], entry["sha256"]) for name, entry in files.items()]
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        _raise_if_unanswered(folder, error)
         return f"{MANIFEST_NAME} cannot be read ({type(error).__name__}: {error})"
     if not recorded:
         return f"{MANIFEST_NAME} names no file"
@@ -56,6 +59,7 @@ def find_damage(folder: epath.Path) -> str | None:
         except FileNotFoundError:
             return f"{name}, which {MANIFEST_NAME} names, is missing"
         except (OSError, ValueError) as error:
+            _raise_if_unanswered(folder, error)
             return f"{name} cannot be read ({error})"
         if found_size != size:
             return f"{name} has {found_size} bytes, {MANIFEST_NAME} says {size}"
@@ -64,10 +68,25 @@ def find_damage(folder: epath.Path) -> str | None:
     return None
 
 
+def _raise_if_unanswered(folder: epath.Path, error: Exception) -> None:
+    if store.is_url(folder) and store.says_nothing(error):
+        raise error
+
+
 def steps(directory: epath.Path) -> list[int]:
     """Return the steps that have a folder, newest first; temporaries and what was set aside do not count."""
-    names = (path.name for path in directory.iterdir() if path.is_dir())
+    names = (name for name, is_folder in listing(directory).items() if is_folder)
     return sorted((int(name) for name in names if name.isascii() and name.isdecimal()), reverse=True)
+
+
+def listing(folder: epath.Path) -> dict[str, bool]:
+    """Return by name what lies in a folder, and whether it is one itself; {} where there is no folder."""
+    if store.is_url(folder):
+        return store.listing(str(folder))
+    try:
+        return {path.name: path.is_dir() for path in folder.iterdir()}
+    except FileNotFoundError:
+        return {}
 
 
 def newest_good(directory: epath.Path, items: Sequence[str]) -> Choice:
@@ -89,10 +108,11 @@ def _newest_good(directory: epath.Path, present: list[int], items: Sequence[str]
     without: list[int] = []
     for step in present:
         folder = directory / str(step)
-        missing = [item for item in items if not (folder / item).is_dir()]
+        found = listing(folder)
+        missing = [item for item in items if not found.get(item)]
         if missing:
             bad[step] = f"{missing[0]}/ is missing"
-        elif not (folder / MANIFEST_NAME).exists():
+        elif MANIFEST_NAME not in found:
             without.append(step)
             bad[step] = f"{MANIFEST_NAME} is missing"
         else:
@@ -133,7 +153,7 @@ def _digest(path: epath.Path) -> tuple[int, str]:
 
 def _flush(path: epath.Path) -> None:
     """Wait until a file of this machine is on its disk; an object store has it when it is written."""
-    if "://" in str(path):
+    if store.is_url(path):
         return
     descriptor = os.open(path, os.O_RDONLY)
     try:

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import jax
 
 import eelbert_jax
+from eelbert_jax import store
 from eelbert_jax.errors import Preempted, UserError
 from eelbert_jax.subwords import save_tokenizer
 from eelbert_jax.training import loop
@@ -85,7 +86,7 @@ class Outcome(NamedTuple):
 def run_in(workdir: Path, watchdog_seconds: float) -> Iterator[Supervision]:
     """Watch over the block and keep other runs out of the workdir; the clock of the run begins here."""
     lock = locked(workdir) if jax.process_index() == 0 else contextlib.nullcontext()
-    with supervise(Goodput(), watchdog_seconds) as supervision, lock:
+    with supervise(Goodput(), watchdog_seconds) as supervision, store.explained(workdir), lock:
         yield supervision
 
 
@@ -140,6 +141,7 @@ def fit(
             save_tokenizer(vocabulary, workdir)
 
         def save(state: TrainState) -> None:
+            writer.sync()  # a start that resumes from this step finds its records
             if best_checkpoints is not None and figures.best and figures.best["step"] == int(state.step):
                 best_checkpoints.save(state, identity)
                 best_checkpoints.wait()  # a run that resumes from this step finds its best one

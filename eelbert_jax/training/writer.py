@@ -9,12 +9,14 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import IO, Any
 
+from tensorboardX import record_writer
 from tensorboardX.event_file_writer import EventsWriter
 from tensorboardX.proto.event_pb2 import Event, SessionLog
 from tensorboardX.proto.summary_pb2 import Summary
 
+from eelbert_jax import store
 from eelbert_jax.errors import UserError
 from eelbert_jax.workdir import METRICS_NAME, TENSORBOARD_NAME, write_whole
 
@@ -29,16 +31,32 @@ def duration(seconds: float) -> str:
     return f"{whole // 60}m{whole % 60:02d}s" if whole >= 60 else f"{whole}s"
 
 
+RESUMED = "resumed_from"
+"""In a store, where no line of `metrics.jsonl` can be taken back: the records after this step are void."""
+
+
+def has_metrics(workdir: Path) -> bool:
+    """Return whether a folder holds a `metrics.jsonl`, whole or in parts."""
+    path = workdir / METRICS_NAME
+    return path.is_file() or bool(store.parts(path))
+
+
 def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """Return the records of a `metrics.jsonl`, if any; a last line torn by a kill is passed over."""
-    if not path.exists():
-        return []
-    records = []
-    for line in path.read_text().splitlines():
+    """Return the records of a `metrics.jsonl`, if any; a last line torn by a kill is passed over.
+
+    Where there are parts of one, as in a store or copied from there, those are read.
+    """
+    files = [path] if path.is_file() else store.parts(path)
+    records: list[dict[str, Any]] = []
+    for line in "".join(file.read_text() for file in files).splitlines():
         try:
-            records.append(json.loads(line))
+            record = json.loads(line)
         except json.JSONDecodeError:
             break
+        if RESUMED in record:
+            records = [kept for kept in records if kept["step"] <= record[RESUMED]]
+        else:
+            records.append(record)
     return records
 
 
@@ -47,6 +65,8 @@ def _explained(path: Path) -> Iterator[None]:
     """Turn a refusal to write `path`, a full disk first of all, into a `UserError`."""
     try:
         yield
+    except store.Unanswered:
+        raise
     except OSError as error:
         raise UserError(
             f"Cannot write {path}: {error.strerror or error}. Free space or get leave to write there; the "
@@ -68,7 +88,8 @@ class Writer:
         first = start_step or 0
         self._total_steps = total_steps
         self._start = (time.monotonic(), first)
-        self._file = self._events = None
+        self._file: IO[bytes] | store.Parts | None = None
+        self._events: _Events | None = None
         self._progress_shown = False
         if workdir is None:
             return
@@ -76,23 +97,37 @@ class Writer:
         found = [] if start_step is None else read_metrics(path)
         kept = [record for record in found if record["step"] <= first]
         with _explained(path):
-            if path.exists():
-                write_whole(path, "".join(json.dumps(record) + "\n" for record in kept))
-            self._file = path.open("a")
+            if store.is_url(path):
+                self._file = store.Parts(str(path))
+                self._write({RESUMED: -1 if start_step is None else first})
+            else:
+                if path.exists():
+                    write_whole(path, "".join(json.dumps(record) + "\n" for record in kept))
+                self._file = path.open("ab")
             if tensorboard:
                 self._events = _Events(
                     workdir / TENSORBOARD_NAME, 0 if start_step is None else first + 1, kept
                 )
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
-        """Record `values` of `step`, so that a kill right after loses nothing."""
+        """Record `values` of `step`: a kill right after loses nothing, in a store what `Parts` says."""
         if self._file is None:
             return
         with _explained(self._path):
-            self._file.write(json.dumps({"step": step, **values}) + "\n")
+            self._write({"step": step, **values})
             self._file.flush()
             if self._events is not None:
                 self._events.write(step, values)
+
+    def _write(self, record: Mapping[str, Any]) -> None:
+        assert self._file is not None
+        self._file.write((json.dumps(record) + "\n").encode())
+
+    def sync(self) -> None:
+        """Return once a kill loses no record; to be called before what a start resumes from is saved."""
+        if isinstance(self._file, store.Parts):
+            with _explained(self._path):
+                self._file.sync()
 
     def note(self, text: str) -> None:
         """Print a line of its own."""
@@ -145,7 +180,11 @@ class _Events:
     """
 
     def __init__(self, folder: Path, void_from: int, kept: Sequence[Mapping[str, Any]]) -> None:
-        folder.mkdir(exist_ok=True)
+        if store.is_url(folder):
+            scheme = str(folder).partition(":")[0]
+            record_writer.register_writer_factory(scheme, _EventParts)
+        else:
+            folder.mkdir(exist_ok=True)
         shown = shown_events(folder)
         self._writer = EventsWriter(str(folder / "events"), f".{time.time_ns()}")
         start = SessionLog(status=SessionLog.START)
@@ -167,6 +206,12 @@ class _Events:
 
     def close(self) -> None:
         self._writer.close()
+
+
+class _EventParts:
+    """How TensorBoard's writer opens a file in a store."""
+
+    open = store.Parts
 
 
 def shown_events(folder: Path) -> dict[tuple[str, int], float]:

@@ -8,13 +8,12 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 LAUNCH = ROOT / "launch"
 SCRIPTS = sorted(str(path.relative_to(ROOT)) for path in LAUNCH.iterdir())
-TRAIN = ("eelbert", "pretrain", "--config.note=it's a b", "--workdir=/mnt/eelbert/base")
+TRAIN = ("eelbert", "pretrain", "--config.note=it's a b", "--workdir=gs://bucket/base")
 TPU = {
     "name": "base",
     "zone": "us-west4-a",
     "accelerator_type": "v5litepod-256",
     "runtime_version": "v2-alpha-tpuv5-lite",
-    "share": "10.0.0.2:/eelbert",
     "install": "eelbert_jax[tpu] @ git+URL",
 }
 JOBSET = {
@@ -22,7 +21,6 @@ JOBSET = {
     "image": "registry/eelbert:1",
     "accelerator": "tpu-v5-lite-podslice",
     "topology": "16x16",
-    "claim": "shared",
 }
 
 

@@ -12,7 +12,7 @@ class Command:
     """A task for `processes`: a line of shell."""
 
     def __init__(self, workdir: Path, line: str) -> None:
-        self.workdir = workdir
+        self.logs = workdir
         self.command = ("sh", "-c", line)
 
 

@@ -1,0 +1,178 @@
+"""Break runs whose workdir is a bucket in every way that a cluster and a store do: docs/reliability.md."""
+
+import dataclasses
+import itertools
+import threading
+import time
+
+import jax
+import numpy as np
+import pytest
+
+from eelbert_jax import cli, store
+from eelbert_jax.errors import UserError
+from eelbert_jax.inference.load import load
+from eelbert_jax.jobs.finetune import finetune
+from eelbert_jax.jobs.pretrain import pretrain
+from eelbert_jax.objectives.masked_lm import MaskedLM
+from eelbert_jax.record import Result
+from eelbert_jax.reporting.runs import find_runs
+from eelbert_jax.sweeping.results import finetuning_figures
+from eelbert_jax.training.checkpoint import COMMITTED_NAME, Checkpoints
+from eelbert_jax.training.digests import MANIFEST_NAME
+from eelbert_jax.workdir import RESULT_NAME
+from support import buckets
+from support.checkpoints import restored, save
+from support.processes import pretrain_words
+from support.small_runs import write_data
+from support.workdirs import CHECKPOINTS_NAME, assert_same_run
+
+pytestmark = pytest.mark.slow
+
+
+class Killed(BaseException):
+    """Ends a run at once; with a store that takes nothing more, it leaves what a killed process leaves."""
+
+
+def at_step(monkeypatch, step: int, act) -> None:
+    """Let a run call `act` before the batch that follows a step."""
+    original = MaskedLM.next_batch
+
+    def next_batch(objective, at):
+        if at == step:
+            act()
+        return original(objective, at)
+
+    monkeypatch.setattr(MaskedLM, "next_batch", next_batch)
+
+
+def test_killed_refused_and_cut_off_a_run_is_that_of_a_folder_bit_for_bit(
+    rows_dir, bucket, tmp_path, monkeypatch, capfd
+):
+    """Faults 1 and 18, and a store that is busy, fails, and is gone for a while."""
+    monkeypatch.setattr(store, "BEAT_SECONDS", 0.5)
+    monkeypatch.setattr(store, "STALE_SECONDS", 5.0)
+    workdir = store.folder(f"{buckets.URL}/run")
+    config = cli.parse("pretrain", pretrain_words(rows_dir, workdir)[4:]).config
+    pretrain(config, tmp_path)
+
+    def kill():
+        deadline = time.monotonic() + 120
+        while not (workdir / CHECKPOINTS_NAME / "8" / COMMITTED_NAME).exists():
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+        with pytest.raises(UserError, match=f"Another process works in '{workdir}'"):
+            pretrain(config, workdir)
+        bucket.fault = lambda method, path: 403
+        raise Killed
+
+    with monkeypatch.context() as patch:
+        at_step(patch, 10, kill)
+        with pytest.raises(Killed):
+            pretrain(config, workdir)
+    now_and_then = itertools.cycle([429, *[None] * 20, 503, *[None] * 20])
+    bucket.fault = lambda method, path: next(now_and_then)
+
+    def leave():
+        assert bucket.failed
+        bucket.fault = lambda method, path: 0
+        threading.Timer(8.0, bucket.serve).start()
+
+    with monkeypatch.context() as patch:
+        at_step(patch, 14, leave)
+        figures = pretrain(config, workdir)
+    told = capfd.readouterr()
+    assert "for a sign of life of" in told.err
+    assert f"Resuming from step 8 of {workdir}." in told.out
+    assert_same_run(rows_dir, tmp_path, workdir)
+    before = set(objects(str(workdir)))
+    assert pretrain(config, workdir) == figures
+    assert "is finished: nothing to do" in capfd.readouterr().out
+    changed = before ^ set(objects(str(workdir)))
+    assert all(name.startswith(store.LEASE_NAME) for name in changed)
+
+
+def test_a_fine_tuning_in_a_bucket_is_that_of_a_folder(bucket, tmp_path):
+    """Its result, its model, and what a sweep and a report read of it."""
+    write_data(tmp_path)
+    config = cli.load_config("configs/glue.py:micro,task=custom")
+    config.vocabulary, config.custom.train = f"{tmp_path}/vocab.txt", f"{tmp_path}/texts.tsv"
+    config.custom.dev_every, config.num_epochs, config.batch_size, config.max_length = 3, 1, 16, 16
+    here, there = tmp_path / "runs" / "a", store.folder(f"{buckets.URL}/runs/a")
+    results = [dataclasses.replace(finetune(config, place), seconds=0.0) for place in (here, there)]
+    assert results[0] == results[1]
+    assert dataclasses.replace(Result.read(there / RESULT_NAME), seconds=0.0) == results[0]
+    assert (there / "predictions" / "dev.jsonl").read_text() == (
+        here / "predictions" / "dev.jsonl"
+    ).read_text()
+    jax.tree.map(np.testing.assert_array_equal, load(here).params, load(str(there)).params)
+    figures = [finetuning_figures(place, config) for place in (here, there)]
+    assert figures[0].value == figures[1].value
+    found = [find_runs(str(place)).finetuning for place in (here.parent, there.parent)]
+    assert [run.result.metrics for run in found[0]] == [run.result.metrics for run in found[1]]
+    assert len(found[1]) == 1
+
+
+CHECKPOINTS = f"{buckets.URL}/checkpoints"
+
+
+def objects(url: str) -> list[str]:
+    """Return the names of all objects below a URL."""
+    with store.opened(url) as (system, name):
+        return [path.removeprefix(f"{name}/") for path in system.find(name)]
+
+
+def test_cut_off_at_any_request_of_a_save_the_newest_good_step_is_there(bucket):
+    """Fault 2: what is in the store after so many requests is what a kill then leaves."""
+    requests = itertools.count()
+    bucket.fault = lambda method, path: next(requests) and None
+    save(CHECKPOINTS, 1)
+    total = next(requests)
+    outcomes = []
+    for cut in range(0, total, max(total // 20, 1)):
+        bucket.clear()
+        save(CHECKPOINTS, 1, keep=1)
+        served = itertools.count()
+        bucket.fault = lambda method, path, cut=cut, served=served: 403 if next(served) >= cut else None
+        with pytest.raises(Exception):  # noqa: B017, PT011 - by whichever library is cut off
+            save(CHECKPOINTS, 2, keep=1)
+        bucket.serve()
+        outcomes.append(restored(CHECKPOINTS))
+        assert restored(CHECKPOINTS, create=True) == outcomes[-1]
+    assert len(outcomes) >= 20
+    assert set(outcomes) == {1, 2}
+
+
+def change(name: str, edit) -> None:
+    with store.opened(f"{CHECKPOINTS}/{name}") as (system, path):
+        data = edit(system.cat_file(path))
+        system.rm_file(path) if data is None else system.pipe_file(path, data)
+
+
+@pytest.mark.parametrize("name", ["2/state/d/", f"2/{MANIFEST_NAME}", "2/identity/"])
+@pytest.mark.parametrize(
+    "edit",
+    [
+        lambda data: bytes([data[0] ^ 1]) + data[1:],
+        lambda data: data[: len(data) // 2],
+        lambda data: None,
+    ],
+)
+def test_a_damaged_object_is_named_and_the_step_before_is_taken(bucket, capfd, name, edit):
+    """Faults 7 and 8."""
+    save(CHECKPOINTS, 1, 2)
+    change(next(found for found in objects(CHECKPOINTS) if found.startswith(name)), edit)
+    assert restored(CHECKPOINTS) == 1
+    assert restored(CHECKPOINTS, create=True) == 1
+    assert "Checkpoint 2 in gs://bucket/checkpoints is damaged" in capfd.readouterr().err
+    save(CHECKPOINTS, 2)
+    assert restored(CHECKPOINTS) == 2
+
+
+def test_a_step_without_its_last_object_is_none(bucket, capfd):
+    save(CHECKPOINTS, 1, 2)
+    change(f"2/{COMMITTED_NAME}", lambda data: None)
+    with Checkpoints(CHECKPOINTS):
+        assert not [found for found in objects(CHECKPOINTS) if found.startswith("2")]
+    assert restored(CHECKPOINTS) == 1
+    assert "damaged" not in capfd.readouterr().err
