@@ -21,8 +21,6 @@ from eelbert_jax.training.step import TrainState
 
 ITEMS = ("state", "identity")
 """The folders of a checkpoint."""
-COMMITTED_NAME = "commit_success.txt"
-"""What Orbax puts last into a checkpoint in a store."""
 REFUSALS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EPERM, errno.EROFS)
 _NONE, _ALL_BAD = -1, -2
 
@@ -259,11 +257,8 @@ def _agree_on_newest_good(directory: epath.Path, may_change: bool) -> int | None
 def _remove_unfinished(directory: epath.Path) -> None:
     """Remove what killed saves left: in a store, which knows no rename, steps without their last object."""
     for name, is_folder in digests.listing(directory).items():
-        if store.is_url(directory):
-            unfinished = name.isdecimal() and COMMITTED_NAME not in digests.listing(directory / name)
-        else:
-            unfinished = ocp.utils.TMP_DIR_SUFFIX in name
-        if unfinished and is_folder:
+        torn = name.isdecimal() and not digests.is_committed(directory / name)
+        if is_folder and (torn or ocp.utils.TMP_DIR_SUFFIX in name):
             (directory / name).rmtree()
 
 

@@ -14,6 +14,8 @@ from etils import epath
 from eelbert_jax import store
 
 MANIFEST_NAME = "sha256.json"
+COMMITTED_NAME = "commit_success.txt"
+"""What Orbax puts last into a checkpoint in a store, which knows no rename."""
 SET_ASIDE = ".corrupt"
 _BLOCK_BYTES = 1 << 20
 
@@ -74,9 +76,15 @@ def _raise_if_unanswered(folder: epath.Path, error: Exception) -> None:
 
 
 def steps(directory: epath.Path) -> list[int]:
-    """Return the steps that have a folder, newest first; temporaries and what was set aside do not count."""
+    """Return the committed steps, newest first; temporaries and what was set aside do not count."""
     names = (name for name, is_folder in listing(directory).items() if is_folder)
-    return sorted((int(name) for name in names if name.isascii() and name.isdecimal()), reverse=True)
+    found = (int(name) for name in names if name.isascii() and name.isdecimal())
+    return sorted((step for step in found if is_committed(directory / str(step))), reverse=True)
+
+
+def is_committed(folder: epath.Path) -> bool:
+    """Whether the folder of a step is whole: here its name says so, in a store its last object."""
+    return not store.is_url(folder) or COMMITTED_NAME in listing(folder)
 
 
 def listing(folder: epath.Path) -> dict[str, bool]:
