@@ -29,6 +29,14 @@ def test_a_compact_folder_answers_as_here(kind, changes, tmp_path):
 
 @pytest.mark.slow
 @needs_transformers
+@pytest.mark.parametrize("changes", [{"hash_width": 64}, {"hash_width": 64, "sentence_size": 24}])
+def test_a_wide_hash_is_a_table_of_the_stock_folder(changes, tmp_path):
+    notes = write_transformers_folder(tmp_path, exports.model(**changes), compact=False)
+    assert "asked in transformers" in notes[1]
+
+
+@pytest.mark.slow
+@needs_transformers
 def test_another_model_is_noticed(tmp_path, monkeypatch):
     model = exports.model("classify")
     other = dataclasses.replace(model, params=jax.tree.map(lambda leaf: leaf * 1.01, model.params))

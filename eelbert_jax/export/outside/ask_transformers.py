@@ -9,6 +9,7 @@ import sys
 import torch
 import transformers
 
+PROJECTION = "word_embeddings.projection"
 LOGITS = 100
 """Entries of an output that are printed: a masked LM has one a token of the vocabulary."""
 
@@ -20,10 +21,9 @@ def main(folder, trusted):
     _, has_head, head = name.partition("For")
     auto = getattr(transformers, f"AutoModelFor{head}" if has_head else "AutoModel")
     model, loading = auto.from_pretrained(folder, output_loading_info=True, **how)
-    wrong = [str(entry) for kind in ("missing_keys", "unexpected_keys") for entry in loading[kind]]
-    wrong = [
-        entry for entry in wrong if not entry.startswith("pooler.")
-    ]  # a sentence encoder reads its states
+    # A sentence encoder has no pooler; a wide hash's projection goes along, though its product is the table.
+    wrong = [str(entry) for entry in loading["missing_keys"] if not str(entry).startswith("pooler.")]
+    wrong += [str(entry) for entry in loading["unexpected_keys"] if not str(entry).endswith(PROJECTION)]
     tokenizer = transformers.AutoTokenizer.from_pretrained(folder, **how)
     outputs = []
     with torch.no_grad():
