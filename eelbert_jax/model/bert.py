@@ -99,9 +99,9 @@ class BertEmbeddings(nn.Module):
         length = input_ids.shape[1]
         if length > self.config.num_positions:
             raise UserError(
-                f"Rows of {length} tokens do not fit the {self.config.num_positions} of "
-                f"max_position_embeddings={self.config.max_position_embeddings}; shorten the rows or enlarge "
-                "the position table."
+                f"Rows of {length} tokens do not fit max_position_embeddings="
+                f"{self.config.max_position_embeddings}, which has places for {self.config.num_positions}; "
+                "shorten the rows or enlarge the position table."
             )
         if self.config.is_relative:
             embedded = self.dropout(self.word_embeddings(input_ids), deterministic)
