@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from eelbert_jax import store
+from eelbert_jax import lease, store
 from eelbert_jax.errors import StoreAway, UserError
 
 LOCK_NAME = ".lock"
@@ -59,7 +59,7 @@ def locked(workdir: Path) -> Iterator[None]:
     The lock is the kernel's, on an open file: a killed process leaves none behind. In a store it is a lease.
     """
     if store.is_url(workdir):
-        with store.explained(workdir), store.leased(str(workdir)):
+        with store.explained(workdir), lease.leased(str(workdir)):
             yield
         return
     make_writable(workdir)
@@ -110,7 +110,7 @@ def write_whole(path: Path, content: str | bytes) -> None:
 
 def _put(url: str, content: bytes) -> None:
     try:
-        store.put(url, content)
+        lease.put(url, content)
     except store.Unanswered as error:
         raise StoreAway(
             f"Cannot write {url}: {error.strerror}. The same command goes on from there."

@@ -15,14 +15,16 @@ FORBIDDEN = [
     ("vocabulary", "*", ("errors", "hashing.reference", "store", "workdir")),
     ("subwords", "*", ("errors", "store", "vocabulary", "workdir")),
     ("store", "*", ("errors",)),
-    ("workdir", "*", ("errors", "store")),
+    ("lease", "*", ("errors", "store")),
+    ("parts", "*", ("lease", "store")),
+    ("workdir", "*", ("errors", "lease", "store")),
     ("record", "*", ("errors", "store", "workdir")),
     ("corpus.masking", "*", ("errors",)),
     ("training.losses", "*", ("errors",)),
     ("datasets.entities", "*", ("errors",)),
     ("datasets.multilabel", "*", ("errors", "datasets.entities")),
     ("datasets.metrics", "*", ("errors", "datasets.entities", "datasets.multilabel")),
-    ("training.writer", "*", ("errors", "store", "workdir")),
+    ("training.writer", "*", ("errors", "parts", "store", "workdir")),
     # The model knows the hash and the vocabulary.
     ("model*", "*", ("errors", "model*", "hashing*", "subwords", "vocabulary")),
     ("model.count", "*", ("model.config",)),
@@ -30,7 +32,7 @@ FORBIDDEN = [
     ("corpus*", "*", ("errors", "corpus*", "hashing.spec", "store", "vocabulary", "workdir")),
     ("datasets*", "*", ("errors", "corpus*", "datasets*", "subwords", "vocabulary", "workdir")),
     # Training knows an objective as a protocol, never by name.
-    ("training*", "*", ("errors", "store", "training*", "subwords", "vocabulary", "workdir")),
+    ("training*", "*", ("errors", "parts", "store", "training*", "subwords", "vocabulary", "workdir")),
     # A report reads what runs left; it knows the names of sizes, but builds no model.
     (
         "reporting*",

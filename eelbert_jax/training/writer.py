@@ -18,6 +18,7 @@ from tensorboardX.proto.summary_pb2 import Summary
 
 from eelbert_jax import store
 from eelbert_jax.errors import UserError
+from eelbert_jax.parts import Parts, find_parts
 from eelbert_jax.workdir import METRICS_NAME, TENSORBOARD_NAME, write_whole
 
 
@@ -38,7 +39,7 @@ RESUMED = "resumed_from"
 def has_metrics(workdir: Path) -> bool:
     """Return whether a folder holds a `metrics.jsonl`, whole or in parts."""
     path = workdir / METRICS_NAME
-    return path.is_file() or bool(store.parts(path))
+    return path.is_file() or bool(find_parts(path))
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
@@ -46,7 +47,7 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
 
     Where there are parts of one, as in a store or copied from there, those are read.
     """
-    files = [path] if path.is_file() else store.parts(path)
+    files = [path] if path.is_file() else find_parts(path)
     records: list[dict[str, Any]] = []
     for line in "".join(file.read_text() for file in files).splitlines():
         try:
@@ -88,7 +89,7 @@ class Writer:
         first = start_step or 0
         self._total_steps = total_steps
         self._start = (time.monotonic(), first)
-        self._file: IO[bytes] | store.Parts | None = None
+        self._file: IO[bytes] | Parts | None = None
         self._events: _Events | None = None
         self._progress_shown = False
         if workdir is None:
@@ -98,7 +99,7 @@ class Writer:
         kept = [record for record in found if record["step"] <= first]
         with _explained(path):
             if store.is_url(path):
-                self._file = store.Parts(str(path))
+                self._file = Parts(str(path))
                 self._write({RESUMED: -1 if start_step is None else first})
             else:
                 if path.exists():
@@ -125,7 +126,7 @@ class Writer:
 
     def sync(self) -> None:
         """Return once a kill loses no record; to be called before what a start resumes from is saved."""
-        if isinstance(self._file, store.Parts):
+        if isinstance(self._file, Parts):
             with _explained(self._path):
                 self._file.sync()
 
@@ -211,7 +212,7 @@ class _Events:
 class _EventParts:
     """How TensorBoard's writer opens a file in a store."""
 
-    open = store.Parts
+    open = Parts
 
 
 def shown_events(folder: Path) -> dict[tuple[str, int], float]:

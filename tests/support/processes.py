@@ -53,20 +53,20 @@ def start(words: Sequence[str], *, processes: int = 1, devices: int = 1) -> list
         "JAX_PLATFORMS": "cpu",
         "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
     }
-    port = free_port()
-    started = []
-    for index in range(processes):
-        flags = (
-            [f"--coordinator=127.0.0.1:{port}", f"--num_processes={processes}", f"--process_id={index}"]
-            if processes > 1
-            else []
+    return [
+        subprocess.Popen(
+            [*words, *flags], env=env, cwd=ROOT, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
         )
-        started.append(
-            subprocess.Popen(
-                [*words, *flags], env=env, cwd=ROOT, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
-            )
-        )
-    return started
+        for flags in member_flags(processes)
+    ]
+
+
+def member_flags(processes: int) -> list[list[str]]:
+    """Return for each process of a job the flags by which they find each other on the loopback."""
+    if processes == 1:
+        return [[]]
+    job = [f"--coordinator=127.0.0.1:{free_port()}", f"--num_processes={processes}"]
+    return [[*job, f"--process_id={index}"] for index in range(processes)]
 
 
 def finish(started: Sequence[subprocess.Popen]) -> list[tuple[int, str, str]]:

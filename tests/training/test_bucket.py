@@ -9,7 +9,7 @@ import jax
 import numpy as np
 import pytest
 
-from eelbert_jax import cli, store
+from eelbert_jax import cli, lease, store
 from eelbert_jax.errors import UserError
 from eelbert_jax.inference.load import load
 from eelbert_jax.jobs.finetune import finetune
@@ -50,8 +50,8 @@ def test_killed_refused_and_cut_off_a_run_is_that_of_a_folder_bit_for_bit(
     rows_dir, bucket, tmp_path, monkeypatch, capfd
 ):
     """Faults 1 and 18, and a store that is busy, fails, and is gone for a while."""
-    monkeypatch.setattr(store, "BEAT_SECONDS", 0.5)
-    monkeypatch.setattr(store, "STALE_SECONDS", 5.0)
+    monkeypatch.setattr(lease, "BEAT_SECONDS", 0.5)
+    monkeypatch.setattr(lease, "STALE_SECONDS", 5.0)
     workdir = store.folder(f"{buckets.URL}/run")
     config = cli.parse("pretrain", pretrain_words(rows_dir, workdir)[4:]).config
     pretrain(config, tmp_path)
@@ -89,7 +89,7 @@ def test_killed_refused_and_cut_off_a_run_is_that_of_a_folder_bit_for_bit(
     assert pretrain(config, workdir) == figures
     assert "is finished: nothing to do" in capfd.readouterr().out
     changed = before ^ set(objects(str(workdir)))
-    assert all(name.startswith(store.LEASE_NAME) for name in changed)
+    assert all(name.startswith(lease.LEASE_NAME) for name in changed)
 
 
 def test_a_fine_tuning_in_a_bucket_is_that_of_a_folder(bucket, tmp_path):
