@@ -228,6 +228,12 @@ JOBS: Mapping[str, Job] = MappingProxyType(
                     "of onnx: ids, or for hashed embeddings signatures or vectors, or several (default: ids, "
                     "of a hash with vectors, which model.py runs)",
                 ),
+                (
+                    "vector_size",
+                    0,
+                    "of a sentence encoder: entries of its vectors, as the model's width, which keeps their "
+                    "cosines but for one direction (0: as trained)",
+                ),
             ),
         ),
         "quickstart": Job(

@@ -1,6 +1,7 @@
 """`eelbert export`: a trained model in, files that answer elsewhere out, each run there before it counts."""
 
 import contextlib
+import dataclasses
 import hashlib
 import shutil
 from collections.abc import Iterator, Sequence
@@ -8,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from eelbert_jax import cli
+from eelbert_jax.compress.vector_size import shorten_vectors
 from eelbert_jax.datasets.conll import TokenExamples
 from eelbert_jax.datasets.encoding import Encoded, encode_texts, encode_words
 from eelbert_jax.datasets.splits import find_glue_dir, read_splits
@@ -38,11 +40,16 @@ MOST_ROWS = 1000
 
 
 def export(
-    source: str | Path, workdir: str | Path, targets: Sequence[str], inputs: Sequence[str] = ()
+    source: str | Path,
+    workdir: str | Path,
+    targets: Sequence[str],
+    inputs: Sequence[str] = (),
+    vector_size: int = 0,
 ) -> None:
     """Write a model as each of `targets`, check it, and say what is there.
 
     `inputs` of the ONNX graphs are some of `encoder.INPUTS`; (): ids, and of hashed embeddings vectors too.
+    `vector_size` is that of a sentence encoder's vectors; 0: as trained.
 
     Raises:
       UserError: a target is unknown, does not fit the model or answers otherwise than it.
@@ -51,6 +58,9 @@ def export(
         if target not in TARGETS:
             raise unknown("target of --to", target, TARGETS)
     model, source, folder = load(source), Path(source).expanduser(), Path(workdir).expanduser()
+    if vector_size:
+        config, params = shorten_vectors(model.config, model.params, vector_size)
+        model = dataclasses.replace(model, config=config, params=params)
     with locked(folder):
         for target in targets:
             place = folder / target
@@ -179,6 +189,5 @@ def main(argv: list[str]) -> None:
     _, workdir, flags = cli.parse("export", argv)
     if not flags["from"]:
         raise UserError("export needs a model: add --from=DIR, the workdir of a run.")
-    export(
-        flags["from"], workdir, flags["to"].split(","), [name for name in flags["inputs"].split(",") if name]
-    )
+    inputs = [name for name in flags["inputs"].split(",") if name]
+    export(flags["from"], workdir, flags["to"].split(","), inputs, flags["vector_size"])
