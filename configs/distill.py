@@ -95,6 +95,7 @@ def _embedding(recipe: str) -> config_dict.ConfigDict:
 
     config.data = config_dict.ConfigDict()
     config.data.vectors = config_dict.placeholder(str)  # folder made by `eelbert embed`; required
+    config.vocabulary = config_dict.placeholder(str)  # the student's own, a file; empty: the teacher's
     config.max_length = 26  # tokens; longer sentences are left out
     config.heldout_every = 256  # one of so many sentences is held out, for the cosine to the teacher
 

@@ -14,7 +14,7 @@ from eelbert_jax.model.config import BertConfig
 def shorten_vectors(
     config: BertConfig, params: Mapping[str, Any], size: int
 ) -> tuple[BertConfig, dict[str, Any]]:
-    """Return a sentence encoder with its vectors seen in the `size` directions that its projection fills most.
+    """Return a sentence encoder whose vectors are the `size` directions that its projection fills most.
 
     A projection of states of D entries, with its bias, fills no more than D + 1 of its S dimensions: that
     many keep every length and cosine, and D lose one direction, the least.

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from safetensors.numpy import load, save
 
-from eelbert_jax.datasets.encoding import Encoded, encoded_rows
+from eelbert_jax.datasets.encoding import Encoded, encoded_rows, text_encoder
 from eelbert_jax.datasets.splits import Split
 from eelbert_jax.errors import UserError
 from eelbert_jax.vocabulary import Vocabulary, load_vocabulary, save_vocabulary
@@ -150,6 +150,16 @@ class Vectors:
             for row in np.split(shard["ids"], np.cumsum(shard["lengths"], dtype=np.int64)[:-1])
         ]
         return cls(identity, vocabulary, tuple(ids), np.concatenate([shard["vectors"] for shard in shards]))
+
+    def in_vocabulary(self, vocabulary: Vocabulary) -> "Vectors":
+        """Return the sentences in the tokens of another vocabulary, less those of unknown tokens."""
+        encoder = text_encoder(vocabulary, self.identity["lowercase"])
+        known = [i for i, row in enumerate(self.ids) if self.vocabulary.unk_id not in row]
+        words = [" ".join(self.vocabulary.spelling(token) for token in self.ids[i][1:-1]) for i in known]
+        rows = [vocabulary.row(encoder.encode(text.replace(" ##", "")))[0] for text in words]
+        order = sorted(range(len(known)), key=lambda i: len(rows[i]))
+        ids = tuple(rows[i] for i in order)
+        return Vectors(self.identity, vocabulary, ids, self.values[[known[i] for i in order]])
 
     @functools.cached_property
     def lengths(self) -> np.ndarray:

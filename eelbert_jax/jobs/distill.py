@@ -21,7 +21,7 @@ from eelbert_jax.objectives.masked_lm import MaskedLM
 from eelbert_jax.training import distributed, sharding
 from eelbert_jax.training.fit import environment, fit, run_in
 from eelbert_jax.training.sharding import Layout
-from eelbert_jax.vocabulary import check_same
+from eelbert_jax.vocabulary import check_same, load_vocabulary
 
 
 def distill(config: ml_collections.ConfigDict, workdir: str | Path) -> dict[str, float]:
@@ -91,7 +91,10 @@ def _open_vectors(config: ml_collections.ConfigDict) -> Vectors:
         raise UserError(
             "No vectors to learn: set --config.data.vectors=DIR to a folder made by `eelbert embed`."
         )
-    return Vectors.open(config.data.vectors)
+    vectors = Vectors.open(config.data.vectors)
+    if config.vocabulary is None:
+        return vectors
+    return vectors.in_vocabulary(load_vocabulary(config.vocabulary))
 
 
 def set_up(config: ml_collections.ConfigDict, vectors: Vectors) -> tuple[DistilEmbedding, Model | None]:

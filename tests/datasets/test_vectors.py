@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from eelbert_jax.datasets import vectors
+from eelbert_jax.datasets.encoding import encode_texts
 from eelbert_jax.datasets.vectors import Vectors, text_fingerprint, write_vectors
 from eelbert_jax.errors import UserError
 from eelbert_jax.vocabulary import SPECIAL_TOKENS, Vocabulary
@@ -106,3 +107,19 @@ def test_short_sentences_are_split_and_keep_their_vectors(tmp_path):
         assert split.encoded.lengths.max() <= 5
     with pytest.raises(UserError, match="0 sentences have at most 2 tokens"):
         Vectors.open(tmp_path).splits(max_length=2, heldout_every=3)
+
+
+def test_sentences_are_told_in_a_students_own_vocabulary(tmp_path):
+    texts = ["a cab!", "add [x]", "cabs", "zz a", "a-b 'c"]
+    pieces = Vocabulary((*SPECIAL_TOKENS, *"abcd", *(f"##{letter}" for letter in "abcdsx"), *"x!-[]'"))
+    words = Vocabulary((*SPECIAL_TOKENS, "cab", "add", "cabs", *"abcx!-[]'", "##b"))
+    ids = encode_texts(texts, None, pieces, 16).ids
+    values = np.arange(5, dtype=np.float16)[:, None]
+    kept = [0, 1, 2, 4]  # "zz" is [UNK]
+    for vocabulary in (pieces, words):
+        found = Vectors({"lowercase": True}, pieces, ids, values).in_vocabulary(vocabulary)
+        expected = encode_texts([texts[i] for i in kept], None, vocabulary, 16)
+        order = np.argsort(expected.lengths, kind="stable")
+        assert [row.tolist() for row in found.ids] == [expected.ids[i].tolist() for i in order]
+        assert found.values[:, 0].tolist() == [kept[i] for i in order]
+    assert found.lengths.max() < max(map(len, ids))

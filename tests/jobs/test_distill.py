@@ -19,6 +19,7 @@ from eelbert_jax.jobs.distill import distill
 from eelbert_jax.jobs.distill import set_up as distill_set_up
 from eelbert_jax.jobs.embed import embed
 from eelbert_jax.jobs.finetune import encoder_start, set_up
+from eelbert_jax.vocabulary import Vocabulary, save_vocabulary
 from support.models import VOCABULARY, save_pretrained
 
 WORDS = (("the", "a"), ("running", "file", "table"), ("opens", "runner", "run"), (".", "s"))
@@ -53,7 +54,7 @@ def vectors(teacher, text, tmp_path_factory):
 def student_config(vectors, **changes):
     config = cli.load_config("configs/distill.py:embedding,size=micro")
     config.data.vectors = str(vectors)
-    config.update(max_length=16, heldout_every=6, batch_size=8, num_epochs=20, **changes)
+    config.update(max_length=16, heldout_every=6, batch_size=8, **{"num_epochs": 20, **changes})
     return config
 
 
@@ -105,6 +106,14 @@ def test_a_student_can_be_a_teacher_and_a_start(student, text, vectors, tmp_path
     figures = distill(config, tmp_path / "run")
     assert figures["heldout_cosine"] == pytest.approx(1.0, abs=1e-3)
     assert f"Starting from the encoder of {student[0]}" in capsys.readouterr().out
+
+
+def test_a_student_has_a_vocabulary_of_its_own(vectors, tmp_path):
+    more = Vocabulary((*VOCABULARY.tokens, "runningfile"))
+    save_vocabulary(more, tmp_path / "vocab.txt")
+    workdir = tmp_path / "run"
+    distill(student_config(vectors, vocabulary=str(tmp_path / "vocab.txt"), num_epochs=1), workdir)
+    assert load(workdir).vocabulary == more
 
 
 def test_a_finished_embedding_and_student_are_left_as_they_are(student, teacher, text, vectors, capsys):
