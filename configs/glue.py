@@ -37,6 +37,9 @@ def get_config(recipe: str = "tiny") -> config_dict.ConfigDict:
     config.seed = 0  # of the new head, dropout and the order of examples
     # Workdir of `eelbert pretrain`, or a folder in the Hugging Face layout; empty: from scratch.
     config.pretrained = config_dict.placeholder(str)
+    # Of a fine-tuned checkpoint: take the encoder and leave its classifier, as for another task than its own
+    # (intermediate-task training, Phang et al. 2018).
+    config.new_head = False
     config.vocabulary = config_dict.placeholder(str)  # vocabulary file; for a model from scratch alone
     config.lowercase = True  # of a model from scratch: how its vocabulary was made
     # Largest share of [UNK] among the tokens of a split, in percent; legal: 0 to 100. More is a vocabulary of

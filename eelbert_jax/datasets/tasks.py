@@ -276,5 +276,5 @@ def check_labels(labels: Sequence[str], checkpoint_labels: Sequence[str]) -> Non
         )
     raise UserError(
         f"The checkpoint was trained for other labels: {ours} here, {theirs} there. "
-        "Choose the task of the checkpoint, or fine-tune for these labels."
+        "Choose the task of the checkpoint, or leave its classifier: --config.new_head=True."
     )

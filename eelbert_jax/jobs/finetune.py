@@ -69,6 +69,9 @@ def starting_model(config: ml_collections.ConfigDict) -> tuple[BertConfig, Vocab
         vocabulary = load_vocabulary(config.vocabulary)
         return bert_config(config.model, vocabulary.size), vocabulary, None
     pretrained = load(config.pretrained, encoder_only=True)
+    if config.new_head:
+        params = {name: part for name, part in pretrained.params.items() if name != "classifier"}
+        pretrained = dataclasses.replace(pretrained, params=params, task=None)
     size = size_of(dataclasses.asdict(pretrained.config))
     if size not in (None, config.size) and not pretrained.is_imported:
         raise UserError(
@@ -137,7 +140,7 @@ def _record(config: ml_collections.ConfigDict, data: TaskData, pretrained: Model
     if record.kind != before.kind:
         raise UserError(
             f"{config.pretrained} was fine-tuned to {before.kind}, and {record.name} is a task to "
-            f"{record.kind}; name a model of such a task, or a pre-trained one."
+            f"{record.kind}; name a model of such a task, or leave its classifier: --config.new_head=True."
         )
     check_labels(record.labels, before.labels)
     if record.pair_encoder != before.pair_encoder:

@@ -5,6 +5,7 @@ import itertools
 import json
 from pathlib import Path
 
+import chex
 import jax
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ from eelbert_jax.datasets.splits import configured_task
 from eelbert_jax.errors import UserError
 from eelbert_jax.inference.load import load
 from eelbert_jax.interchange.folder import write_folder
-from eelbert_jax.jobs.finetune import finetune, model_record, set_up, starting_model
+from eelbert_jax.jobs.finetune import encoder_start, finetune, model_record, set_up, starting_model
 from eelbert_jax.model import bert
 from eelbert_jax.model.config import bert_config
 from eelbert_jax.objectives.classify import Classify, Degenerate
@@ -192,6 +193,12 @@ def test_a_fine_tuned_model_is_evaluated_alone_and_trained_on(tables, tmp_path):
     other = {"custom.labels": "good,bad", "pretrained": str(tmp_path / "first")}
     with pytest.raises(UserError, match="another order"):
         finetune(small(tables, **other), tmp_path / "other")
+    config = small(tables, **other, new_head=True)  # as for another task
+    objective, pretrained, _ = set_up(config)
+    assert objective.record.labels == ("good", "bad")
+    like = jax.eval_shape(objective.init, jax.random.key(0))
+    taken = encoder_start(config, objective, pretrained).params(like)
+    chex.assert_trees_all_equal(taken, {"bert": load(tmp_path / "first").params["bert"]})
 
 
 def test_a_length_beyond_the_positions_is_refused_at_the_start(tables, tmp_path):
