@@ -17,7 +17,9 @@ import jax
 import jax.numpy as jnp
 
 from eelbert_jax.errors import UserError
+from eelbert_jax.model.attention import ATTENTION_PROBS
 from eelbert_jax.model.config import BertConfig
+from eelbert_jax.model.dropout import Dropout
 from eelbert_jax.model.embeddings import (
     VECTORS,
     embedding_constants,
@@ -25,16 +27,9 @@ from eelbert_jax.model.embeddings import (
     make_token_embedder,
     token_vectors,
 )
-from eelbert_jax.model.encoder import (
-    ATTENTION_PROBS,
-    HIDDEN_STATE,
-    Dropout,
-    Encoder,
-    dense,
-    layer_norm,
-    unstack_layers,
-)
+from eelbert_jax.model.encoder import HIDDEN_STATE, Encoder, unstack_layers
 from eelbert_jax.model.heads import DecoderInputs, MaskedLMHead, Pooler, mean_pool, row_state
+from eelbert_jax.model.layers import dense, layer_norm
 from eelbert_jax.vocabulary import Vocabulary
 
 PROJECTION_START = 0.05

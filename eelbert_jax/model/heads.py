@@ -5,7 +5,8 @@ import jax
 import jax.numpy as jnp
 
 from eelbert_jax.model.config import BertConfig
-from eelbert_jax.model.encoder import Dropout, dense, gelu, layer_norm
+from eelbert_jax.model.dropout import Dropout
+from eelbert_jax.model.layers import dense, gelu, layer_norm
 
 DecoderInputs = tuple[jax.Array, jax.Array, jax.Array]
 """Features [..., D] in the computation type, decoder float32 [V, D], bias float32 [V]: the logits are

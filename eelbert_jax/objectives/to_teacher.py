@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from eelbert_jax.model.config import BertConfig
-from eelbert_jax.model.encoder import dense
+from eelbert_jax.model.layers import dense
 
 TO_TEACHER = "to_teacher"
 """Its name among a run's parameters."""

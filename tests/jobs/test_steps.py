@@ -11,7 +11,7 @@ import chex
 import jax
 import pytest
 
-from eelbert_jax.model import encoder
+from eelbert_jax.model import dropout
 from eelbert_jax.objectives.masked_lm import MaskedLM
 from support.small_runs import DROPOUT, OBJECTIVES, masked_lm
 
@@ -39,7 +39,7 @@ def every_step_traced_once():
 @contextlib.contextmanager
 def every_key_used_once(times=1):
     """Let JAX fail where a key is used twice; dropout hashes its keys itself, which JAX would not see."""
-    random = encoder.random_uint16
+    random = dropout.random_uint16
 
     def seen(key, shape):
         for _ in range(times):
@@ -47,7 +47,7 @@ def every_key_used_once(times=1):
         return random(key, shape)
 
     with pytest.MonkeyPatch.context() as patch, jax.debug_key_reuse(True):
-        patch.setattr(encoder, "random_uint16", seen)
+        patch.setattr(dropout, "random_uint16", seen)
         yield
 
 

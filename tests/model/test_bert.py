@@ -17,7 +17,8 @@ from eelbert_jax.model.bert import (
     encoder_states,
 )
 from eelbert_jax.model.config import sized
-from eelbert_jax.model.encoder import gelu, stack_layers, unstack_layers
+from eelbert_jax.model.encoder import stack_layers, unstack_layers
+from eelbert_jax.model.layers import gelu
 from eelbert_jax.vocabulary import Vocabulary
 
 VOCABULARY = Vocabulary(

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from eelbert_jax.model.encoder import Dropout, random_uint16
+from eelbert_jax.model.dropout import Dropout, random_uint16
 
 
 def test_random_uint16_is_uniform_at_any_width():

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from eelbert_jax.model.encoder import bfloat16_dot
+from eelbert_jax.model.layers import bfloat16_dot
 from eelbert_jax.planning import cost, devices, hlo
 from eelbert_jax.planning.cost import Collective, bytes_accessed, find_collectives, traffic
 

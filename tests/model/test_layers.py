@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from eelbert_jax.model.encoder import bfloat16_dot, gelu
+from eelbert_jax.model.layers import bfloat16_dot, gelu
 
 
 def factors(*shapes: tuple[int, ...]) -> list[jax.Array]:
