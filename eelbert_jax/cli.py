@@ -80,10 +80,7 @@ def config_words(job: str, argv: list[str]) -> tuple[str | None, list[str]]:
 def write_config(
     config: config_dict.ConfigDict, workdir: str | os.PathLike[str], name: str = CONFIG_NAME
 ) -> Path:
-    """Write the resolved config as JSON into the workdir, which is made where missing, and return its path.
-
-    Called first by every job, so that an unwritable workdir is found before any work is done.
-    """
+    """Write the resolved config as JSON into the workdir, made where missing, and return its path."""
     path = store.folder(workdir) / name
     make_writable(path.parent)
     write_whole(path, json.dumps(config.to_dict(), indent=2) + "\n")

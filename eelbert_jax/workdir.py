@@ -1,4 +1,4 @@
-"""A job's folder: names of its files, whole writes, the lock, and "is this the same run?"."""
+"""A job's folder: names of its files, whole writes, the lock, whose it is, and "is this the same run?"."""
 
 import contextlib
 import errno
@@ -14,6 +14,8 @@ from eelbert_jax import lease, store
 from eelbert_jax.errors import StoreAway, UserError
 
 LOCK_NAME = ".lock"
+JOB_NAME = ".job"
+"""Says whose folder it is."""
 CONFIG_NAME = "config.json"
 RESULT_NAME = "result.json"
 DROPPED_NAME = "dropped.json"
@@ -53,13 +55,16 @@ REPORT_NAME = "report.md"
 
 
 @contextlib.contextmanager
-def locked(workdir: Path) -> Iterator[None]:
+def locked(workdir: Path, job: str | None = None) -> Iterator[None]:
     """Make `workdir` and keep a second process out of it until the block ends, however it ends.
 
-    The lock is the kernel's, on an open file: a killed process leaves none behind. In a store it is a lease.
+    With `job` it is claimed as well. The lock is the kernel's, on an open file: a killed process leaves none
+    behind. In a store it is a lease.
     """
     if store.is_url(workdir):
         with store.explained(workdir), lease.leased(str(workdir)):
+            if job is not None:
+                claim(workdir, job)
             yield
         return
     make_writable(workdir)
@@ -70,7 +75,29 @@ def locked(workdir: Path) -> Iterator[None]:
             raise UserError(
                 f"Another process works in '{workdir}': wait for it, stop it, or take another --workdir."
             ) from error
+        if job is not None:
+            claim(workdir, job)
         yield
+
+
+def claim(workdir: Path, job: str) -> None:
+    """Make `workdir` and mark it as the job's own, or raise a `UserError` where it holds files of another."""
+    make_writable(workdir)
+    whose = _whose(workdir)
+    if whose not in (None, job):
+        raise UserError(f"'{workdir}' holds files of {whose}: give {job} another --workdir=DIR.")
+    write_whole(workdir / JOB_NAME, f"{job}\n")
+
+
+def _whose(workdir: Path) -> str | None:
+    """Return the job that the files of a folder are of, or "transformers"; None where nothing says."""
+    names = store.listing(str(workdir)) if store.is_url(workdir) else os.listdir(workdir)
+    if all(name.startswith(".") for name in names):  # what failed before its first file claims nothing
+        return None
+    if JOB_NAME in names:
+        return (workdir / JOB_NAME).read_text(encoding="utf-8").strip()
+    saved = CONFIG_NAME in names and "model_type" in read_json(workdir / CONFIG_NAME)
+    return "transformers" if saved else None
 
 
 def make_writable(workdir: Path) -> None:

@@ -30,7 +30,7 @@ from eelbert_jax.vocabulary import (
     parse_vocabulary,
     train_vocabulary,
 )
-from eelbert_jax.workdir import MANIFEST_NAME, VOCABULARY_NAME, locked, make_writable
+from eelbert_jax.workdir import MANIFEST_NAME, VOCABULARY_NAME, claim, locked
 
 SAMPLE_UNITS, SAMPLE_CHARACTERS = 16, 1 << 16
 """Looked at before the work begins: so much of the beginnings of so many units."""
@@ -58,7 +58,7 @@ def choose_vocabulary(
     if ledger.is_begun(directory):
         return _read_vocabulary(f"{directory}/{VOCABULARY_NAME}")
     if not storage.is_url(directory):
-        make_writable(Path(directory))
+        claim(Path(directory), "prepare")
     say(f"Training a vocabulary of {settings.trained_vocabulary_size} tokens on the source.")
     texts = _training_texts(units, settings, max_training_bytes)
     return train_vocabulary(texts, settings.trained_vocabulary_size, lowercase=settings.lowercase)
@@ -163,7 +163,7 @@ def _own(directory: str) -> Iterator[None]:
         yield
         return
     folder = Path(directory)
-    with locked(folder):
+    with locked(folder, "prepare"):
         for name in (*SPLITS, ledger.UNIT_FOLDER):
             (folder / name).mkdir(exist_ok=True)
         for temporary in folder.rglob("*.tmp"):

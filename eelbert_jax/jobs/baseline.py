@@ -19,7 +19,7 @@ from eelbert_jax.datasets.tasks import MULTILABEL, TAG, Task
 from eelbert_jax.errors import UserError
 from eelbert_jax.record import ModelRecord, Result
 from eelbert_jax.training.fit import environment
-from eelbert_jax.workdir import DETAILS_NAME, write_whole
+from eelbert_jax.workdir import DETAILS_NAME, claim, write_whole
 
 NAMES = {"bag_of_words": "bag of words", "tfidf": "TF-IDF", TAG_LOOKUP: "tag lookup"}
 ALL = "all"
@@ -38,6 +38,7 @@ def baseline(config: ml_collections.ConfigDict, workdir: str | Path, kind: str =
     results = []
     for name in fitting if kind == ALL else (kind or fitting[0],):
         folder = store.folder(workdir) / (name if kind == ALL else "")
+        claim(folder, "baseline")
         cli.write_config(config, folder)
         result, details = _run(config, task, splits, name)
         write_whole(folder / DETAILS_NAME, json.dumps(details, indent=2) + "\n")

@@ -31,7 +31,7 @@ def distill(config: ml_collections.ConfigDict, workdir: str | Path) -> dict[str,
       UserError: the teacher, the text or the config do not fit; else as `fit`.
     """
     if "teacher" in config:
-        return pretrain(config, workdir, lambda masked_lm: with_teacher(masked_lm, config))
+        return pretrain(config, workdir, lambda masked_lm: with_teacher(masked_lm, config), "distill")
     return _distill_vectors(config, workdir)
 
 
@@ -66,7 +66,7 @@ def with_teacher(masked_lm: MaskedLM, config: ml_collections.ConfigDict) -> Dist
 
 def _distill_vectors(config: ml_collections.ConfigDict, workdir: str | Path) -> dict[str, float]:
     workdir = store.folder(workdir)
-    with run_in(workdir, config.watchdog_seconds) as supervision:
+    with run_in(workdir, "distill", config.watchdog_seconds) as supervision:
         vectors = _open_vectors(config)
         objective, pretrained = set_up(config, vectors)
         return fit(

@@ -23,7 +23,7 @@ from eelbert_jax.interchange.folder import write_folder
 from eelbert_jax.model.config import BertConfig
 from eelbert_jax.model.count import count_parameters
 from eelbert_jax.record import Dropped, Result
-from eelbert_jax.workdir import DROPPED_NAME, RESULT_NAME, make_writable, write_json
+from eelbert_jax.workdir import DROPPED_NAME, RESULT_NAME, claim, write_json
 
 
 def drop_layers(
@@ -42,7 +42,9 @@ def drop_layers(
     Raises:
       UserError: the layers cannot be dropped so, or `workdir` holds a model.
     """
-    model, source, folder = load(source), Path(source).expanduser(), Path(workdir).expanduser()
+    folder = Path(workdir).expanduser()
+    claim(folder, "drop_layers")
+    model, source = load(source), Path(source).expanduser()
     num_layers = model.config.num_hidden_layers
     if strategy == CONTRIBUTION:
         dropped = _without_contribution(config, model, num_dropped, threshold)
@@ -56,7 +58,6 @@ def drop_layers(
     }
     smaller, params = without_layers(dataclasses.replace(model.config, **published), model.params, dropped)
     record = _record(model, source, strategy, dropped)
-    make_writable(folder)
     write_folder(
         folder,
         smaller,

@@ -15,7 +15,7 @@ from eelbert_jax.datasets.vectors import text_fingerprint, write_vectors
 from eelbert_jax.errors import UserError
 from eelbert_jax.inference.load import load
 from eelbert_jax.subwords import Subwords
-from eelbert_jax.workdir import locked
+from eelbert_jax.workdir import claim, locked
 
 
 def embed(config: ml_collections.ConfigDict, teacher: str, workdir: str | Path) -> dict[str, Any]:
@@ -26,6 +26,8 @@ def embed(config: ml_collections.ConfigDict, teacher: str, workdir: str | Path) 
     """
     if not teacher:
         raise UserError("embed needs a teacher: add --from=DIR, a run's workdir or a Hugging Face folder.")
+    folder, started = Path(workdir).expanduser(), time.monotonic()
+    claim(folder, "embed")
     model = load(teacher, encoder_only=True)
     check_max_length(config.max_length, model.max_length)
     if isinstance(model.vocabulary, Subwords):
@@ -52,7 +54,6 @@ def embed(config: ml_collections.ConfigDict, teacher: str, workdir: str | Path) 
         "lowercase": model.lowercase,
         "max_length": config.max_length,
     }
-    folder, started = Path(workdir).expanduser(), time.monotonic()
 
     def progress(done: int, total: int) -> None:
         seconds = time.monotonic() - started

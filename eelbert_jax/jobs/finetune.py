@@ -262,7 +262,7 @@ def finetune(config: ml_collections.ConfigDict, workdir: str | Path) -> Result:
       UserError: the checkpoint, the data or the config do not fit; else as `fit`.
     """
     workdir = store.folder(workdir)
-    with run_in(workdir, config.watchdog_seconds) as supervision:
+    with run_in(workdir, "finetune", config.watchdog_seconds) as supervision:
         objective, pretrained, lowercase = set_up(config)
         trained_length = None if pretrained is None else pretrained.trained_length
         model_identity = {

@@ -133,10 +133,11 @@ def pretrain(
     config: ml_collections.ConfigDict,
     workdir: str | Path,
     extended: Callable[[MaskedLM], MaskedLM] = lambda objective: objective,
+    job: str = "pretrain",
 ) -> dict[str, float]:
     """Train as `config` says, resuming what the workdir holds.
 
-    `extended` returns an objective that learns more than masked tokens.
+    `extended` returns an objective that learns more than masked tokens; the workdir is that of `job`.
 
     Returns:
       `heldout_loss` (nats a target), `heldout_accuracy` and `heldout_perplexity` of the last evaluation, and
@@ -147,7 +148,7 @@ def pretrain(
     """
     workdir = store.folder(workdir)
     check(config)
-    with run_in(workdir, config.watchdog_seconds) as supervision:
+    with run_in(workdir, job, config.watchdog_seconds) as supervision:
         train_rows, heldout_rows = _open_rows(config)
         vocabulary = train_rows.vocabulary
         layout = Layout(sharding.make_mesh(config.mesh.fsdp), config.mesh.zero1)

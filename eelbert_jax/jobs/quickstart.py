@@ -19,7 +19,7 @@ from eelbert_jax.model.config import sized
 from eelbert_jax.model.count import count_parameters
 from eelbert_jax.training.writer import duration, read_metrics
 from eelbert_jax.vocabulary import CONTINUATION_PREFIX
-from eelbert_jax.workdir import MANIFEST_NAME, METRICS_NAME
+from eelbert_jax.workdir import MANIFEST_NAME, METRICS_NAME, claim
 
 MEGABYTE = 10**6
 BERT_BASE_UNCASED_SIZE = 30522
@@ -37,6 +37,7 @@ def quickstart(config: ml_collections.ConfigDict, workdir: str | Path) -> Outcom
     """Prepare, pre-train, question; resume what an interrupted run left."""
     started = time.monotonic()
     rows_dir, model_dir = Path(workdir) / "rows", Path(workdir) / "model"
+    claim(Path(workdir), "quickstart")
     cli.write_config(config, workdir)
 
     _heading("Preparing the documentation installed on this machine")

@@ -19,7 +19,7 @@ from eelbert_jax.sweeping import processes
 from eelbert_jax.sweeping.grid import Cell, plan
 from eelbert_jax.sweeping.results import Figures, Outcome, cell_records, read_figures, tables
 from eelbert_jax.training.writer import duration
-from eelbert_jax.workdir import LOG_NAME, SWEEP_NAME, write_whole
+from eelbert_jax.workdir import LOG_NAME, SWEEP_NAME, claim, write_whole
 
 CONTINUE = "The same command continues: finished cells stay, the others take up their checkpoint."
 
@@ -104,6 +104,7 @@ def main(argv: list[str]) -> None:
             raise UserError("Every cell is finished; run the sweep without --slurm to see the table.")
         print(processes.slurm_script(unfinished(cells), flags["processes"]))
         return
+    claim(store.folder(invocation.workdir), "sweep")
     cli.write_config(invocation.config, invocation.workdir, SWEEP_NAME)
     # A scheduler's SIGTERM stops the cells as Ctrl-C does.
     signal.signal(signal.SIGTERM, signal.default_int_handler)

@@ -83,9 +83,9 @@ class Outcome(NamedTuple):
 
 
 @contextlib.contextmanager
-def run_in(workdir: Path, watchdog_seconds: float) -> Iterator[Supervision]:
-    """Watch over the block and keep other runs out of the workdir; the clock of the run begins here."""
-    lock = locked(workdir) if jax.process_index() == 0 else contextlib.nullcontext()
+def run_in(workdir: Path, job: str, watchdog_seconds: float) -> Iterator[Supervision]:
+    """Watch over the block and keep other runs and jobs out of the workdir; the run's clock begins here."""
+    lock = locked(workdir, job) if jax.process_index() == 0 else contextlib.nullcontext()
     with supervise(Goodput(), watchdog_seconds) as supervision, store.explained(workdir), lock:
         yield supervision
 
