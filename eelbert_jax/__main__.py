@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 from eelbert_jax import cli, memory
-from eelbert_jax.errors import Preempted, TryAgain, UserError, absent_platform, unknown
+from eelbert_jax.errors import Preempted, TryAgain, UserError, absent_platform, missing_setting, unknown
 
 COMPILED = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "eelbert_jax" / "compiled"
 """Where compiled programs are kept for the next process, unless JAX_COMPILATION_CACHE_DIR names a place."""
@@ -56,8 +56,8 @@ def main(argv: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
-    except (RuntimeError, AssertionError) as error:
-        meaning = absent_platform(error)
+    except (RuntimeError, AssertionError, LookupError, AttributeError) as error:
+        meaning = absent_platform(error) or missing_setting(error)
         if meaning is None:
             raise
         return _bad_input(meaning)

@@ -1,9 +1,11 @@
 """Config files: found, loaded with a recipe, their keys listed."""
 
+import contextlib
 import importlib.util
 import inspect
 import os
-from collections.abc import Iterable, Mapping, Sequence
+import traceback
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -30,7 +32,8 @@ def load_config(path_and_recipe: str | os.PathLike[str]) -> config_dict.ConfigDi
         raise UserError(f"{path} has no function get_config(); a config file must define one.")
     if colon and not inspect.signature(get_config).parameters:
         raise UserError(f"{path} takes no recipe, got {recipe!r}; write --config={name} alone.")
-    config = get_config(recipe) if colon else get_config()
+    with _told(path):
+        config = get_config(recipe) if colon else get_config()
     if not isinstance(config, config_dict.ConfigDict):
         raise UserError(f"get_config() of {path} must return a ConfigDict, got {type(config).__name__}.")
     return config
@@ -91,10 +94,25 @@ def _load_module(path: Path) -> ModuleType:
     if spec is None or spec.loader is None:
         raise UserError(f"{path} is no Python file; a config file ends in .py and defines get_config().")
     module = importlib.util.module_from_spec(spec)
-    try:
+    with _told(path):
         spec.loader.exec_module(module)
+    return module
+
+
+@contextlib.contextmanager
+def _told(path: str | os.PathLike[str] | None) -> Iterator[None]:
+    """Turn what a config file raises into one line."""
+    try:
+        yield
+    except UserError:
+        raise
     except SyntaxError as error:
         raise UserError(
             f"{error.filename or path}, line {error.lineno}: {error.msg}; mend the config file."
         ) from error
-    return module
+    except Exception as error:
+        lines = [
+            frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)
+        ]
+        where = f"{path}, line {lines[-1]}" if lines else f"{path}"
+        raise UserError(f"{where}: {type(error).__name__}: {error}; mend the config file.") from error

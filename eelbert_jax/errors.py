@@ -3,9 +3,11 @@
 import difflib
 import functools
 import os
+import re
 import sys
 import traceback
 from collections.abc import Iterable
+from pathlib import Path
 
 
 class UserError(ValueError):
@@ -46,6 +48,19 @@ def unknown(what: str, got: str, known: Iterable[str]) -> UserError:
     near = difflib.get_close_matches(got, legal, n=1, cutoff=0.5)
     hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(legal) or 'none'}."
     return UserError(f"Unknown {what} {got!r}; {hint}")
+
+
+def missing_setting(error: BaseException) -> UserError | None:
+    """Return what it means that a ConfigDict lacks a key that the job reads; None of any other error."""
+    frames = traceback.extract_tb(error.__traceback__)
+    is_of_config = bool(frames) and "ml_collections" in Path(frames[-1].filename).parts
+    name = re.search(r"\w+", str(error))
+    if not isinstance(error, LookupError | AttributeError) or not is_of_config or name is None:
+        return None
+    return UserError(
+        f"The config has no {name[0]!r}, which this job reads: name a config of the job by --config=FILE, or "
+        "add the key to yours."
+    )
 
 
 _ABSENT = (

@@ -68,7 +68,9 @@ def locked(workdir: Path, job: str | None = None) -> Iterator[None]:
             yield
         return
     make_writable(workdir)
-    with (workdir / LOCK_NAME).open("w") as lock:
+    with _told(workdir):
+        file = (workdir / LOCK_NAME).open("w")
+    with file as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
@@ -83,7 +85,8 @@ def locked(workdir: Path, job: str | None = None) -> Iterator[None]:
 def claim(workdir: Path, job: str) -> None:
     """Make `workdir` and mark it as the job's own, or raise a `UserError` where it holds files of another."""
     make_writable(workdir)
-    whose = _whose(workdir)
+    with _told(workdir):
+        whose = _whose(workdir)
     if whose not in (None, job):
         raise UserError(f"'{workdir}' holds files of {whose}: give {job} another --workdir=DIR.")
     write_whole(workdir / JOB_NAME, f"{job}\n")
@@ -104,11 +107,20 @@ def make_writable(workdir: Path) -> None:
     """Make `workdir` where it is missing: to know before long work, not after, that it can be written."""
     if store.is_url(workdir):
         return  # a store knows no folders; whether it can be written is known once the run has its lease
-    try:
+    with _told(workdir):
         workdir.mkdir(parents=True, exist_ok=True)
         if not os.access(workdir, os.W_OK):
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+
+@contextlib.contextmanager
+def _told(workdir: Path) -> Iterator[None]:
+    """Turn what the system refuses in a folder here into one line."""
+    try:
+        yield
     except OSError as error:
+        if store.is_url(workdir):
+            raise
         raise UserError(
             f"Cannot write to the workdir '{workdir}': {error.strerror or error}. "
             "Give a folder that you may write to: --workdir=DIR."

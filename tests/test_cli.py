@@ -4,6 +4,7 @@ import importlib.util
 import io
 import json
 import os
+import re
 import subprocess
 import sys
 import tomllib
@@ -117,12 +118,32 @@ def test_bad_words_are_named(config_file, words, expected):
         ("x = 1", "no function get_config"),
         ("def get_config(:\n", r"config\.py, line 1: invalid syntax"),
         ("def get_config():\n    return {}", "must return a ConfigDict, got dict"),
+        ("\nimport not_there", r"config\.py, line 2: ModuleNotFoundError: No module named 'not_there'; mend"),
+        (
+            "def get_config():\n    return 1 / 0",
+            r"config\.py, line 2: ZeroDivisionError: division by zero; mend",
+        ),
     ],
 )
 def test_bad_config_files_are_named(tmp_path, text, expected):
     (tmp_path / "config.py").write_text(text)
     with pytest.raises(UserError, match=expected):
         parse(tmp_path / "config.py")
+
+
+@pytest.mark.parametrize("file", ["prepare", "embed"])
+def test_a_config_of_another_job_is_told(file, tmp_path, capsys):
+    assert main(["pretrain", f"--config=configs/{file}.py", f"--workdir={tmp_path}"]) == 2
+    assert re.fullmatch(
+        r"error: The config has no '\w+', which this job reads: .*\n", capsys.readouterr().err
+    )
+
+
+def test_a_key_that_our_own_code_misses_stays_a_crash(monkeypatch):
+    job = types.SimpleNamespace(main=lambda argv: {}["key"])
+    monkeypatch.setitem(sys.modules, "eelbert_jax.jobs.sizes", job)
+    with pytest.raises(KeyError, match="key"):
+        main(["sizes"])
 
 
 def test_recipe_for_a_config_without_recipes(tmp_path):

@@ -63,3 +63,12 @@ def test_a_downloaded_model_is_not_written_over_and_a_run_without_a_mark_goes_on
     shutil.copytree(tmp_path, tmp_path.with_name("copy"))
     with pytest.raises(UserError, match="holds files of pretrain"):
         claim(tmp_path.with_name("copy"), "finetune")
+
+
+@pytest.mark.parametrize("name", [".lock", ".job"])
+def test_a_mark_that_cannot_be_opened_is_told(name, tmp_path):
+    (tmp_path / name).mkdir()
+    (tmp_path / "config.json").write_text("{}")
+    message = f"Cannot write to the workdir '{tmp_path}': Is a directory"
+    with pytest.raises(UserError, match=message), locked(tmp_path, "embed"):
+        pass

@@ -225,10 +225,11 @@ def read_manifest(directory: str | os.PathLike[str]) -> dict[str, Any]:
         ) from error
     except ValueError as error:
         raise UserError(f"{path} is no valid JSON ({error}). Copy it again or prepare again.") from error
-    if manifest.get("format_version") != FORMAT_VERSION:
+    version = manifest.get("format_version") if isinstance(manifest, dict) else None
+    if version != FORMAT_VERSION:
         raise UserError(
-            f"{path} has format version {manifest.get('format_version')}, this program reads "
-            f"{FORMAT_VERSION}. Prepare the rows again."
+            f"{path} has format version {version}, this program reads {FORMAT_VERSION}. Prepare the rows "
+            "again."
         )
     return manifest
 

@@ -139,6 +139,7 @@ def test_another_vocabulary_is_refused(folder):
     [
         (None, "No prepared rows"),
         ("{", "no valid JSON"),
+        ("[]", "format version None, this program reads 1"),
         ('{"format_version": 99}', "format version 99, this program reads 1"),
     ],
 )
