@@ -234,6 +234,11 @@ JOBS: Mapping[str, Job] = MappingProxyType(
                     "of a sentence encoder: entries of its vectors, as the model's width, which keeps their "
                     "cosines but for one direction (0: as trained)",
                 ),
+                (
+                    "weights",
+                    "float32,float16,int8",
+                    "of onnx: how its graphs keep their weights; float32, and others beside it",
+                ),
             ),
         ),
         "quickstart": Job(

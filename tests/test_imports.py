@@ -105,7 +105,7 @@ FORBIDDEN = [
         (
             *("errors", "compress.quantize", "datasets.encoding", "datasets.tasks", "export*", "hashing*"),
             *("inference.predict", "interchange*", "model*"),
-            *("vocabulary", "workdir"),
+            *("subwords", "vocabulary", "workdir"),
         ),
     ),
     ("export.outside*", "*", ()),

@@ -137,8 +137,54 @@ const Eelbert = (() => {
     return x < 0 ? -value : value;
   };
 
-  // out[l] = x[l] times the kernel, kept as [out, in], plus bias; four rows share each read of the kernel.
-  function dense(x, length, { kernel, bias, inputs, outputs }) {
+  // web/dense.wat, assembled (wat2wasm): 128-bit registers take four products at once.
+  const ASSEMBLED =
+    "AGFzbQEAAAABCwFgB39/f39/f38AAhABBHBhZ2UGbWVtb3J5AgABAwIBAAcJAQVkZW5zZQAACokEAYYEAgh/BXsgBkECdCEOA0AgACAFaiEHIA" +
+    "cgBWohCCAIIAVqIQkgASENIAMhDEEAIQsDQP0MAAAAAAAAAAAAAAAAAAAAACEQ/QwAAAAAAAAAAAAAAAAAAAAAIRH9DAAAAAAAAAAAAAAAAAAA" +
+    "AAAhEv0MAAAAAAAAAAAAAAAAAAAAACETQQAhCgNAIA0gCmr9AAQAIQ8gECAPIAAgCmr9AAQA/eYB/eQBIRAgESAPIAcgCmr9AAQA/eYB/eQBIR" +
+    "EgEiAPIAggCmr9AAQA/eYB/eQBIRIgEyAPIAkgCmr9AAQA/eYB/eQBIRMgCkEQaiIKIAVJDQALIBAgEf0NAAECAxAREhMEBQYHFBUWFyAQIBH9" +
+    "DQgJCgsYGRobDA0ODxwdHh/95AEhECASIBP9DQABAgMQERITBAUGBxQVFhcgEiAT/Q0ICQoLGBkaGwwNDg8cHR4f/eQBIRIgECAS/Q0AAQIDBA" +
+    "UGBxAREhMUFRYXIBAgEv0NCAkKCwwNDg8YGRobHB0eH/3kASACIAtBAnRq/QkCAP3kASEQIAwgEP0fADgCACAMIA5qIBD9HwE4AgAgDCAOQQF0" +
+    "aiAQ/R8COAIAIAwgDkEDbGogEP0fAzgCACAMQQRqIQwgDSAFaiENIAtBAWoiCyAGSQ0ACyAJIAVqIQAgAyAOQQJ0aiEDIARBBGsiBEEASg0ACw" +
+    "s=";
+
+  // Its function and memory; null in a browser that has none or forbids it.
+  const simd = (() => {
+    try {
+      const memory = new WebAssembly.Memory({ initial: 1 }), module = new WebAssembly.Module(bytesOf(ASSEMBLED));
+      return { memory, dense: new WebAssembly.Instance(module, { page: { memory } }).exports.dense };
+    } catch {
+      return null;
+    }
+  })();
+
+  // out[l] = x[l] times the kernel, kept as [out, in], plus bias.
+  function dense(x, length, layer) {
+    return simd && length > 3 ? denseBySimd(x, length, layer) : densePlain(x, length, layer);
+  }
+
+  // Operands are copied to where the function finds them, rows and inputs filled up to fours.
+  function denseBySimd(x, length, { kernel, bias, inputs, outputs }) {
+    const filled = 4 * Math.ceil(inputs / 4), w = 4 * Math.ceil(length / 4) * filled, b = w + outputs * filled;
+    const out = b + outputs, missing = 4 * (out + 4 * Math.ceil(length / 4) * outputs) - simd.memory.buffer.byteLength;
+    if (missing > 0) simd.memory.grow(Math.ceil(missing / 65536));
+    const floats = new Float32Array(simd.memory.buffer);
+    const put = (values, at, rows) => {
+      if (inputs === filled) return floats.set(values, at);
+      for (let row = 0; row < rows; row++, at += filled) {
+        floats.set(values.subarray(row * inputs, (row + 1) * inputs), at);
+        floats.fill(0, at + inputs, at + filled);
+      }
+    };
+    put(x, 0, length);
+    put(kernel, w, outputs);
+    bias ? floats.set(bias, b) : floats.fill(0, b, out);
+    simd.dense(0, 4 * w, 4 * b, 4 * out, length, 4 * filled, outputs);
+    return floats.slice(out, out + length * outputs);
+  }
+
+  // Four rows share each read of the kernel.
+  function densePlain(x, length, { kernel, bias, inputs, outputs }) {
     const out = new Float32Array(length * outputs);
     for (let l = 0; l < length; l += 4) {
       const rows = Math.min(4, length - l), at = l * inputs;
@@ -166,21 +212,32 @@ const Eelbert = (() => {
   function layerNorm(x, width, { scale, bias }, epsilon) {
     for (let start = 0; start < x.length; start += width) {
       let mean = 0, variance = 0;
-      for (let i = 0; i < width; i++) mean += x[start + i] / width;
-      for (let i = 0; i < width; i++) variance += (x[start + i] - mean) ** 2 / width;
-      const factor = 1 / Math.sqrt(variance + epsilon);
+      for (let i = 0; i < width; i++) mean += x[start + i];
+      mean /= width;
+      for (let i = 0; i < width; i++) variance += (x[start + i] - mean) ** 2;
+      const factor = 1 / Math.sqrt(variance / width + epsilon);
       for (let i = 0; i < width; i++) x[start + i] = (x[start + i] - mean) * factor * scale[i] + bias[i];
     }
     return x;
   }
 
-  const add = (x, y) => x.map((value, i) => value + y[i]);
-  const gelu = (x) => x.map((value) => value * 0.5 * (1 + erf(value * Math.SQRT1_2)));
+  function add(x, y) {
+    for (let i = 0; i < x.length; i++) x[i] += y[i];
+    return x;
+  }
 
-  function softmax(x) {
-    const largest = Math.max(...x), powers = Array.from(x, (value) => Math.exp(value - largest));
-    const sum = powers.reduce((total, value) => total + value, 0);
-    return powers.map((value) => value / sum);
+  function gelu(x) {
+    for (let i = 0; i < x.length; i++) x[i] *= 0.5 * (1 + erf(x[i] * Math.SQRT1_2));
+    return x;
+  }
+
+  // Shares of the scores from `start` to `end`, in their place.
+  function softmax(x, scale = 1, start = 0, end = x.length) {
+    let largest = -Infinity, sum = 0;
+    for (let i = start; i < end; i++) if (x[i] > largest) largest = x[i];
+    for (let i = start; i < end; i++) sum += x[i] = Math.exp((x[i] - largest) * scale);
+    for (let i = start; i < end; i++) x[i] /= sum;
+    return x;
   }
 
   const cosine = (x, y) => {
@@ -308,25 +365,26 @@ const Eelbert = (() => {
       for (let at = 0; at < D; at += width) {
         const head = (x) => {
           const rows = new Float32Array(length * width);
-          for (let l = 0; l < length; l++) rows.set(x.subarray(l * D + at, l * D + at + width), l * width);
+          for (let l = 0; l < length; l++) for (let i = 0; i < width; i++) rows[l * width + i] = x[l * D + at + i];
           return rows;
         };
         const shares = dense(head(q), length, { kernel: head(k), inputs: width, outputs: length });
-        for (let l = 0; l < shares.length; l += length) {
-          const row = shares.subarray(l, l + length);
-          row.set(softmax(row.map((score) => score / Math.sqrt(width))));
-        }
+        for (let l = 0; l < shares.length; l += length) softmax(shares, 1 / Math.sqrt(width), l, l + length);
         const values = new Float32Array(width * length); // [width, L], as `dense` reads a kernel
         for (let i = 0; i < width; i++) for (let m = 0; m < length; m++) values[i * length + m] = v[m * D + at + i];
         const mixed = dense(shares, length, { kernel: values, inputs: length, outputs: width });
-        for (let l = 0; l < length; l++) out.set(mixed.subarray(l * width, (l + 1) * width), l * D + at);
+        for (let l = 0; l < length; l++) for (let i = 0; i < width; i++) out[l * D + at + i] = mixed[l * width + i];
       }
       return out;
     }
 
     // Vector of a text: the mean of its hidden states, through the head of a sentence encoder where there is one.
     embed(text) {
-      const row = this.row(text), hidden = this.encode(row), D = this.config.hidden_size;
+      return this.vector(this.row(text));
+    }
+
+    vector(row) {
+      const hidden = this.encode(row), D = this.config.hidden_size;
       const mean = new Float32Array(D);
       hidden.forEach((value, i) => (mean[i % D] += value / row.ids.length));
       const head = this.params.projection;
@@ -345,7 +403,7 @@ const Eelbert = (() => {
     outputs(first, second) {
       const logits = this.logits(first, second), { kind, mean, std } = this.task;
       if (kind === "multilabel") return Array.from(logits, (logit) => 1 / (1 + Math.exp(-logit)));
-      return kind === "regress" ? [logits[0] * std + mean] : softmax(logits);
+      return kind === "regress" ? [logits[0] * std + mean] : Array.from(softmax(logits));
     }
 
     // {label: probability}, or a number.
@@ -355,7 +413,7 @@ const Eelbert = (() => {
     }
   }
 
-  return { Tokenizer, Hash, Model, cosine, erf, softmax };
+  return { Tokenizer, Hash, Model, cosine, dense, isFast: simd !== null };
 })();
 
 if (typeof module !== "undefined") module.exports = Eelbert;

@@ -20,6 +20,8 @@ INPUTS = ("ids", "signatures", "vectors")
 """What a graph reads: token ids; of hashed embeddings also signatures, or vectors and which of them a token
 has, from who hosts the hash."""
 
+ARCHITECTURES = ("bert", "distilbert")
+"""Of which graphs are written."""
 BATCH = ("batch_size", "sequence_length")
 
 
@@ -62,7 +64,12 @@ def word_vector_graph(model: Model) -> onnx.ModelProto:
 
 
 def check_inputs(config: BertConfig, inputs: str) -> None:
-    """Refuse inputs that this embedding has not."""
+    """Refuse an encoder of which no graph is written, and inputs that its embedding has not."""
+    if config.architecture not in ARCHITECTURES:
+        raise UserError(
+            f"An ONNX graph is written of {' and '.join(ARCHITECTURES)}, not of {config.architecture}: take "
+            "--to=hf or --to=stablehlo."
+        )
     if inputs not in INPUTS:
         raise UserError(f"--inputs={inputs} is not one of {', '.join(INPUTS)}.")
     if inputs != "ids" and config.has_trained_table:

@@ -38,10 +38,12 @@ class Difference(NamedTuple):
 
     Attributes:
       largest: difference of an output, relative to the largest one where that is beyond 1.
+      output: the name of that output.
       changed: of `answers`, those with another class; both 0 where there are no classes.
     """
 
     largest: float
+    output: str
     changed: int
     answers: int
 
@@ -64,7 +66,8 @@ def difference(model: Model, encoded: Encoded, ask: Ask) -> Difference:
                 changed += int(np.count_nonzero(differ.any(axis=-1)))
                 answers += len(ours)
     relative = np.array([largest[name] / scales[name] for name in largest])
-    return Difference(float(relative.max()), changed, answers)
+    worst = int(relative.argmax())  # NumPy's is a NaN's, where there is one
+    return Difference(float(relative[worst]), list(largest)[worst], changed, answers)
 
 
 def _answers(model: Model, logits: np.ndarray) -> np.ndarray:

@@ -12,7 +12,7 @@ import sys
 from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import onnx
@@ -23,6 +23,7 @@ from eelbert_jax.datasets.tasks import MULTILABEL, TAG
 from eelbert_jax.errors import UserError
 from eelbert_jax.export.check import check_word_vectors, compare, session
 from eelbert_jax.export.encoder import model_graph, word_vector_graph
+from eelbert_jax.export.expected import Difference
 from eelbert_jax.export.sentences import SENTENCES
 from eelbert_jax.export.settings import write_settings
 from eelbert_jax.inference.predict import Label, Model
@@ -33,21 +34,41 @@ ENDINGS = dict(zip(WEIGHTS, ("", "_fp16", "_quantized"), strict=True))
 WORD_VECTORS = "word_vectors.onnx"
 
 
+class Written(NamedTuple):
+    """Hold a graph of the folder: its file, how it keeps weights, and how far from the model it answers."""
+
+    file: str
+    weights: str
+    num_bytes: int
+    difference: Difference
+
+    @property
+    def is_right(self) -> bool:
+        """Whether it is within its tolerance, and so was kept."""
+        return self.difference.largest <= TOLERANCES[self.weights]  # NaN is wrong too
+
+
 def write_onnx_folder(
-    folder: Path, model: Model, inputs: Sequence[str], encoded: Encoded
-) -> list[dict[str, Any]]:
-    """Write the folder and return a record a graph: its file, bytes, and how far from the model it answers.
+    folder: Path,
+    model: Model,
+    inputs: Sequence[str],
+    encoded: Encoded,
+    kept: Sequence[str] = WEIGHTS,
+) -> list[Written]:
+    """Write the folder and return a record a graph; graphs whose rounded weights are too coarse are removed.
+
+    `kept` are the `WEIGHTS` to write, float32 among them.
 
     Raises:
-      UserError: a graph, or model.py, answers otherwise than the model; the caller removes it.
+      UserError: a graph of float32, or model.py, answers otherwise than the model; the caller removes it all.
     """
     (folder / ONNX_NAME).mkdir(parents=True, exist_ok=True)
     write_settings(folder, model)
     records = []
     for form in inputs:
         middle = "" if form == "ids" else f"_{form}"
-        for weights, ending in ENDINGS.items():
-            path = folder / ONNX_NAME / f"model{middle}{ending}.onnx"
+        for weights in kept:
+            path = folder / ONNX_NAME / f"model{middle}{ENDINGS[weights]}.onnx"
             records.append(_write_graph(path, model, form, weights, encoded))
     if "vectors" in inputs:
         path = folder / ONNX_NAME / WORD_VECTORS
@@ -61,12 +82,16 @@ def write_onnx_folder(
     return records
 
 
-def _write_graph(path: Path, model: Model, form: str, weights: str, encoded: Encoded) -> dict[str, Any]:
+def _write_graph(path: Path, model: Model, form: str, weights: str, encoded: Encoded) -> Written:
     _write(path, model_graph(model, form, weights))
     found = compare(model, encoded, session(path), form)
-    if not found.largest <= TOLERANCES[weights]:  # NaN is wrong too
-        raise _wrong(path, f"an output differs by {found.largest:.1e}, more than {TOLERANCES[weights]:g}")
-    return {"file": f"{ONNX_NAME}/{path.name}", "bytes": path.stat().st_size, **found._asdict()}
+    record = Written(f"{ONNX_NAME}/{path.name}", weights, path.stat().st_size, found)
+    if not record.is_right:
+        if weights == "float32":
+            limit = TOLERANCES[weights]
+            raise _wrong(path, f"its {found.output} differ by {found.largest:.1e}, more than {limit:g}")
+        path.unlink()
+    return record
 
 
 def _write(path: Path, graph: onnx.ModelProto) -> None:

@@ -75,7 +75,10 @@ def web_model(model: Model, weights: str = "int8") -> dict[str, Any]:
     if model.task is not None and model.task.pair_encoder == "bi":
         raise UserError("The page reads the texts of a pair as one row, not apart (pair_encoder=bi).")
     if config.architecture not in ARCHITECTURES:
-        raise UserError(f"The page computes {' and '.join(ARCHITECTURES)}, not {config.architecture}.")
+        raise UserError(
+            f"The page computes {' and '.join(ARCHITECTURES)}, not {config.architecture}: take --to=hf or "
+            "--to=stablehlo."
+        )
     params = {name: part for name, part in model.params.items() if name != "cls"}
     if config.scan_layers:
         params["bert"] = {**params["bert"], "encoder": unstack_layers(params["bert"]["encoder"])}
@@ -109,7 +112,10 @@ def check_page(page: str, model: Model, first: Sequence[str], second: Sequence[s
     expected = _answers(model, first, second)
     largest = float(np.abs(found - expected).max())
     if not largest <= TOLERANCES["int8"] * max(1.0, float(np.abs(expected).max())):
-        raise UserError(f"The page answers otherwise than the model: by {largest:.1e}. Please report it.")
+        raise UserError(
+            f"The page answers otherwise than the model: by {largest:.1e}, more than {TOLERANCES['int8']:g}. "
+            "Where int8 weights are too coarse for a model, take --to=onnx --weights=float32."
+        )
     is_class = model.task is not None and model.task.kind == CLASSIFY
     changed = int(np.sum(found.argmax(axis=1) != expected.argmax(axis=1))) if is_class else 0
     return f"within {largest:.1e}" + f", {changed} of {len(first)} answers changed" * is_class

@@ -2,7 +2,7 @@
 
 model.stablehlo          the weights inside; reads ids, masks and types, and of an n-gram hash vectors too
 word_vectors.stablehlo   that hash: code points of tokens in, their vectors out
-config.json  tokenizer.json  tokenizer_config.json  vocab.txt
+config.json  tokenizer.json  tokenizer_config.json  vocab.txt (of WordPiece)
 """
 
 from collections.abc import Mapping, Sequence
@@ -44,7 +44,7 @@ def write_stablehlo_folder(folder: Path, model: Model, encoded: Encoded) -> list
     _write(folder / MODEL, *_model(model))
     found = difference(model, encoded, _asked(folder / MODEL, model))
     if not found.largest <= TOLERANCES["float32"]:
-        raise _wrong(folder / MODEL, f"an output differs by {found.largest:.1e}")
+        raise _wrong(folder / MODEL, f"its {found.output} differ by {found.largest:.1e}")
     changed = f", {found.changed} of {found.answers} answers changed" if found.answers else ""
     notes.append(f"{MODEL}: {_megabytes(folder / MODEL)}, outputs within {found.largest:.1e}{changed}")
     return notes
@@ -65,7 +65,7 @@ def _model(model: Model) -> tuple[Any, Sequence[Any]]:
             constants = {"bert": {"embeddings": {"word_embeddings": {VECTORS: table}}}}
         return forward(model.params, constants, ids, mask > 0, types)
 
-    limit = f"length <= {config.max_position_embeddings}"
+    limit = f"length <= {config.num_positions}"
     extents = jax.export.symbolic_shape("batch, length", constraints=[limit])
     shapes: list[Any] = [jax.ShapeDtypeStruct(extents, jnp.int32)] * 3
     if _reads_vectors(model):

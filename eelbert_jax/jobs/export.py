@@ -4,11 +4,12 @@ import contextlib
 import dataclasses
 import hashlib
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from eelbert_jax import cli
+from eelbert_jax.compress.quantize import TOLERANCES, WEIGHTS
 from eelbert_jax.compress.vector_size import shorten_vectors
 from eelbert_jax.datasets.conll import TokenExamples
 from eelbert_jax.datasets.encoding import Encoded, encode_texts, encode_words
@@ -45,46 +46,54 @@ def export(
     targets: Sequence[str],
     inputs: Sequence[str] = (),
     vector_size: int = 0,
+    weights: Sequence[str] = WEIGHTS,
 ) -> None:
-    """Write a model as each of `targets`, check it, and say what is there.
+    """Write a model as each of `targets`, check it, and say what is there; one that fails costs no other.
 
     `inputs` of the ONNX graphs are some of `encoder.INPUTS`; (): ids, and of hashed embeddings vectors too.
     `vector_size` is that of a sentence encoder's vectors; 0: as trained.
+    `weights` are how those are kept, "float32" among them.
 
     Raises:
-      UserError: a target is unknown, does not fit the model or answers otherwise than it.
+      UserError: a target is unknown, does not fit the model or answers otherwise than it; the rest is there.
     """
-    for target in targets:
-        if target not in TARGETS:
-            raise unknown("target of --to", target, TARGETS)
+    for what, words, known in (("target of --to", targets, TARGETS), ("kind of --weights", weights, WEIGHTS)):
+        for word in words:
+            if word not in known:
+                raise unknown(what, word, known)
+    if "float32" not in weights:
+        raise UserError("--weights has no float32, which model.py answers with: add it.")
     model, source, folder = load(source), Path(source).expanduser(), Path(workdir).expanduser()
     if vector_size:
         config, params = shorten_vectors(model.config, model.params, vector_size)
         model = dataclasses.replace(model, config=config, params=params)
+    wrong: list[str] = []
     with locked(folder):
         for target in targets:
-            place = folder / target
-            if place.exists():
-                raise UserError(f"{place} is there already: take another --workdir, or remove it.")
-            with _whole_or_not(place):
-                if target == "onnx":
-                    notes = _write_onnx(place, model, source, inputs)
-                elif target == "web":
-                    notes = _write_web(place, model, source)
-                elif target == "stablehlo":
-                    notes = _write_stablehlo(place, model, source)
-                elif target == "int8":
-                    first, second, what = _examples(model, source)
-                    notes = [
-                        f"{write_packed_folder(place, model, _encoded(model, first, second))}, on {what}"
-                    ]
-                else:
-                    notes = write_transformers_folder(place, model, compact=target == "hf_compact")
-                card = model_card(source, model.step, model.config, model.task, notes)
-                write_whole(place / CARD_NAME, card)
-                files = sorted(path for path in place.rglob("*") if path.is_file())
-                write_json(place / CHECKSUMS_NAME, {str(p.relative_to(place)): _digest(p) for p in files})
-            print("\n".join([f"{place}:", *(f"  {note}" for note in notes)]))
+            place, coarse = folder / target, list[str]()
+            try:
+                if place.exists():
+                    raise UserError(f"{place} is there already: take another --workdir, or remove it.")
+                with _whole_or_not(place):
+                    if target == "onnx":
+                        notes, coarse = _write_onnx(place, model, source, inputs, weights)
+                    else:
+                        notes = _WRITERS[target](place, model, source)
+                    _finish(place, model_card(source, model.step, model.config, model.task, notes))
+            except UserError as error:
+                wrong.append(f"{target}: {error}")
+            else:
+                wrong += coarse
+                print("\n".join([f"{place}:", *(f"  {note}" for note in notes)]))
+    if wrong:
+        raise UserError("\n".join(wrong))
+
+
+def _finish(place: Path, card: str) -> None:
+    """Write the card and the checksums of a whole folder."""
+    write_whole(place / CARD_NAME, card)
+    files = sorted(path for path in place.rglob("*") if path.is_file())
+    write_json(place / CHECKSUMS_NAME, {str(path.relative_to(place)): _digest(path) for path in files})
 
 
 @contextlib.contextmanager
@@ -98,7 +107,10 @@ def _whole_or_not(folder: Path) -> Iterator[None]:
         raise
 
 
-def _write_onnx(folder: Path, model: Model, source: Path, inputs: Sequence[str]) -> list[str]:
+def _write_onnx(
+    folder: Path, model: Model, source: Path, inputs: Sequence[str], weights: Sequence[str]
+) -> tuple[list[str], list[str]]:
+    """Return notes on what is there, and what was too coarse to be."""
     try:
         from eelbert_jax.export.onnx_folder import write_onnx_folder
     except ModuleNotFoundError as error:
@@ -106,13 +118,35 @@ def _write_onnx(folder: Path, model: Model, source: Path, inputs: Sequence[str])
     first, second, what = _examples(model, source)
     encoded = _encoded(model, first, second)
     inputs = inputs or (("ids",) if model.config.has_trained_table else ("ids", "vectors"))
-    records = write_onnx_folder(folder, model, inputs, encoded)
-    lines = [f"checked in onnxruntime on {what}"]
-    for record in records:
-        answers = f", {record['changed']} of {record['answers']} answers changed" if record["answers"] else ""
-        size = f"{record['bytes'] / 1e6:.3f} MB"
-        lines.append(f"{record['file']}: {size}, outputs within {record['largest']:.1e}{answers}")
-    return lines
+    lines, coarse = [f"checked in onnxruntime on {what}"], []
+    for record in write_onnx_folder(folder, model, inputs, encoded, weights):
+        found = record.difference
+        answers = f", {found.changed} of {found.answers} answers changed" if found.answers else ""
+        if record.is_right:
+            size = f"{record.num_bytes / 1e6:.3f} MB"
+            lines.append(f"{record.file}: {size}, outputs within {found.largest:.1e}{answers}")
+        else:
+            others = ",".join(name for name in weights if name != record.weights)
+            coarse.append(
+                f"{folder / record.file} was removed: {record.weights} weights are too coarse for this "
+                f"model, whose {found.output} they change by {found.largest:.1e}, more than "
+                f"{TOLERANCES[record.weights]:g}{answers}, on {what}. The other files are right and stay; "
+                f"--weights={others} leaves it out."
+            )
+    return lines, coarse
+
+
+def _write_int8(folder: Path, model: Model, source: Path) -> list[str]:
+    first, second, what = _examples(model, source)
+    return [f"{write_packed_folder(folder, model, _encoded(model, first, second))}, on {what}"]
+
+
+def _write_hf(folder: Path, model: Model, _: Path) -> list[str]:
+    return write_transformers_folder(folder, model, compact=False)
+
+
+def _write_hf_compact(folder: Path, model: Model, _: Path) -> list[str]:
+    return write_transformers_folder(folder, model, compact=True)
 
 
 def _write_stablehlo(folder: Path, model: Model, source: Path) -> list[str]:
@@ -138,6 +172,16 @@ def _write_web(folder: Path, model: Model, source: Path) -> list[str]:
         "not run here: install Node.js, which would" if answers is None else f"{answers}, in Node on {what}"
     )
     return [f"{PAGE_NAME}: {len(page.encode()) / 1e6:.3f} MB with int8 weights and the vocabulary, {check}"]
+
+
+_WRITERS: dict[str, Callable[[Path, Model, Path], list[str]]] = {
+    "hf": _write_hf,
+    "hf_compact": _write_hf_compact,
+    "int8": _write_int8,
+    "stablehlo": _write_stablehlo,
+    "web": _write_web,
+}
+"""Of targets but ONNX: what writes a folder of a model from a source, and returns notes on what is there."""
 
 
 def _examples(model: Model, source: Path) -> tuple[Any, Any, str]:
@@ -190,4 +234,5 @@ def main(argv: list[str]) -> None:
     if not flags["from"]:
         raise UserError("export needs a model: add --from=DIR, the workdir of a run.")
     inputs = [name for name in flags["inputs"].split(",") if name]
-    export(flags["from"], workdir, flags["to"].split(","), inputs, flags["vector_size"])
+    weights = flags["weights"].split(",")
+    export(flags["from"], workdir, flags["to"].split(","), inputs, flags["vector_size"], weights)

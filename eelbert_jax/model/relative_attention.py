@@ -38,7 +38,9 @@ class RelativeAttention(Attention):
             return self.param(name, start, shape, jnp.float32).astype(hidden.dtype)
 
         query, key, value = (heads(name, hidden) for name in ("query", "key", "value"))
-        distances = jnp.asarray(distance_encodings(length, width), hidden.dtype)[None]
+        limit = config.max_position_embeddings  # and a slice, so that an export leaves the length open
+        distances = jnp.asarray(distance_encodings(limit, width), hidden.dtype)
+        distances = distances[None, limit - length : limit + length]
         distances = Dropout(config.hidden_dropout_prob)(distances, deterministic)
         position = heads("position", distances)[0]
         segments = parameter("segment_embedding", 2, *per_head)

@@ -5,7 +5,6 @@ What is not installed here is fetched into a folder of the test, which skips whe
 
 import json
 import shutil
-import subprocess
 import sys
 
 import numpy as np
@@ -15,6 +14,7 @@ from eelbert_jax.export.transformers_folder import write_transformers_folder
 from eelbert_jax.inference.load import load
 from eelbert_jax.jobs.export import export
 from support import exports
+from support.clients import SCRIPT, answer, fetched
 from support.models import NLI_LABELS, save_finetuned
 
 pytestmark = pytest.mark.slow
@@ -22,7 +22,6 @@ for package in ("onnx", "onnxruntime", "torch", "transformers"):
     pytest.importorskip(package, reason=f"{package} is not installed")
 
 TEXTS = ["the runner opens a table.", "RUNNING files", "naïve 😀 中文 אבג", ""]
-PATIENCE_SECONDS = 600
 
 
 @pytest.fixture(scope="module")
@@ -32,23 +31,6 @@ def exported(tmp_path_factory):
     run = save_finetuned(folder / "run", "mine", "classify", NLI_LABELS)
     export(run, folder / "out", ["onnx", "hf", "hf_compact"])
     return load(run), folder / "out"
-
-
-def fetched(words):
-    """Run what fetches a package; skip where it fails."""
-    try:
-        run = subprocess.run(words, capture_output=True, text=True, timeout=PATIENCE_SECONDS)
-    except (FileNotFoundError, subprocess.TimeoutExpired) as error:
-        pytest.skip(f"{words[0]} fetches nothing here: {error}")
-    if run.returncode:
-        pytest.skip(f"{' '.join(map(str, words))} failed: {run.stderr.strip().splitlines()[-1:]}")
-
-
-def answer(words, **how):
-    """Return the JSON that a process prints as its last line."""
-    run = subprocess.run([*map(str, words)], capture_output=True, text=True, **how)
-    assert not run.returncode, run.stderr
-    return json.loads(run.stdout.splitlines()[-1])
 
 
 def shares(model, texts=TEXTS):
@@ -93,6 +75,23 @@ def test_transformers_js(exported, tmp_path):
     assert_shares(found["q8"], model, 5e-2)
     assert found["fp32"] != found["q8"]  # each name is another file
     np.testing.assert_allclose(found["vectors"], model.encode(TEXTS), atol=1e-5)
+
+
+@pytest.mark.skipif(shutil.which("npm") is None, reason="npm is not installed")
+def test_the_page_has_what_its_source_assembles_to(tmp_path):
+    fetched(
+        ["npm", "install", "--ignore-scripts", "--no-audit", "--no-fund", "--prefix", tmp_path, "wabt@1.0.39"]
+    )
+    code = """
+const source = JSON.parse(process.argv[1]);
+require(`${source.place}/node_modules/wabt`)().then((wabt) => {
+  const { buffer } = wabt.parseWat("dense.wat", source.text, { simd: true }).toBinary({});
+  console.log(JSON.stringify(Buffer.from(buffer).toString("base64")));
+});"""
+    text = SCRIPT.with_name("dense.wat").read_text()
+    found = answer(["node", "-e", code, json.dumps({"place": str(tmp_path), "text": text})])
+    assert found in SCRIPT.read_text().replace('" +\n    "', "")
+    assert len(found) > 500
 
 
 def test_sentence_transformers(exported, tmp_path):

@@ -2,10 +2,8 @@
 
 import dataclasses
 import html
-import json
 import re
 import shutil
-import subprocess
 from pathlib import Path
 
 import hypothesis
@@ -24,9 +22,9 @@ from eelbert_jax.inference.predict import Model, model_class
 from eelbert_jax.model import bert
 from eelbert_jax.model.config import sized
 from eelbert_jax.vocabulary import SPECIAL_TOKENS, Vocabulary, load_vocabulary, make_tokenizer
+from support.clients import in_node, shown_in_browser
 from support.models import VOCABULARY, params_of
 
-SCRIPT = Path(page.__file__).parents[2] / "web" / "encoder.js"
 TEXTS = (
     "a runner opens the file.",
     "RUNNING tables",
@@ -60,18 +58,6 @@ CHANGES = [
 pytestmark = pytest.mark.skipif(
     shutil.which("node") is None, reason="node is not installed: it runs the page's script"
 )
-
-
-def in_node(expression: str, value) -> list:
-    """Return what a JavaScript expression of `E`, the script, and `value` gives."""
-    program = f"""
-        const E = require({json.dumps(str(SCRIPT))});
-        const value = JSON.parse(require("fs").readFileSync(0, "utf-8"));
-        console.log(JSON.stringify({expression}));"""
-    run = subprocess.run(
-        ["node", "-e", program], input=json.dumps(value), capture_output=True, text=True, check=True
-    )
-    return json.loads(run.stdout)
 
 
 def model_of(kind="classify", labels=("no", "yes"), pairs=False, **changes) -> Model:
@@ -113,6 +99,30 @@ def test_the_bits_of_the_hash_of_a_real_vocabulary(vocabulary_file):
     np.testing.assert_array_equal(actual, (table * odd).sum(axis=1, dtype=np.uint32))
     swapped = table[:, ::-1]
     assert ((swapped * odd).sum(axis=1, dtype=np.uint32) != actual).mean() > 0.9  # the sum sees their order
+
+
+@pytest.mark.parametrize("is_fast", [True, False])
+def test_products_of_any_size(is_fast):
+    random = np.random.default_rng(0)
+    cases, expected = [], []
+    for length, inputs, outputs in [(1, 6, 4), (4, 8, 1), (5, 7, 3), (130, 128, 2), (9, 130, 40), (6, 4, 5)]:
+        x, kernel = random.normal(size=(length, inputs)), random.normal(size=(outputs, inputs))
+        for bias in (None, random.normal(size=outputs)):
+            expected.append(x @ kernel.T + (0 if bias is None else bias))
+            case = [x.ravel(), kernel.ravel(), bias]
+            cases.append(
+                [*(part if part is None else part.tolist() for part in case), length, inputs, outputs]
+            )
+    found = in_node(
+        """((E) => [E.isFast, value.cases.map(([x, kernel, bias, length, inputs, outputs]) => {
+            const layer = { kernel: Float32Array.from(kernel), bias, inputs, outputs };
+            return Array.from(E.dense(Float32Array.from(x), length, layer));
+        })])(value.isFast ? E : new Function("WebAssembly", `${value.script}; return Eelbert`)(undefined))""",
+        {"isFast": is_fast, "script": page.web_file(page.SCRIPT), "cases": cases},
+    )
+    assert found[0] == is_fast
+    for ours, theirs in zip(found[1], expected, strict=True):
+        np.testing.assert_allclose(ours, theirs.ravel(), atol=1e-4)
 
 
 @pytest.mark.parametrize("changes", CHANGES)
@@ -245,16 +255,7 @@ def test_the_page_answers_in_a_browser_from_the_disk(tmp_path):
     model = model_of()
     path = tmp_path / "page.html"
     path.write_text(page.model_page(model, "A model"), encoding="utf-8")
-    command = [
-        "chromium",
-        "--headless",
-        "--no-sandbox",
-        "--disable-gpu",
-        "--virtual-time-budget=10000",
-        "--dump-dom",
-    ]
-    run = subprocess.run([*command, path.as_uri()], capture_output=True, text=True, check=True, timeout=120)
-    rows = re.findall(r"<li><b>(.*?)</b><span>(.*?)</span>", run.stdout)
+    rows = re.findall(r"<li><b>(.*?)</b><span>(.*?)</span>", shown_in_browser(path))
     shown = {html.unescape(name): float(value) for name, value in rows}
     (answer,) = model.classify(["A warm and funny film, beautifully played."])
     assert shown["yes"] == pytest.approx(answer.probabilities["yes"], abs=0.02)  # int8

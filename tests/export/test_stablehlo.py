@@ -12,12 +12,17 @@ import pytest
 from eelbert_jax.datasets.encoding import encode_texts
 from eelbert_jax.errors import UserError
 from eelbert_jax.export import stablehlo
+from eelbert_jax.export.encoder import check_inputs
+from eelbert_jax.export.page import web_model
 from eelbert_jax.export.stablehlo import write_stablehlo_folder
 from eelbert_jax.hashing.spec import HashSpec
+from eelbert_jax.subwords import load_tokenizer
 from support import exports
+from support.folders import roberta_vocabulary, xlnet_vocabulary
 from support.models import VOCABULARY
 
-pytest.importorskip("flatbuffers", reason="flatbuffers is not installed")
+for package in ("flatbuffers", "onnx"):
+    pytest.importorskip(package, reason=f"{package} is not installed")
 
 TEXTS = ["the runner opens a table.", "run", "", "a running file . " * 20]
 ENCODED = encode_texts(TEXTS, None, VOCABULARY, 48)
@@ -59,6 +64,31 @@ def test_every_head_and_embedding(kind, changes, tmp_path):
     assert (tmp_path / "word_vectors.stablehlo").exists() == is_apart == (len(notes) == 2)
 
 
+FAMILY = {
+    "roberta": (roberta_vocabulary(), {"max_position_embeddings": 42, "type_vocab_size": 1}),
+    "xlnet": (xlnet_vocabulary(), {"type_vocab_size": 0, "max_position_embeddings": 40}),
+}
+
+
+@pytest.mark.parametrize("embedding", ["table", "random_hash"])
+@pytest.mark.parametrize("architecture", FAMILY)
+def test_its_relatives(architecture, embedding, tmp_path):
+    vocabulary, changes = FAMILY[architecture]
+    model = exports.model("classify", vocabulary, architecture=architecture, embedding=embedding, **changes)
+    encoded = encode_texts(TEXTS, None, vocabulary, 40)
+    assert max(map(len, encoded.ids)) == 40  # all positions
+    assert "outputs within" in write_stablehlo_folder(tmp_path, model, encoded)[-1]
+    assert load_tokenizer(tmp_path) == vocabulary
+    program = stablehlo._read(tmp_path / "model.stablehlo")
+    ids, mask = np.full((1, 41), vocabulary.unk_id, np.int32), np.ones((1, 41), np.int32)
+    with pytest.raises(ValueError, match="refining shapes"):
+        program(ids, mask, 0 * mask)
+    with pytest.raises(UserError, match=f"not of {architecture}: take --to=hf or --to=stablehlo"):
+        check_inputs(model.config, "ids")
+    with pytest.raises(UserError, match=f"not {architecture}: take --to=hf or --to=stablehlo"):
+        web_model(model)
+
+
 def test_it_answers_without_this_package(tmp_path):
     model = exports.model("classify")
     write_stablehlo_folder(tmp_path, model, ENCODED)
@@ -77,7 +107,9 @@ def test_another_model_is_noticed(tmp_path, monkeypatch):
     other = dataclasses.replace(model, params=jax.tree.map(lambda leaf: leaf * 1.001, model.params))
     right = stablehlo._model
     monkeypatch.setattr(stablehlo, "_model", lambda _: right(other))
-    with pytest.raises(UserError, match=r"model.stablehlo is wrong and was removed: an output differs"):
+    with pytest.raises(
+        UserError, match=r"model.stablehlo is wrong and was removed: its (logits|last_hidden_state) differ by"
+    ):
         write_stablehlo_folder(tmp_path, model, ENCODED)
 
 

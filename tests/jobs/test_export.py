@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 import shutil
 import stat
 import subprocess
@@ -11,8 +12,11 @@ import numpy as np
 import pytest
 
 from eelbert_jax.__main__ import main
+from eelbert_jax.datasets.tasks import TaskRecord
 from eelbert_jax.inference.load import load
 from eelbert_jax.jobs.export import export
+from eelbert_jax.model import bert
+from support import folders
 from support.models import NLI_LABELS, save_finetuned, save_pretrained
 
 pytest.importorskip("onnx", reason="onnx is not installed")
@@ -93,7 +97,7 @@ assert not {{"jax", "flax", "onnx", "eelbert_jax"}} & sys.modules.keys()"""
     [
         ("onnx/word_vectors.onnx", True, "onnx/word_vectors.onnx is damaged: copy the folder again"),
         ("tokenizer.json", True, "tokenizer.json is damaged"),
-        ("onnx/model_vectors.onnx", False, "does not run onnx/model_vectors.onnx: take 1.18 or newer"),
+        ("onnx/model_vectors.onnx", False, "onnx/model_vectors.onnx is not read by onnxruntime"),
     ],
 )
 def test_model_py_names_a_damaged_file(tagger, tmp_path, file, has_sums, message):
@@ -140,8 +144,37 @@ def test_a_graph_that_answers_otherwise_is_removed(tmp_path, monkeypatch, capsys
     right, wrong = onnx_folder.model_graph, load(other)
     monkeypatch.setattr(onnx_folder, "model_graph", lambda model, *how: right(wrong, *how))
     assert main(["export", f"--from={run}", f"--workdir={tmp_path / 'out'}"]) == 2
-    assert "model.onnx is wrong and was removed: an output differs by" in capsys.readouterr().err
+    assert "model.onnx is wrong and was removed: its last_hidden_state differ by" in capsys.readouterr().err
     assert not (tmp_path / "out" / "onnx").exists()
+
+
+def test_what_is_too_coarse_costs_nothing_else(tmp_path, capsys):
+    task = TaskRecord("mine", "classify", NLI_LABELS, False, 48)
+    folders.write(tmp_path / "model", bert.BertForSequenceClassification, task, num_labels=3)
+
+    def spoil(state):  # a row of a matrix has one large weight, of an input that is always 0
+        for name in ("weight", "bias"):
+            state[f"bert.encoder.layer.0.output.LayerNorm.{name}"][0] = 0
+        state["bert.pooler.dense.weight"][:, 0] = 1000
+
+    folders.change(tmp_path / "model", spoil)
+    words = ["export", f"--from={tmp_path / 'model'}", f"--workdir={tmp_path / 'out'}"]
+    assert main([*words, "--to=onnx,hf_compact,int8"]) == 2
+    printed = capsys.readouterr()
+    first, second, third = printed.err.strip().splitlines()[-3:]
+    assert "onnx/model_quantized.onnx was removed: int8 weights are too coarse for this model" in first
+    assert re.search(r"whose logits they change by \d.*, more than 0.05, \d+ of 20 answers changed", first)
+    assert "--weights=float32,float16 leaves it out" in first
+    assert second.startswith("hf_compact: embedding='table' is a table")
+    assert third.startswith("int8: int8 weights change an output by")
+    assert "model_fp16.onnx" in printed.out
+    sums = json.loads((tmp_path / "out" / "onnx" / "checksums.json").read_text())
+    assert {name for name in sums if name.startswith("onnx/")} == {"onnx/model.onnx", "onnx/model_fp16.onnx"}
+    assert [path.name for path in (tmp_path / "out").iterdir() if path.is_dir()] == ["onnx"]
+    assert not (tmp_path / "out" / "onnx" / "onnx" / "model_quantized.onnx").exists()
+    assert "quantized" not in (tmp_path / "out" / "onnx" / "README.md").read_text()
+    words[-1] += "-again"
+    assert main([*words, "--weights=float32,float16"]) == 0
 
 
 @pytest.mark.parametrize(
@@ -150,6 +183,11 @@ def test_a_graph_that_answers_otherwise_is_removed(tmp_path, monkeypatch, capsys
         ([], "export needs a model: add --from=DIR"),
         (["--from={run}", "--to=onx"], "Unknown target of --to 'onx'; did you mean 'onnx'"),
         (["--from={run}", "--inputs=words"], "--inputs=words is not one of ids, signatures, vectors"),
+        (["--from={run}", "--weights=int8"], "--weights has no float32, which model.py answers with"),
+        (
+            ["--from={run}", "--weights=float32,int4"],
+            "Unknown kind of --weights 'int4'; did you mean",
+        ),
         (["--from={run}/nowhere"], "nowhere"),
     ],
 )
