@@ -75,11 +75,14 @@ pocket: $(VENV)/.test
 	$(BIN)/eelbert embed --from=$(TEACHER) --config.source='$(EELBERT_DATA)/corpus/*.txt.xz' \
 	  --config.sentences_per_file=17000 --config.passages_per_file=800 --config.max_length=96 --config.words=True \
 	  --config.glue_tasks=cola,sst2,mrpc,stsb,rte,wnli,qqp_sample --workdir=$(POCKET)/vectors
+	@distill() { $(BIN)/eelbert distill --config=configs/pocket.py:$$1 --config.data.vectors=$(POCKET)/vectors \
+	  --workdir=$(POCKET)/$$2 $$3 $$4; }; \
+	distill pocket pocket-first && distill pocket-uno pocket-uno && \
+	distill pocket pocket --config.pretrained=$(POCKET)/pocket-first --config.seed=1
 	@for name in pocket pocket-uno; do \
-	  $(BIN)/eelbert distill --config=configs/pocket.py:$$name --config.data.vectors=$(POCKET)/vectors \
-	    --workdir=$(POCKET)/$$name || exit 1; \
 	  rm -rf $(POCKET)/$$name-export; \
-	  $(BIN)/eelbert export --from=$(POCKET)/$$name --to=int8,onnx,web --workdir=$(POCKET)/$$name-export || exit 1; \
+	  $(BIN)/eelbert export --from=$(POCKET)/$$name --vector_size=128 --to=int8,onnx,web \
+	    --workdir=$(POCKET)/$$name-export || exit 1; \
 	done
 	$(BIN)/eelbert evaluate --suite=sentences \
 	  --from=$(POCKET)/pocket-export/int8,$(POCKET)/pocket,$(POCKET)/pocket-uno-export/int8,$(POCKET)/pocket-uno,$(TEACHER)
