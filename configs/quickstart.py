@@ -44,5 +44,10 @@ def get_config() -> config_dict.ConfigDict:
         "Open the file for reading and return a file [MASK]. The mode argument is optional and defaults "
         "to reading text.",
     )
+    config.compared = (  # the first with each of the others
+        "A man plays a guitar.",
+        "Someone makes music.",
+        "The return value is True if the file exists.",
+    )
     config.num_guesses = 5  # most probable tokens shown for each [MASK]
     return config

@@ -77,7 +77,20 @@ def quickstart(config: ml_collections.ConfigDict, workdir: str | Path) -> Outcom
     print("\n".join([*size_lines(trained.vocabulary.size), *loss_lines(outcome)]))
     print(f"  loss curve       {Path(workdir) / 'loss.png'}")
     print(f"  time             {duration(time.monotonic() - started)}")
+
+    _heading("Likeness of sentences by pocket, which was trained for longer and comes with the package")
+    print("\n".join(likeness_lines(config.compared)))
+    print('  Search a folder of text by meaning: eelbert search --in=DIR "QUERY"')
     return outcome
+
+
+def likeness_lines(sentences: Sequence[str]) -> list[str]:
+    """Return the cosine of the first sentence with each of the others in the released encoder, as text."""
+    vectors = load("pocket").encode(sentences)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    likeness = vectors[1:] @ vectors[0]
+    others = zip(likeness, sentences[1:], strict=True)
+    return [f"  {sentences[0]}", *(f"    {cosine:.2f}  {said}" for cosine, said in others)]
 
 
 def size_lines(vocab_size: int) -> list[str]:

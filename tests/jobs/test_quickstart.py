@@ -1,6 +1,7 @@
 """The quickstart: its figures are computed, its answers the model's, its steps those of the jobs."""
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -58,6 +59,8 @@ def test_from_text_to_answers_and_again(tmp_path, capsys):
     losses = [record["heldout_loss"] for record in records if "heldout_loss" in record]
     assert losses[-1] < losses[0]
     assert f"loss before      {losses[0]:.3f}" in first
+    near, far = re.findall(r"(-?\d\.\d\d)  (?:Someone|The return)", first)
+    assert float(near) > float(far) + 0.2
     assert f"loss after       {losses[-1]:.3f}" in first
 
     assert main(argv) == 0
