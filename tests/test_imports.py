@@ -104,7 +104,7 @@ FORBIDDEN = [
         "*",
         (
             *("errors", "compress.quantize", "datasets.encoding", "datasets.tasks", "export*", "hashing*"),
-            *("inference.predict", "interchange*", "model*"),
+            *("inference.labels", "inference.predict", "interchange*", "model*"),
             *("subwords", "vocabulary", "workdir"),
         ),
     ),

@@ -16,7 +16,6 @@ JOBS = {
     "distill": ["--config=configs/distill.py:embedding"],
     "distill minialbert": ["--config=configs/distill.py:minialbert"],
     "finetune": ["--config=configs/glue.py:tiny,task=rte"],
-    "drop_layers": ["--from={text}", "--strategy=top"],
     "quickstart": [],
     "sweep": ["--config=configs/sweeps/glue.py:tiny,task=rte", "--config.pretrained={text}"],
 }

@@ -33,6 +33,9 @@ def read_sentences(settings: Mapping[str, Any], vocabulary: Vocabulary, lowercas
     Raises:
       UserError: no source is named, one cannot be read, or there is no sentence.
     """
+    for name in ("sentences_per_file", "passages_per_file"):
+        if settings[name] < 0:
+            raise UserError(f"{name} must not be negative, got {settings[name]}.")
     reader = _Reader(text_encoder(vocabulary, lowercase), settings["max_length"])
     sources: dict[str, Callable[[], Iterator[np.ndarray]]] = {
         "source": lambda: _of_text(reader, settings["source"], settings["sentences_per_file"]),

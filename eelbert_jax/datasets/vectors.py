@@ -31,6 +31,11 @@ SHARD_SENTENCES = 4096
 """Sentences a shard: what a kill can cost, about ten seconds of a small teacher."""
 
 
+def unit(vectors: np.ndarray) -> np.ndarray:
+    """Return vectors [n, S] at length 1; 0 stays 0."""
+    return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
+
+
 def text_fingerprint(ids: Iterable[np.ndarray]) -> str:
     """Identify sentences and their order: 16 hex digits."""
     digest = hashlib.sha256()

@@ -26,7 +26,8 @@ from eelbert_jax.export.encoder import model_graph, word_vector_graph
 from eelbert_jax.export.expected import Difference
 from eelbert_jax.export.sentences import SENTENCES
 from eelbert_jax.export.settings import write_settings
-from eelbert_jax.inference.predict import Label, Model
+from eelbert_jax.inference.labels import Label
+from eelbert_jax.inference.predict import Model
 from eelbert_jax.workdir import ANSWERING_NAME, ONNX_NAME, write_whole
 
 ENDINGS = dict(zip(WEIGHTS, ("", "_fp16", "_quantized"), strict=True))

@@ -17,7 +17,8 @@ from eelbert_jax.compress.quantize import TOLERANCES, Int8, quantize
 from eelbert_jax.datasets.tasks import CLASSIFY, TAG
 from eelbert_jax.errors import UserError
 from eelbert_jax.hashing.spec import HashSpec
-from eelbert_jax.inference.predict import Model, Score
+from eelbert_jax.inference.labels import Score
+from eelbert_jax.inference.predict import Model
 from eelbert_jax.model.embeddings import hash_of
 from eelbert_jax.model.encoder import unstack_layers
 

@@ -5,7 +5,7 @@ import functools
 import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -15,6 +15,18 @@ from eelbert_jax.datasets.encoding import Encoded, encode_texts, encode_words, e
 from eelbert_jax.datasets.tasks import TaskRecord
 from eelbert_jax.errors import UserError, warn_once
 from eelbert_jax.inference.compiled import BATCH_SIZE, best_tokens, head_outputs, outputs, vectors
+from eelbert_jax.inference.labels import (
+    Guesses,
+    Label,
+    Labels,
+    Score,
+    Tag,
+    decisions,
+    label_of,
+    labels_of,
+    probabilities,
+    tag_of,
+)
 from eelbert_jax.inference.windows import (
     WordWindow,
     mean_of_windows,
@@ -28,42 +40,6 @@ from eelbert_jax.vocabulary import Vocabulary
 MASKED_BATCH_SIZE = 8
 """Rows a batch of masked texts: each mask has a probability for every token of the vocabulary."""
 POOLINGS = ("mean", "cls")
-
-Guesses = list[tuple[str, float]]
-"""Tokens with their probabilities, the most probable first."""
-
-
-class Label(NamedTuple):
-    """Hold the class of a text; `truncated`: the model read its beginning alone."""
-
-    label: str
-    probability: float
-    probabilities: dict[str, float]
-    truncated: bool
-
-
-class Labels(NamedTuple):
-    """Hold the labels of a text, those of probability .5 or more; `truncated` as in `Label`."""
-
-    labels: list[str]
-    probabilities: dict[str, float]
-    truncated: bool
-
-
-class Score(NamedTuple):
-    """Hold the number of a text; `truncated` as in `Label`."""
-
-    score: float
-    truncated: bool
-
-
-class Tag(NamedTuple):
-    """Hold the tag of a word; None for a word beyond what the model read."""
-
-    word: str
-    tag: str | None
-    probability: float | None
-    probabilities: dict[str, float]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -218,7 +194,7 @@ class Model:
             numbers = mean_of_windows(logits * task.std + task.mean, text_ids, len(first))[:, 0]
             return [Score(*answer) for answer in zip(numbers.tolist(), truncated.tolist(), strict=True)]
         shares_of = decisions if task.kind == "multilabel" else probabilities
-        answer = _labels if task.kind == "multilabel" else _label
+        answer = labels_of if task.kind == "multilabel" else label_of
         shares = mean_of_windows(shares_of(logits), text_ids, len(first)).tolist()
         return [
             answer(dict(zip(task.labels, row, strict=True)), cut)
@@ -259,7 +235,7 @@ class Model:
                 shares, window = probabilities(logits[encoded.word_starts[i]]), windows[i]
                 sums[window.sentence][window.start : window.start + len(shares)] += shares
         return [
-            [_tag(*answer, task.labels) for answer in zip(sentence, rows, strict=True)]
+            [tag_of(*answer, task.labels) for answer in zip(sentence, rows, strict=True)]
             for sentence, rows in zip(words, sums, strict=True)
         ]
 
@@ -357,26 +333,6 @@ def model_class(task: TaskRecord) -> type[nn.Module]:
     return bert.classifier(task.kind, task.pair_encoder)
 
 
-def probabilities(logits: np.ndarray) -> np.ndarray:
-    """Return the softmax over classes, float64 [n, C]."""
-    powers = np.exp(logits.astype(np.float64) - logits.max(axis=-1, keepdims=True))
-    return powers / powers.sum(axis=-1, keepdims=True)
-
-
-def decisions(logits: np.ndarray) -> np.ndarray:
-    """Return the probability of each label on its own, float64 [n, C]."""
-    return 1 / (1 + np.exp(-logits.astype(np.float64)))
-
-
-def _label(shares: dict[str, float], truncated: bool) -> Label:
-    best = max(shares, key=shares.__getitem__)
-    return Label(best, shares[best], shares, truncated)
-
-
-def _labels(shares: dict[str, float], truncated: bool) -> Labels:
-    return Labels([label for label, share in shares.items() if share >= 0.5], shares, truncated)
-
-
 def _texts(texts: Iterable[str], method: str) -> list[str]:
     """Return texts as a list; a string is an iterable of strings too, and refused."""
     if isinstance(texts, str):
@@ -392,13 +348,3 @@ def _no_list(method: str, text: str) -> UserError:
     return UserError(
         f"{method}() takes a list of texts, got the string {text[:40]!r}: write {method}([text])."
     )
-
-
-def _tag(word: str, shares: np.ndarray, labels: Sequence[str]) -> Tag:
-    """Return a word's tag by its probabilities summed over windows; all zeros: it was not read."""
-    total = shares.sum()
-    if not total:
-        return Tag(word, None, None, {})
-    row = (shares / total).tolist()
-    best = int(np.argmax(shares))
-    return Tag(word, labels[best], row[best], dict(zip(labels, row, strict=True)))

@@ -12,7 +12,8 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
-from eelbert_jax.errors import UserError
+from eelbert_jax.datasets.vectors import unit
+from eelbert_jax.errors import UserError, warn_once
 from eelbert_jax.inference.predict import Model
 from eelbert_jax.workdir import INDEX_NAME, write_whole
 
@@ -52,17 +53,19 @@ def search(model: Model, folder: str | Path, query: str, top: int = 5) -> list[H
     Every file without NUL bytes is text, but for those whose names begin with a dot.
 
     Raises:
-      UserError: there is no such folder, no text in it, or no query.
+      UserError: there is no such folder, no text in it, no query, or nothing is to be shown.
     """
     folder = Path(folder).expanduser()
     if not query.strip():
         raise UserError('There is nothing to search for: eelbert search --in=DIR "some words".')
+    if top < 1:
+        raise UserError(f"--top={top} shows nothing; take 1 or more.")
     if not folder.is_dir():
         raise UserError(f"There is no folder {folder}: name one with files of text, --in=DIR.")
     index = update(model, folder)
     if not len(index.vectors):
         raise UserError(f"There is no text in {folder}: name a folder with files of text, --in=DIR.")
-    scores = index.vectors.astype(np.float32) @ _unit(model.encode([query]))[0]
+    scores = index.vectors.astype(np.float32) @ unit(model.encode([query]))[0]
     best = heapq.nlargest(top, range(len(scores)), key=scores.__getitem__)
     owners = np.repeat(np.arange(len(index.files)), [count for *_, count in index.files.values()])
     names = list(index.files)
@@ -85,8 +88,8 @@ def update(model: Model, folder: Path) -> Index:
         found = dict(_stamps(folder))
         files = {name: known for name, known in files.items() if known[:2] == found.get(name)}
         for name, stamp in found.items():
-            if name not in files:
-                parts[name] = _embed(model, (folder / name).read_bytes())
+            if name not in files and (data := _content(folder / name)) is not None:
+                parts[name] = _embed(model, data)
                 files[name] = [*stamp, len(parts[name][0])]
     finally:
         spans, vectors = zip(*(parts[name] for name in files), strict=True) if files else ((), ())
@@ -135,11 +138,19 @@ def _stamps(folder: Path) -> Iterator[tuple[str, list[int]]]:
                 yield str(path.relative_to(folder)), [found.st_size, found.st_mtime_ns]
 
 
+def _content(path: Path) -> bytes | None:
+    try:
+        return path.read_bytes()
+    except OSError as error:  # of another user, or gone since
+        warn_once(f"{path} is left out: {error.strerror}.")
+        return None
+
+
 def _embed(model: Model, data: bytes) -> tuple[np.ndarray, np.ndarray]:
     """Return the spans and the vectors of the passages of a file."""
     spans = [] if b"\0" in data else list(passages(data))
     texts = [data[start:end].decode("utf-8", "replace") for start, end in spans]
-    return np.array(spans, np.int64).reshape(-1, 2), _unit(model.encode(texts)).astype(np.float16)
+    return np.array(spans, np.int64).reshape(-1, 2), unit(model.encode(texts)).astype(np.float16)
 
 
 def _read(folder: Path, model: Model) -> Index:
@@ -164,10 +175,6 @@ def _write(folder: Path, fingerprint: str, index: Index) -> None:
 
 
 def _hit(folder: Path, name: str, span: np.ndarray, score: float) -> Hit:
-    data = (folder / name).read_bytes()
+    data = _content(folder / name) or b""
     text = data[span[0] : span[1]].decode("utf-8", "replace")
     return Hit(score, name, data.count(b"\n", 0, int(span[0])) + 1, " ".join(text.split()))
-
-
-def _unit(vectors: np.ndarray) -> np.ndarray:
-    return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)

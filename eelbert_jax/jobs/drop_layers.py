@@ -42,9 +42,7 @@ def drop_layers(
     Raises:
       UserError: the layers cannot be dropped so, or `workdir` holds a model.
     """
-    folder = Path(workdir).expanduser()
-    claim(folder, "drop_layers")
-    model, source = load(source), Path(source).expanduser()
+    model, source, folder = load(source), Path(source).expanduser(), Path(workdir).expanduser()
     num_layers = model.config.num_hidden_layers
     if strategy == CONTRIBUTION:
         dropped = _without_contribution(config, model, num_dropped, threshold)
@@ -58,6 +56,7 @@ def drop_layers(
     }
     smaller, params = without_layers(dataclasses.replace(model.config, **published), model.params, dropped)
     record = _record(model, source, strategy, dropped)
+    claim(folder, "drop_layers")
     write_folder(
         folder,
         smaller,
@@ -79,7 +78,7 @@ def drop_layers(
 def _without_contribution(
     config: ml_collections.ConfigDict, model: Model, num_dropped: int, threshold: float
 ) -> tuple[int, ...]:
-    if not threshold or num_dropped:
+    if not 0.0 < threshold <= 1.0 or num_dropped:
         raise UserError(
             f"--strategy={CONTRIBUTION} drops as many layers as their cosines say: give --tau=0.95 (the "
             "paper has 0.9 to 0.95) and no --num_layers."

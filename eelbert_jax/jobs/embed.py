@@ -11,7 +11,7 @@ import numpy as np
 from eelbert_jax import cli
 from eelbert_jax.datasets.encoding import Encoded, check_max_length
 from eelbert_jax.datasets.sentences import read_sentences
-from eelbert_jax.datasets.vectors import text_fingerprint, write_vectors
+from eelbert_jax.datasets.vectors import text_fingerprint, unit, write_vectors
 from eelbert_jax.errors import UserError
 from eelbert_jax.inference.load import load
 from eelbert_jax.subwords import Subwords
@@ -39,8 +39,7 @@ def embed(config: ml_collections.ConfigDict, teacher: str, workdir: str | Path) 
     fast = dataclasses.replace(model, config=dataclasses.replace(model.config, dtype=config.dtype))
 
     def vectors_of(encoded: Encoded) -> np.ndarray:
-        vectors = fast.vectors(encoded, config.pooling, config.batch_size)
-        return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
+        return unit(fast.vectors(encoded, config.pooling, config.batch_size))
 
     identity = {
         "teacher": {

@@ -21,8 +21,9 @@ from eelbert_jax.datasets.tables import Tally
 from eelbert_jax.datasets.tasks import check_labels, find_task
 from eelbert_jax.errors import UserError
 from eelbert_jax.inference.answers import Question, answer_all, writer
+from eelbert_jax.inference.labels import Label
 from eelbert_jax.inference.load import load
-from eelbert_jax.inference.predict import Label, Model
+from eelbert_jax.inference.predict import Model
 from eelbert_jax.inference.queries import Source, read_queries
 
 

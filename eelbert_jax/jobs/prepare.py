@@ -16,6 +16,7 @@ from eelbert_jax.corpus.prepare import choose_engine, choose_vocabulary, prepare
 from eelbert_jax.corpus.rows import SPLITS, Rows, read_manifest
 from eelbert_jax.corpus.sources import SourceOptions, find_units
 from eelbert_jax.corpus.units import Settings
+from eelbert_jax.errors import UserError
 from eelbert_jax.workdir import CONFIG_NAME
 
 MIB = 1 << 20
@@ -55,6 +56,9 @@ class ProgressLine:
 
 def prepare_rows(config: ml_collections.ConfigDict, workdir: str | Path, stream: TextIO) -> dict[str, Any]:
     """Prepare the rows that a config describes, report to `stream`, and return the manifest."""
+    for name, mib in (("train_vocabulary", config.train_vocabulary.max_mib), ("docs", config.docs.max_mib)):
+        if not mib > 0.0:
+            raise UserError(f"config.{name}.max_mib must be positive, got {mib}.")
     read = ReadOptions(config.text_field, config.file_format, config.on_invalid_utf8, config.on_bad_record)
     options = SourceOptions(
         min_unit_bytes=round(config.unit_mib.min * MIB),

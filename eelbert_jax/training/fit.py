@@ -73,6 +73,13 @@ class FitConfig:
     free_settings: Sequence[str] = ()
     refuses_changes: bool = False
 
+    def __post_init__(self) -> None:
+        """Check the ranges; the parts of the config check their own."""
+        if not 0 <= self.seed < 2**32:
+            raise UserError(f"seed must lie in [0, 2**32), got {self.seed}.")
+        if self.patience is not None and self.patience < 1:
+            raise UserError(f"patience_evals must be at least 1 or empty, got {self.patience}.")
+
 
 class Outcome(NamedTuple):
     """Figures of the last step, those of the best one (None where none is kept), seconds of all starts."""

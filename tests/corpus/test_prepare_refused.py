@@ -234,6 +234,11 @@ def test_unwritable_folder_is_refused(corpus, tmp_path):
         ("--config.held_out.fraction=1.0", r"held_out_fraction must lie in \[0, 1\)"),
         ("--config.held_out.seed=-1", "held_out_seed"),
         ("--config.workers=-1", "workers must be 0"),
+        (
+            "--config.train_vocabulary.max_mib=-1",
+            r"config\.train_vocabulary\.max_mib must be positive, got -1\.0",
+        ),
+        ("--config.docs.max_mib=nan", r"config\.docs\.max_mib must be positive, got nan"),
         ("--config.source=none/*.txt", "No file matches"),
         ("--config.vocabulary=none", "Cannot read the vocabulary none"),
         ("--config.vocabulary=", "has no room|vocabulary"),

@@ -68,6 +68,7 @@ def test_both_texts_of_a_glue_pair_are_read_of_the_training_file_alone(tmp_path)
     [
         ({}, r"no sentences: set --config\.source"),
         ({"tables": "/nowhere/*.tsv"}, "No file matches tables="),
+        ({"passages_per_file": -1}, "passages_per_file must not be negative, got -1"),
         ({"words": True, "max_length": 2}, "max_length must be at least 3"),
     ],
 )

@@ -2,6 +2,7 @@
 
 import itertools
 import os
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -69,6 +70,21 @@ def test_a_damaged_index_and_one_of_another_model_are_made_again(model, folder, 
     assert not np.array_equal(update(other, folder).vectors, before.vectors)
 
 
+def test_a_file_that_cannot_be_read_is_left_out_and_told(model, folder, monkeypatch, capsys):
+    read_bytes = Path.read_bytes
+
+    def refused(path):
+        if path.name == "two.md":
+            raise PermissionError(13, "Permission denied")
+        return read_bytes(path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "read_bytes", refused)
+        assert {hit.path for hit in search(model, folder, "a file opens .")} == {"one.txt"}
+    assert "two.md is left out: Permission denied." in capsys.readouterr().err
+    assert "deep/two.md" in {hit.path for hit in search(model, folder, "a file opens .")}
+
+
 def test_an_interrupted_reading_keeps_what_was_read(model, folder, monkeypatch):
     def interrupted(self, texts):
         if texts == ["a file opens ."]:
@@ -97,13 +113,18 @@ def test_passages_are_the_text_in_order_and_never_too_long(text):
 
 
 @pytest.mark.parametrize(
-    ("query", "place", "message"),
-    [("", "", "nothing to search for"), ("a", "absent", "no folder"), ("a", "empty", "no text in")],
+    ("query", "place", "top", "message"),
+    [
+        ("", "", 1, "nothing to search for"),
+        ("a", "absent", 1, "no folder"),
+        ("a", "empty", 1, "no text in"),
+        ("a", "", 0, "--top=0 shows nothing"),
+    ],
 )
-def test_refusals(query, place, message, model, tmp_path):
+def test_refusals(query, place, top, message, model, tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(UserError, match=message):
-        search(model, tmp_path / place, query)
+        search(model, tmp_path / place, query, top)
 
 
 def test_words_of_the_command_line_are_the_query(folder, tmp_path_factory, capsys):

@@ -102,6 +102,7 @@ def test_contribution_reads_a_development_set(encoder, task, tmp_path, capsys):
         (["--num_layers=1"], "add --from=DIR --strategy=top"),
         (["--strategy=top", "--tau=0.9"], "--tau goes with --strategy=contribution"),
         (["--strategy=contribution", "--num_layers=2"], "give --tau"),
+        (["--strategy=contribution", "--tau=95"], "give --tau=0.95"),
     ],
 )
 def test_what_is_refused(encoder, tmp_path, capsys, words, message):

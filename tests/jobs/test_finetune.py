@@ -328,6 +328,7 @@ def test_other_settings_in_the_same_workdir_are_refused(tables, tmp_path):
         ({"custom.train": "/nowhere.tsv"}, "/nowhere.tsv"),
         ({"custom.label_column": "stars"}, "stars"),
         ({"custom.dev_every": 0}, "dev"),
+        ({"patience_evals": 0}, "patience_evals must be at least 1 or empty, got 0"),
         ({"max_length": 513}, "max_length=513, but the model has 512 positions; set --config.max_length=512"),
     ],
 )

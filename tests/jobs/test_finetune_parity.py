@@ -8,8 +8,8 @@ from eelbert_jax import cli
 from eelbert_jax.datasets.glue import load_examples
 from eelbert_jax.datasets.metrics import scores
 from eelbert_jax.datasets.tasks import find_task
+from eelbert_jax.inference.labels import probabilities
 from eelbert_jax.inference.load import load
-from eelbert_jax.inference.predict import probabilities
 from eelbert_jax.interchange.folder import write_folder
 from eelbert_jax.jobs.finetune import finetune
 

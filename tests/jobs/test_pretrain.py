@@ -300,6 +300,7 @@ def test_a_checkpoint_of_another_model_is_refused_with_the_difference(rows_dir, 
         ({"data.eval_batch_size": 0}, "config.data.eval_batch_size"),
         ({"keep_checkpoints": 0}, "config.keep_checkpoints"),
         ({"opt.beta2": 1.0}, "opt.beta2"),
+        ({"seed": -1}, r"seed must lie in \[0, 2\*\*32\), got -1"),
         ({"init_params_from": "/nowhere"}, "No checkpoints at /nowhere"),
     ],
 )

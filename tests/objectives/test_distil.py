@@ -17,7 +17,7 @@ from eelbert_jax.inference.load import load
 from eelbert_jax.jobs.finetune import finetune, set_up
 from eelbert_jax.model import bert
 from eelbert_jax.objectives.to_teacher import TO_TEACHER
-from support.models import VOCABULARY, save_finetuned, save_pretrained
+from support.models import VOCABULARY, save_finetuned, save_pretrained, wider
 
 TEXTS = [
     " ".join(words) for words in itertools.product(("the", "a"), ("file", "table", "run"), ("opens", "."))
@@ -60,9 +60,7 @@ def pairs_config(folder, **changes):
 
 
 def params_of(objective):
-    """Return first parameters, wide enough to tell texts apart."""
-    params = objective.init(jax.random.key(5))
-    return jax.tree.map(lambda leaf: leaf * 8 if leaf.ndim == 2 else leaf, params)
+    return wider(objective.init(jax.random.key(5)))
 
 
 def loss_and_outputs(objective):

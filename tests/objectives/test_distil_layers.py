@@ -24,7 +24,7 @@ from eelbert_jax.objectives.to_teacher import TO_TEACHER
 from eelbert_jax.training import sharding
 from eelbert_jax.training.writer import read_metrics
 from support.folders import random_params
-from support.models import save_pretrained
+from support.models import save_pretrained, wider
 
 STUDENT = dict(num_hidden_layers=2, num_hidden_groups=1, adapter_size=4, embedding_size=16)
 STUDENT |= dict(tie_word_embeddings=False, pooling="cls")
@@ -65,9 +65,7 @@ def objective_of(rows_dir, teacher, **changes):
 
 
 def first_params(objective):
-    """Return first parameters, wide enough to tell tokens apart."""
-    params = jax.jit(objective.init)(jax.random.key(0))
-    return jax.tree.map(lambda leaf: leaf * 8 if leaf.ndim == 2 else leaf, params)
+    return wider(jax.jit(objective.init)(jax.random.key(0)))
 
 
 def loss_of(objective, params, examples, total_weight):

@@ -4,15 +4,10 @@ import pytest
 
 from eelbert_jax.reporting import claims
 from support.run_folders import (
+    cells,
     collect,
     result,
 )
-
-
-def cells(table, line):
-    """Return the cells of one line of a table, by its columns where those are unique."""
-    (found,) = [row for row in table.rows if row[0] == line]
-    return list(found)
 
 
 def test_ratios_by_hand(tmp_path):

@@ -2,16 +2,11 @@
 
 from eelbert_jax.reporting import published, runs, scores, tables
 from support.run_folders import (
+    cells,
     collect,
     result,
     write_own,
 )
-
-
-def cells(table, line):
-    """Return the cells of one line of a table, by its columns where those are unique."""
-    (found,) = [row for row in table.rows if row[0] == line]
-    return list(found)
 
 
 def test_a_complete_score_is_printed_and_an_incomplete_one_says_what_is_missing(tmp_path):

@@ -152,3 +152,9 @@ def write_pretraining(folder, rows, size="tiny", embedding="table", total_steps=
     ]
     (folder / "metrics.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
     return folder
+
+
+def cells(table, line):
+    """Return the cells of one line of a table, of which there is one."""
+    (found,) = [row for row in table.rows if row[0] == line]
+    return list(found)

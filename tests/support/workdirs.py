@@ -20,10 +20,8 @@ from eelbert_jax.training.fit import state_like
 from eelbert_jax.training.optimizer import make_optimizer
 from eelbert_jax.training.step import TrainState
 from eelbert_jax.training.writer import Writer, read_metrics
-from eelbert_jax.workdir import METRICS_NAME
+from eelbert_jax.workdir import CHECKPOINTS_NAME, METRICS_NAME
 from support.processes import pretrain_words
-
-CHECKPOINTS_NAME = "checkpoints"
 
 
 class Cut(Exception):

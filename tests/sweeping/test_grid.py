@@ -29,12 +29,6 @@ def test_cells_are_named_by_their_overrides_and_called_with_them(grid_file, tmp_
     assert (found[4].config.total_steps, found[4].config.opt.rate, found[4].config.seed) == (9, 0.2, 1)
 
 
-def test_a_config_file_of_before_the_rooms_still_loads(tmp_path):
-    text = "from eelbert_jax.jobs.command_line import load_config, parse_recipe\n"
-    (tmp_path / "old.py").write_text(text + GRID.replace('recipe="plain"', 'recipe="seeds"'))
-    assert len(plan(tmp_path / "old.py", tmp_path / "out", recipe="seeds")) == 6
-
-
 def test_short_names_are_the_shortest_that_no_other_key_has(grid_file):
     names = grid.short_names(load_config(grid_file))
     assert (names["opt.rate"], names["seed"], names["model.seed"]) == ("rate", "seed", "model.seed")
