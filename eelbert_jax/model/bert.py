@@ -57,6 +57,17 @@ def hashed_start(config: BertConfig, vocabulary: Vocabulary) -> dict[str, Any]:
     return {"bert": {"embeddings": {"word_embeddings": {"embedding": table}}}}
 
 
+def token_table(params: Any) -> Any:
+    """Return the trained table of token embeddings, [V, E]."""
+    return params["bert"]["embeddings"]["word_embeddings"]["embedding"]
+
+
+def with_token_table(params: Any, table: Any) -> dict[str, Any]:
+    """Return the parameters with another table."""
+    embeddings = {**params["bert"]["embeddings"], "word_embeddings": {"embedding": table}}
+    return {**params, "bert": {**params["bert"], "embeddings": embeddings}}
+
+
 class BertEmbeddings(nn.Module):
     """Sum token, position and segment embeddings, LayerNorm, dropout, and a dense layer where E is not D.
 

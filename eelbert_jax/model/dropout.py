@@ -6,7 +6,7 @@ import jax.numpy as jnp
 
 
 class Dropout(nn.Module):
-    """Zero entries at random and scale up the rest; draw 16 random bits an entry.
+    """Zero entries at random and scale up the rest; decide an entry by 16 random bits.
 
     `nn.Dropout` draws 32, which costs a tiny model a tenth of its step on a CPU. The scale is that of the
     rate rounded to a multiple of 2^-16, so the mean is kept exactly.
@@ -20,27 +20,44 @@ class Dropout(nn.Module):
         if deterministic or self.rate == 0.0:
             return inputs
         num_kept = 2**16 - round(2**16 * self.rate)
-        kept = random_uint16(self.make_rng("dropout"), inputs.shape) < num_kept
+        kept = random_below(self.make_rng("dropout"), inputs.shape, num_kept)
         return jnp.where(kept, inputs * (2**16 / num_kept), jnp.zeros_like(inputs))
 
 
-def random_uint16(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
-    """Return uniform uint16: the halves of a hash of the key and a counter.
+def random_below(key: jax.Array, shape: tuple[int, ...], limit: int) -> jax.Array:
+    """Return bools: whether 16 random bits an entry are below `limit`.
 
-    Threefry, which `jax.random.bits` takes, would be 40 % of the compilation of a fine-tuning step. The last
-    axis is the one halved, so that a batch sharded over devices draws its bits where it lives.
+    A CPU hashes one word for two entries, where the hash is what costs. Accelerators hash one for each, where
+    taking words apart costs more. So the two kinds of platform drop other entries.
     """
+
+    def cpu(key: jax.Array) -> jax.Array:
+        return random_uint16(key, shape) <= limit - 1  # 2^16 is no uint16
+
+    def default(key: jax.Array) -> jax.Array:
+        return random_words(key, shape) <= jnp.uint32((limit << 16) - 1)
+
+    return jax.lax.platform_dependent(jax.random.key_data(key), cpu=cpu, default=default)
+
+
+def random_uint16(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+    """Return uniform uint16, the halves of `random_words` along the last axis."""
     *leading, width = shape
-    first, second = jax.random.key_data(key)[:2]  # of two words, or of four
-    num_words = -(-width // 2)
-    counter = jax.lax.broadcasted_iota(jnp.uint32, (*leading, num_words), len(leading))
-    stride = num_words
-    for axis in reversed(range(len(leading))):
-        counter += jax.lax.broadcasted_iota(jnp.uint32, counter.shape, axis) * jnp.uint32(stride)
-        stride *= leading[axis]
-    words = _mix(_mix(counter ^ first) + second)
-    halves = jax.lax.bitcast_convert_type(words, jnp.uint16)
+    halves = jax.lax.bitcast_convert_type(random_words(key, (*leading, -(-width // 2))), jnp.uint16)
     return halves.reshape(*leading, -1)[..., :width]
+
+
+def random_words(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+    """Return uniform uint32: a hash of the key's data, uint32 [2] or [4], and a counter.
+
+    Threefry, which `jax.random.bits` takes, would be 40 % of the compilation of a fine-tuning step. Nothing
+    depends on other entries, so that a batch sharded over devices draws its bits where it lives.
+    """
+    counter, stride = jnp.zeros(shape, jnp.uint32), 1
+    for axis in reversed(range(len(shape))):
+        counter += jax.lax.broadcasted_iota(jnp.uint32, shape, axis) * jnp.uint32(stride)
+        stride *= shape[axis]
+    return _mix(_mix(counter ^ key[0]) + key[1])
 
 
 def _mix(words: jax.Array) -> jax.Array:

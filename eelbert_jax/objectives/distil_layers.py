@@ -183,8 +183,9 @@ class DistilLayers(MaskedLM):
         key: jax.Array | None,
     ) -> dict[str, jax.Array]:
         """Return each term by its name, a sum weighted by [B, P] of targets, or by [B] of rows. Traced."""
-        variables = {"params": params, "constants": constants}
-        decoder_inputs, states = _read(self.config, variables, masked, True, key)
+        variables = self.variables(params, constants)
+        (features, decoder, bias), states = _read(self.config, variables, masked, True, key)
+        decoder_inputs = (features, self.decoder(params, decoder), bias)
         of_teacher = jax.lax.stop_gradient(constants[TEACHER])
         with_head = "logits" in self._weights
         teacher_inputs, teacher_states = _read(self.teacher.config, of_teacher, masked, with_head, None)

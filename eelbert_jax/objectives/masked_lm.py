@@ -157,7 +157,7 @@ class MaskedLM:
     ) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
         """Return features [B * P, D], decoder, bias and labels [B * P] of masked rows."""
         inputs: Any = self.model.apply(
-            {"params": params, "constants": constants},
+            self.variables(params, constants),
             masked.input_ids,
             masked.positions,
             deterministic=dropout_key is None,
@@ -165,7 +165,20 @@ class MaskedLM:
             method="decoder_inputs",
         )
         features, decoder, bias = inputs
+        decoder = self.decoder(params, decoder)
         return features.reshape(-1, features.shape[-1]), decoder, bias, masked.labels.reshape(-1)
+
+    def variables(self, params: Any, constants: Any) -> dict[str, Any]:
+        """Return what rows are read with; of a tied table the use as input alone, for the wire's sake."""
+        if self.config.ties_decoder and self.layout.mesh.size > 1:
+            slots = self.layout.slots(params)
+            table = sharding.with_gradient_at(*(bert.token_table(tree) for tree in (params, slots)))
+            params = bert.with_token_table(params, table)
+        return {"params": params, "constants": constants}
+
+    def decoder(self, params: Any, decoder: jax.Array) -> jax.Array:
+        """Return the matrix that tokens are predicted with, which the model gave: a tied table as it is."""
+        return bert.token_table(params) if self.config.ties_decoder else decoder
 
     def heldout_examples(self, rows: jax.Array, indices: jax.Array) -> masking.MaskedRows:
         """Mask held-out rows [B, L], each by its index."""

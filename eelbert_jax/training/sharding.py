@@ -5,6 +5,7 @@ parameters are split too; over "data" they are copied, and with ZeRO-1 the optim
 """
 
 import dataclasses
+import functools
 import re
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -113,6 +114,30 @@ def _name(path: Any) -> str:
 def constrain(tree: Any, shardings: Any) -> Any:
     """Pin the leaves of `tree`, inside `jit`, to where `shardings` says."""
     return jax.tree.map(jax.lax.with_sharding_constraint, tree, shardings)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(1,))
+def with_gradient_at(array: jax.Array, sharding: NamedSharding) -> jax.Array:
+    """Return `array`, whose gradient of this use is pinned to `sharding` before those of others are added.
+
+    Without it XLA folds the addition into this use's own sum (a scatter, say) over rows that are split: then
+    the other gradient is reduced over the devices, added, and reduced again. Of two pinned sums it adds the
+    parts first and reduces once.
+    """
+    del sharding
+    return array
+
+
+def _with_gradient_at_forward(array: jax.Array, sharding: NamedSharding) -> tuple[jax.Array, None]:
+    del sharding
+    return array, None
+
+
+def _with_gradient_at_backward(sharding: NamedSharding, _: None, gradient: jax.Array) -> tuple[jax.Array]:
+    return (jax.lax.with_sharding_constraint(gradient, sharding),)
+
+
+with_gradient_at.defvjp(_with_gradient_at_forward, _with_gradient_at_backward)
 
 
 def placed(shapes: Any, shardings: Any) -> Any:

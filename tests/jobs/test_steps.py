@@ -39,15 +39,15 @@ def every_step_traced_once():
 @contextlib.contextmanager
 def every_key_used_once(times=1):
     """Let JAX fail where a key is used twice; dropout hashes its keys itself, which JAX would not see."""
-    random = dropout.random_uint16
+    random = dropout.random_below
 
-    def seen(key, shape):
+    def seen(key, *options):
         for _ in range(times):
             jax.random.bits(key)
-        return random(key, shape)
+        return random(key, *options)
 
     with pytest.MonkeyPatch.context() as patch, jax.debug_key_reuse(True):
-        patch.setattr(dropout, "random_uint16", seen)
+        patch.setattr(dropout, "random_below", seen)
         yield
 
 

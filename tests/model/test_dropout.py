@@ -5,12 +5,23 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from eelbert_jax.model.dropout import Dropout, random_uint16
+from eelbert_jax.model.dropout import Dropout, random_below, random_uint16, random_words
+
+KEY = jnp.asarray([0, 1], jnp.uint32)
 
 
-def test_random_uint16_is_uniform_at_any_width():
+def high_halves(key, shape):
+    """Return the 16 bits of a word by which accelerators decide an entry."""
+    return (random_words(key, shape) >> 16).astype(jnp.uint16)
+
+
+BITS = pytest.mark.parametrize("draw", [random_uint16, high_halves])
+
+
+@BITS
+def test_bits_are_uniform_at_any_width(draw):
     for width in (1, 6, 7):
-        bits = np.asarray(random_uint16(jax.random.key(0), (3001, width)))
+        bits = np.asarray(draw(KEY, (3001, width)))
         assert bits.shape == (3001, width)
         assert bits.dtype == np.uint16
         # The mean of n uniform draws scatters by 65536 / sqrt(12 n).
@@ -24,15 +35,30 @@ def largest_correlation(bits, other):
     return max(abs(np.corrcoef(one.ravel(), two.ravel())[0, 1]) for one, two in pairs)
 
 
-@pytest.mark.parametrize("impl", ["threefry2x32", "rbg"])
-def test_random_uint16_differs_by_place_and_key(impl):
-    words = {"threefry2x32": 2, "rbg": 4}[impl]
-    near = [jax.random.wrap_key_data(jnp.full(words, word, jnp.uint32), impl=impl) for word in (6, 7)]
-    bits = [np.asarray(random_uint16(key, (512, 512)), np.float64) for key in near]
+@BITS
+@pytest.mark.parametrize("num_words", [2, 4])  # of JAX's two kinds of keys
+def test_bits_differ_by_place_and_key(draw, num_words):
+    near = [jnp.full(num_words, word, jnp.uint32) for word in (6, 7)]
+    bits = [np.asarray(draw(key, (512, 512)), np.float64) for key in near]
     assert largest_correlation(*bits) < 5 / 512  # the correlation of n independent draws scatters by n^-1/2
     # Negative control: a counter alone is uniform too.
     counter = np.arange(512 * 512, dtype=np.float64).reshape(512, 512) % 65536
     assert largest_correlation(counter, counter) > 0.9
+
+
+@pytest.mark.parametrize("limit", [1, 58982, 2**16])  # the last of a rate that rounds to 0
+def test_each_platform_decides_by_its_bits(limit):
+    key, shape = jax.random.key(3), (64, 101)
+    data = jax.random.key_data(key)
+    halves, words = (np.asarray(draw(data, shape), np.int64) for draw in (random_uint16, random_words))
+    np.testing.assert_array_equal(random_below(key, shape, limit), halves < limit)
+    np.testing.assert_array_equal(words <= (limit << 16) - 1, words >> 16 < limit)
+
+
+def test_accelerators_take_no_words_apart():
+    program = jax.jit(lambda key: random_below(key, (64, 101), 58982)).trace(jax.random.key(3))
+    lowered = {name: program.lower(lowering_platforms=(name,)).as_text() for name in ("cpu", "tpu", "cuda")}
+    assert {name for name, text in lowered.items() if "ui16" in text} == {"cpu"}
 
 
 def test_dropout_keeps_the_mean_and_drops_the_rate():

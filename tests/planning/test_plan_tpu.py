@@ -14,8 +14,9 @@ pytestmark = [
 ]
 
 
-def test_float32_gradients_are_reduced_once_and_nothing_else_is_sent():
-    plan = planned("v5e:2x4")
+@pytest.mark.parametrize("embedding", ["ngram_hash", "table"])  # a table is input and output
+def test_float32_gradients_are_reduced_once_and_nothing_else_is_sent(embedding):
+    plan = planned("v5e:2x4", f"--config.model.embedding={embedding}")
     assert (plan["num_chips"], plan["slice_shape"], plan["device_kind"]) == (8, [2, 4], "TPU v5e")
     assert {one["kind"] for one in plan["traffic"]} == {"all-reduce"}
     # Four bytes a parameter but for the token types' gradients, which follow from the positions'; scalars.

@@ -30,6 +30,17 @@ array = sharding.global_array(part, values.shape, sharding.Layout(mesh).rows(row
 assert np.array_equal(array, values)
 assert sorted(block.shape for block in read) == [(2, 2, 3)] * 4, "each device reads its own rows"
 assert np.array_equal(np.sort(np.concatenate([block.ravel() for block in read])), values.ravel())
+def loss(table, ids, used_as_input):
+    return jax.numpy.sum(jax.numpy.tanh(used_as_input(table)[ids] @ table.T))
+at_rows, whole = sharding.Layout(mesh).rows(0), sharding.Layout(mesh).replicated
+ids, table = np.arange(24).reshape(8, 3) % 7, np.random.default_rng(0).normal(size=(16, 4)).astype("float32")
+uses = (lambda table: table, lambda table: sharding.with_gradient_at(table, whole), jax.lax.stop_gradient)
+expected, found, other = (
+    jax.jit(jax.grad(lambda table, ids: loss(table, ids, use)), out_shardings=whole)(table, rows)
+    for use, rows in zip(uses, (ids, jax.device_put(ids, at_rows), ids))
+)
+np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
+assert not np.allclose(other, expected, rtol=1e-2), "the use as input counts"
 try:
     sharding.check_divisible("batch_size", 10, mesh)
 except UserError as error:
@@ -37,7 +48,7 @@ except UserError as error:
 """
 
 
-def test_each_device_reads_only_its_own_rows():
+def test_each_device_reads_only_its_own_rows_and_a_gradient_of_two_uses_is_their_sum():
     env = {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": "--xla_force_host_platform_device_count=4"}
     done = subprocess.run(
         [sys.executable, "-c", PROGRAM], env=env, capture_output=True, text=True, check=True
