@@ -72,6 +72,8 @@ def get_config(recipe: str = "tiny") -> config_dict.ConfigDict:
     config.data = config_dict.ConfigDict()
     config.data.rows = config_dict.placeholder(str)  # folder made by `eelbert prepare`; required
     config.data.verify = True  # process 0 checks the shards' checksums at the start, at about 1 GB/s
+    # Calls whose rows are read and sent before the device asks for them; empty: 0 on a CPU, else 2.
+    config.data.calls_ahead = config_dict.placeholder(int)
     config.data.eval_rows = config_dict.placeholder(int)  # held-out rows to evaluate; empty: all
     config.data.eval_batch_size = 256  # rows, over all devices
 

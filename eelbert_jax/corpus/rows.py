@@ -246,8 +246,10 @@ def _shard_bytes(manifest: dict[str, Any], shard: dict[str, Any]) -> int:
     return shard["num_rows"] * manifest["row_length"] * np.dtype(manifest["dtype"]).itemsize
 
 
-def row_indices(seed: int, step: int, batch_size: int, num_rows: int) -> np.ndarray:
+def row_indices(seed: int, step: int, batch_size: int, num_rows: int, num_steps: int = 1) -> np.ndarray:
     """Return the rows of batch `step` of an endless shuffled reading, int64 [B]; a batch may span two epochs.
+
+    Of several steps from `step` on, those of one after the other, [num_steps * B].
 
     A pure function, so that the position in the data is the step and nothing else has to be saved. Epoch e is
     a keyed bijection of [0, num_rows): a Feistel network over the next even power of two, applied again while
@@ -259,7 +261,7 @@ def row_indices(seed: int, step: int, batch_size: int, num_rows: int) -> np.ndar
             f"got {num_rows}, {batch_size} and {step}."
         )
     epochs, offsets = np.divmod(
-        np.uint64(step * batch_size) + np.arange(batch_size, dtype=np.uint64), num_rows
+        np.uint64(step * batch_size) + np.arange(num_steps * batch_size, dtype=np.uint64), num_rows
     )
     keys = split_mix_64(np.uint64(seed % 2**64) + split_mix_64(epochs))
     half = np.uint64(((num_rows - 1).bit_length() + 1) // 2)

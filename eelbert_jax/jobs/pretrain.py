@@ -34,6 +34,10 @@ STEPS_PER_CALL = {"cpu": 1}
 """Optimizer steps a call by platform where the config leaves it open; 10 elsewhere."""
 
 
+CALLS_AHEAD = {"cpu": 0}
+"""Calls read ahead by platform where the config leaves it open; 2 elsewhere. A CPU has no core to spare."""
+
+
 def make_objective(
     config: ml_collections.ConfigDict,
     vocabulary: Vocabulary,
@@ -69,15 +73,16 @@ def make_fit_config(config: ml_collections.ConfigDict, objective: MaskedLM) -> F
         tokens_per_step=objective.batch_size * objective.row_length,
     )
     devices = objective.layout.mesh.devices
-    rows = config.rows_per_device
+    platform = devices.flat[0].platform
+    rows, ahead = config.rows_per_device, config.data.calls_ahead
     if rows is None:
-        share = config.batch_size // devices.size
-        rows = default_rows_a_pass(share, objective.row_length, devices.flat[0].platform)
+        rows = default_rows_a_pass(config.batch_size // devices.size, objective.row_length, platform)
     return FitConfig(
         durations,
         OptimizerConfig(**config.opt),
         seed=config.seed,
         passes=sharding.num_passes(config.batch_size, rows, objective.layout),
+        calls_ahead=CALLS_AHEAD.get(platform, 2) if ahead is None else ahead,
         keep_checkpoints=config.keep_checkpoints,
         keep_every_steps=config.keep_every_steps,
         tensorboard=config.tensorboard,
@@ -117,6 +122,8 @@ def check(config: ml_collections.ConfigDict) -> None:
         _check_positive(config, name)
     for name in ("rows_per_device", "steps_per_call", "data.eval_rows", "keep_every_steps"):
         _check_positive(config, name, optional=True)
+    if config.data.calls_ahead is not None and config.data.calls_ahead < 0:
+        raise UserError(f"config.data.calls_ahead must not be negative, got {config.data.calls_ahead}.")
     if not 0.0 < config.mlm_probability <= 1.0:
         raise UserError(f"config.mlm_probability must lie in (0, 1], got {config.mlm_probability}.")
 

@@ -115,9 +115,8 @@ class MaskedLM:
         """Return the rows [K, B, L] of the K steps after `step`."""
         assert self.train_rows is not None
         rows = self.train_rows
-        indices = np.stack(
-            [row_indices(self.seed, step + k, self.batch_size, len(rows)) for k in range(self.steps_per_call)]
-        )
+        indices = row_indices(self.seed, step, self.batch_size, len(rows), self.steps_per_call)
+        indices = indices.reshape(self.steps_per_call, self.batch_size)
 
         def read(index: tuple[slice, ...]) -> np.ndarray:
             wanted = indices[index[:2]]

@@ -20,6 +20,7 @@ from eelbert_jax import store
 from eelbert_jax.errors import Preempted, UserError
 from eelbert_jax.subwords import save_tokenizer
 from eelbert_jax.training import loop
+from eelbert_jax.training.ahead import read_ahead
 from eelbert_jax.training.checkpoint import Checkpoints, check_identity
 from eelbert_jax.training.loop import LoopConfig
 from eelbert_jax.training.optimizer import OptimizerConfig, learning_rate_schedule, make_optimizer, trained
@@ -59,6 +60,7 @@ class FitConfig:
       keep_every_steps: also keep multiples of this.
       patience: end after so many evaluations without a better one; None: never.
       free_settings: what may differ between the starts of a run; see `workdir.changed_settings`.
+      calls_ahead: so many calls' batches are read before the device asks for them.
       refuses_changes: refuse other settings; otherwise only where nothing is left to train with them.
     """
 
@@ -66,6 +68,7 @@ class FitConfig:
     optimizer: OptimizerConfig
     seed: int
     passes: int = 1
+    calls_ahead: int = 0
     keep_checkpoints: int = 1
     keep_every_steps: int | None = None
     tensorboard: bool = False
@@ -155,7 +158,9 @@ def fit(
             checkpoints.save(state, identity)
 
         workdir_if_writer = workdir if is_writer else None
+        steps = range(int(state.step), total_steps, config.durations.steps_per_call)
         with (
+            read_ahead(objective.next_batch, steps, config.calls_ahead) as next_batch,
             Writer(workdir_if_writer, total_steps, saved_step, tensorboard=config.tensorboard) as writer,
             _last_save_awaited(checkpoints, goodput, writer),
         ):
@@ -163,7 +168,7 @@ def fit(
                 state,
                 config=config.durations,
                 train_step=_train_step(objective, config, optimizer, layout),
-                next_batch=objective.next_batch,
+                next_batch=next_batch,
                 evaluate=figures.evaluate,
                 save=save,
                 stop=figures.stalled,

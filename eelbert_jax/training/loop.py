@@ -125,7 +125,7 @@ def run(
     """Train from `state.step` to `config.total_steps`; return the last state and its held-out figures.
 
     On the CPU backend every call is waited for: dispatching ahead deadlocks virtual devices. Elsewhere one
-    call is in flight while the rows of the next are read and sent.
+    call is in flight while the next is made ready.
 
     Args:
       state: donated.

@@ -223,6 +223,7 @@ def test_batches_cut_one_endless_order():
     whole = row_indices(seed=3, step=0, batch_size=700, num_rows=90)
     parts = [row_indices(seed=3, step=step, batch_size=7, num_rows=90) for step in range(100)]
     np.testing.assert_array_equal(np.concatenate(parts), whole)
+    np.testing.assert_array_equal(row_indices(3, 40, 7, 90, num_steps=10), np.concatenate(parts[40:50]))
 
 
 def test_epochs_and_seeds_have_their_own_order():

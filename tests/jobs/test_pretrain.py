@@ -78,6 +78,7 @@ def test_resume_is_bitwise_and_a_finished_job_is_a_no_op(rows_dir, tmp_path, rec
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     config = small(rows_dir, recipe, **{"model.hidden_dropout_prob": 0.1})
     figures = pretrain(config, whole)
+    config.data.calls_ahead = 2  # whoever reads the rows, and when
     with cut_at(14):
         pretrain(config, parts)
     assert pretrain(config, parts) == figures
@@ -298,6 +299,7 @@ def test_a_checkpoint_of_another_model_is_refused_with_the_difference(rows_dir, 
         ({"model.max_position_embeddings": 16}, "do not fit max_position_embeddings=16"),
         ({"mlm_probability": 0.0}, "config.mlm_probability"),
         ({"data.eval_batch_size": 0}, "config.data.eval_batch_size"),
+        ({"data.calls_ahead": -1}, "config.data.calls_ahead"),
         ({"keep_checkpoints": 0}, "config.keep_checkpoints"),
         ({"opt.beta2": 1.0}, "opt.beta2"),
         ({"seed": -1}, r"seed must lie in \[0, 2\*\*32\), got -1"),
