@@ -20,7 +20,6 @@ from eelbert_jax.objectives.distil_layers import DistilLayers, Teacher, Terms
 from eelbert_jax.objectives.masked_lm import MaskedLM
 from eelbert_jax.training import distributed, sharding
 from eelbert_jax.training.fit import environment, fit, run_in
-from eelbert_jax.training.sharding import Layout
 from eelbert_jax.vocabulary import check_same, load_vocabulary
 
 
@@ -110,7 +109,7 @@ def set_up(config: ml_collections.ConfigDict, vectors: Vectors) -> tuple[DistilE
     objective = DistilEmbedding(
         dataclasses.replace(model_config, sentence_size=vectors.values.shape[1]),
         vocabulary,
-        Layout(sharding.make_mesh(config.mesh.fsdp), config.mesh.zero1),
+        sharding.make_layout(config.mesh.fsdp, config.mesh.zero1),
         train,
         batch_size=config.batch_size,
         seed=config.seed,

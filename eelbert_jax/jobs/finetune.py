@@ -33,7 +33,6 @@ from eelbert_jax.training.checkpoint import Checkpoints
 from eelbert_jax.training.fit import FitConfig, Outcome, Start, environment, fit, run_in
 from eelbert_jax.training.loop import LoopConfig
 from eelbert_jax.training.optimizer import OptimizerConfig
-from eelbert_jax.training.sharding import Layout
 from eelbert_jax.vocabulary import Vocabulary, load_vocabulary
 from eelbert_jax.workdir import (
     BEST_NAME,
@@ -97,7 +96,7 @@ def set_up(config: ml_collections.ConfigDict) -> tuple[Classify, Model | None, b
     model_config, vocabulary, pretrained = starting_model(config)
     check_max_length(config.max_length, model_config.num_positions)
     lowercase = config.lowercase if pretrained is None else pretrained.lowercase
-    layout = Layout(sharding.make_mesh(config.mesh.fsdp), config.mesh.zero1)
+    layout = sharding.make_layout(config.mesh.fsdp, config.mesh.zero1)
     data = load_data(config.to_dict(), vocabulary, lowercase)
     kind = {TAG: Tag, MULTILABEL: Multilabel}.get(data.task.kind, Classify)
     record = _record(config, data, pretrained)

@@ -84,7 +84,7 @@ def _plan_step(
     config: ml_collections.ConfigDict, devices: Sequence[jax.Device], vocabulary: Vocabulary, row_length: int
 ) -> Plan:
     """Plan a call of one step; a call of several runs the same in a loop."""
-    layout = sharding.Layout(sharding.make_mesh(config.mesh.fsdp, devices), config.mesh.zero1)
+    layout = sharding.make_layout(config.mesh.fsdp, config.mesh.zero1, devices)
     objective = pretrain.make_objective(config, vocabulary, row_length, layout)
     fit_config = pretrain.make_fit_config(config, objective)
     optimizer = make_optimizer(fit_config.optimizer, config.total_steps)

@@ -158,7 +158,7 @@ def pretrain(
     with run_in(workdir, job, config.watchdog_seconds) as supervision:
         train_rows, heldout_rows = _open_rows(config)
         vocabulary = train_rows.vocabulary
-        layout = Layout(sharding.make_mesh(config.mesh.fsdp), config.mesh.zero1)
+        layout = sharding.make_layout(config.mesh.fsdp, config.mesh.zero1)
         objective = extended(
             make_objective(config, vocabulary, train_rows.row_length, layout, train_rows, heldout_rows)
         )
@@ -186,7 +186,7 @@ def show_batch(config: ml_collections.ConfigDict, update: int) -> str:
             f"Update {update} is not one of this run's; they go from 1 to total_steps={config.total_steps}."
         )
     rows = Rows.open(config.data.rows, "train")
-    layout = Layout(sharding.make_mesh(devices=jax.local_devices()[:1]))
+    layout = sharding.make_layout(devices=jax.local_devices()[:1])
     indices, ids = make_objective(config, rows.vocabulary, rows.row_length, layout, rows).masked_batch(update)
     return "\n".join(f"{index}\t{text}" for index, text in zip(indices, rows.decode(ids), strict=True))
 

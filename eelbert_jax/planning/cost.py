@@ -22,7 +22,9 @@ _FREE = frozenset(
 
 _SLICES = ("slice", "dynamic-slice", "gather")
 _UPDATE = "dynamic-update-slice"
-_MESH = re.compile(r"replica_groups=mesh\[([^\]]*)\]\s*\{([^}]*)\}")
+_MESH = re.compile(
+    r"replica_groups=mesh\[([^\]]*)\][^{]*\{([^}]*)\}"
+)  # an order of devices may stand between
 _AXIS = re.compile(r"'([^']+)'=(\d+)")
 _USED = re.compile(r"'([^']+)'(?::\(\d+\)(\d+))?")
 _IOTA = re.compile(r"replica_groups=\[(\d+),(\d+)\]<=")

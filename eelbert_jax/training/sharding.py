@@ -1,7 +1,8 @@
 """Where every array lies: the device mesh, rules for parameters and slots, host rows as global arrays.
 
-One code path for one CPU, eight GPUs and a pod. Rows are split over both axes of the mesh. Over "fsdp" the
-parameters are split too; over "data" they are copied, and with ZeRO-1 the optimizer's slots are split.
+One code path for one CPU, eight GPUs and a pod. Rows are split over all axes of the mesh. Over "fsdp" the
+parameters are split too; over the others they are copied. With ZeRO-1 the optimizer's slots are split over
+"data", or where that is many devices over "slots", groups of them.
 """
 
 import dataclasses
@@ -16,7 +17,7 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from eelbert_jax.errors import UserError
 
-DATA, FSDP = "data", "fsdp"
+DATA, SLOTS, FSDP = "data", "slots", "fsdp"
 ROW_AXES = (DATA, FSDP)
 
 RULES: tuple[tuple[str, tuple[str | None, ...]], ...] = (
@@ -32,24 +33,48 @@ MIN_SPLIT_SIZE = 1 << 14
 """Smaller slots are not worth a collective of their own and stay whole under ZeRO-1."""
 
 
-def make_mesh(fsdp: int = 1, devices: Sequence[jax.Device] | None = None) -> Mesh:
-    """Return the mesh ("data", "fsdp") of all devices; `fsdp` of them share one copy of the parameters."""
+MOST_SLOT_SHARES = 16
+"""Devices that share one copy of the slots under ZeRO-1. A TPU scatters what it reduces along one axis of its
+slice, at most 16 chips; over 256 it reduces all of it everywhere and gathers besides."""
+
+WHOLE_SHARES = {"tpu": (16, 128)}
+"""Rows and columns of which a share has to be a multiple on a platform, its tiles of bfloat16; else any."""
+
+
+def make_mesh(fsdp: int = 1, devices: Sequence[jax.Device] | None = None, *, zero1: bool = False) -> Mesh:
+    """Return the mesh ("data", "fsdp") of all devices; `fsdp` of them share one copy of the parameters.
+
+    With ZeRO-1 and more than `MOST_SLOT_SHARES` along "data": ("data", "slots", "fsdp").
+    """
     count = jax.device_count() if devices is None else len(devices)
     if fsdp < 1 or count % fsdp:
         raise UserError(f"mesh.fsdp={fsdp} does not divide the {count} devices; choose a divisor of {count}.")
-    return jax.make_mesh((count // fsdp, fsdp), ROW_AXES, axis_types=(AxisType.Auto,) * 2, devices=devices)
+    axes = {DATA: count // fsdp, FSDP: fsdp}
+    if zero1 and axes[DATA] > MOST_SLOT_SHARES:
+        shares = max(n for n in range(1, MOST_SLOT_SHARES + 1) if axes[DATA] % n == 0)
+        axes = {DATA: axes[DATA] // shares, SLOTS: shares, FSDP: fsdp}
+    types = (AxisType.Auto,) * len(axes)
+    return jax.make_mesh(tuple(axes.values()), tuple(axes), axis_types=types, devices=devices)
+
+
+def make_layout(fsdp: int = 1, zero1: bool = False, devices: Sequence[jax.Device] | None = None) -> "Layout":
+    """Return the layout on all devices, or on `devices`, which need not be here."""
+    mesh = make_mesh(fsdp, devices, zero1=zero1)
+    return Layout(mesh, zero1, WHOLE_SHARES.get(mesh.devices.flat[0].platform, (1, 1)))
 
 
 @dataclasses.dataclass(frozen=True)
 class Layout:
     """Say where the arrays of a training step lie.
 
-    With `zero1` the optimizer's slots, and the update's work, are split over "data" too (Rajbhandari et al.
-    2020).
+    With `zero1` the optimizer's slots, and the update's work, are split over "slots", or without such an axis
+    over "data" (Rajbhandari et al. 2020). Slots whose shares would not be multiples of `whole_shares`, rows
+    and columns, stay whole: they would be reduced whole and gathered besides.
     """
 
     mesh: Mesh
     zero1: bool = False
+    whole_shares: tuple[int, int] = (1, 1)
 
     @property
     def replicated(self) -> NamedSharding:
@@ -58,7 +83,7 @@ class Layout:
 
     def rows(self, row_axis: int) -> NamedSharding:
         """Return the sharding that splits axis `row_axis` over all devices."""
-        return NamedSharding(self.mesh, PartitionSpec(*[None] * row_axis, ROW_AXES))
+        return NamedSharding(self.mesh, PartitionSpec(*[None] * row_axis, self.mesh.axis_names))
 
     def params(self, params: Any) -> Any:
         """Return the tree of shardings of parameters (arrays or shape structs), by `RULES`."""
@@ -95,13 +120,15 @@ class Layout:
 
     def _slot_spec(self, name: str, shape: tuple[int, ...]) -> PartitionSpec:
         spec = self._param_spec(name, shape)
-        data = self.mesh.shape[DATA]
-        if not self.zero1 or data == 1 or np.prod(shape, dtype=np.int64) < MIN_SPLIT_SIZE:
+        split_over = SLOTS if SLOTS in self.mesh.shape else DATA
+        shares = self.mesh.shape[split_over]
+        if not self.zero1 or shares == 1 or np.prod(shape, dtype=np.int64) < MIN_SPLIT_SIZE:
             return spec
         axes = list(spec) + [None] * (len(shape) - len(spec))
-        for number, (axis, size) in enumerate(zip(axes, shape, strict=True)):
-            if axis is None and size % data == 0:
-                axes[number] = DATA
+        multiples = (*(1,) * len(shape), *self.whole_shares)[-len(shape) :]
+        for number, (axis, size, multiple) in enumerate(zip(axes, shape, multiples, strict=True)):
+            if axis is None and size % (shares * multiple) == 0:
+                axes[number] = split_over
                 return PartitionSpec(*axes)
         return spec  # no axis divides: a copy
 

@@ -121,7 +121,8 @@ PROGRAM = """HloModule jit_step, is_scheduled=true
 ENTRY %main (a: f32[4,2]) -> f32[4,2] {
   %a = f32[4,2]{1,0} parameter(0)
   %grads = (f32[3]{0:T(128)S(1)}, /*index=1*/bf16[2,2]{1,0:T(2,128)(2,1)}) all-reduce(%a, %b), \
-replica_groups=mesh['axis_0'=4,'axis_1'=2] {'axis_0'}, to_apply=%add, metadata={op_name="jit(step)/grad"}
+replica_groups=mesh['axis_0'=2,'axis_1'=4], device_ids=([2,4]T(1,0)) {'axis_1'}, \
+to_apply=%add, metadata={op_name="jit(step)/grad"}
   %gather = (f32[2,8]{1,0}, f32[16,8]{1,0}) all-gather-start(%a), \
 replica_groups=mesh['axis_0'=4,'axis_1'=2] {'axis_0','axis_1'}, dimensions={0}
   %gathered = f32[16,8]{1,0} all-gather-done(%gather)

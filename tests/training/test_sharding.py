@@ -41,6 +41,19 @@ expected, found, other = (
 )
 np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
 assert not np.allclose(other, expected, rtol=1e-2), "the use as input counts"
+sharding.MOST_SLOT_SHARES = 2
+grouped = sharding.make_layout(zero1=True)
+assert dict(grouped.mesh.shape) == {"data": 2, "slots": 2, "fsdp": 1}
+array = sharding.put_rows(values, grouped, row_axis=1)
+assert [block.data.shape for block in array.addressable_shards] == [(2, 2, 3)] * 4
+assert np.array_equal(array.addressable_shards[1].data, values[:, 2:4]), "the order of rows stays"
+large = np.random.default_rng(1).normal(size=(128, 256)).astype("float32")
+slots = grouped.slots({"kernel": large})["kernel"]
+rows = sharding.put_rows(ids, grouped, row_axis=0)
+sums = jax.jit(jax.grad(lambda kernel, ids: loss(kernel, ids, uses[0])), out_shardings=slots)(large, rows)
+assert {block.data.shape for block in sums.addressable_shards} == {(64, 256)}, "halves, each of them twice"
+plain = jax.jit(jax.grad(lambda kernel, ids: loss(kernel, ids, uses[0])))(large, ids)
+np.testing.assert_allclose(sums, plain, rtol=1e-4, atol=1e-4)
 try:
     sharding.check_divisible("batch_size", 10, mesh)
 except UserError as error:
@@ -99,6 +112,18 @@ def test_zero1_splits_slots_over_data_where_an_axis_divides(params):
     assert both["bert/encoder/layer_0/attention/self/query/kernel"] == ("fsdp", "data")
     tiny = layout(256, 1, zero1=True).slots({"word_embeddings": {"embedding": jnp.zeros((30522, 128))}})
     assert specs(tiny)["word_embeddings/embedding"] == (), "no axis of 30522 x 128 splits over 256"
+
+
+def test_slots_of_a_pod_are_split_within_groups_and_where_shares_are_whole_tiles(params):
+    mesh = AbstractMesh((16, 16, 1), ("data", "slots", "fsdp"))
+    pod = Layout(mesh, zero1=True, whole_shares=(16, 128))
+    kernels = {"kernel": jnp.zeros((768, 3072)), "layer": {"kernel": jnp.zeros((12, 768, 3072))}}
+    found = specs(pod.slots({**kernels, **params}))
+    assert (found["kernel"], found["layer/kernel"]) == (("slots", None), (None, "slots", None))
+    assert found["bert/embeddings/word_embeddings/embedding"] == (), "shares of 16 columns"
+    assert found["bert/encoder/layer_0/attention/self/query/kernel"] == ("slots", None)
+    assert specs(pod.slots({"kernel": jnp.zeros((128, 2048))}))["kernel"] == (None, "slots"), "of 8 rows"
+    assert tuple(pod.rows(1).spec) == (None, ("data", "slots", "fsdp"))
 
 
 def test_optimizer_slots_are_found_by_their_parameters_paths(params):
