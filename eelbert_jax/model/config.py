@@ -69,7 +69,8 @@ class BertConfig:
       embedding_mode: how a hashed embedding is computed; identical bits.
       hash: for `ngram_hash` and `hash_initialized`; `random_hash` takes its seed.
       dtype: of the computation, "float32" or "bfloat16"; parameters are float32 always.
-      scan_layers: compile one layer (group) for all, with parameters stacked on axis 0.
+      scan_layers: compile one layer (group) for all, with parameters stacked on axis 0: minutes less for a
+        deep model, whose every step then takes longer on a TPU (docs/results.md).
       num_labels: 1 means regression.
       embedding_size: E, width of the embeddings before a dense layer makes them D wide; None: D, without it.
       num_hidden_groups: layers with parameters of their own, each applied R times in a row
