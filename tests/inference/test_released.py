@@ -12,7 +12,7 @@ from eelbert_jax.jobs.evaluate import main
 from eelbert_jax.workdir import PACKED_NAME
 
 MEGABYTES = {"pocket": 1.2, "pocket-uno": 0.4}
-STSB = {"pocket": 0.80, "pocket-uno": 0.70}
+STSB = {"pocket": 0.81, "pocket-uno": 0.75}
 """Spearman's correlation on STS-B dev that docs/models.md promises, rounded down."""
 
 
@@ -46,7 +46,7 @@ def test_any_text_has_a_vector(model):
         "😀 \u200b",
     ]
     vectors = model.encode(texts)
-    assert vectors.shape == (len(texts), 384)
+    assert vectors.shape == (len(texts), 128)
     assert np.isfinite(vectors).all()
     assert model.truncated(texts).tolist() == [False, False, False, True, False, False, False]
 
