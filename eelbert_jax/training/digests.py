@@ -143,11 +143,11 @@ def set_aside(folder: epath.Path) -> epath.Path:
 
 
 def _files(folder: epath.Path) -> Iterator[epath.Path]:
-    for path in sorted(folder.iterdir()):
-        if path.is_dir():
-            yield from _files(path)
+    for name, is_folder in sorted(listing(folder).items()):
+        if is_folder:
+            yield from _files(folder / name)
         else:
-            yield path
+            yield folder / name
 
 
 def _digest(path: epath.Path) -> tuple[int, str]:
