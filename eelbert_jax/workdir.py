@@ -85,7 +85,7 @@ def locked(workdir: Path, job: str | None = None) -> Iterator[None]:
 def claim(workdir: Path, job: str) -> None:
     """Make `workdir` and mark it as the job's own, or raise a `UserError` where it holds files of another."""
     make_writable(workdir)
-    with _told(workdir):
+    with store.explained(workdir), _told(workdir):
         whose = _whose(workdir)
     if whose not in (None, job):
         raise UserError(f"'{workdir}' holds files of {whose}: give {job} another --workdir=DIR.")

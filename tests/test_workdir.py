@@ -5,8 +5,9 @@ import shutil
 
 import pytest
 
+from eelbert_jax import store
 from eelbert_jax.__main__ import main
-from eelbert_jax.errors import UserError
+from eelbert_jax.errors import StoreAway, UserError
 from eelbert_jax.workdir import claim, locked
 
 JOBS = {
@@ -71,3 +72,12 @@ def test_a_mark_that_cannot_be_opened_is_told(name, tmp_path):
     message = f"Cannot write to the workdir '{tmp_path}': Is a directory"
     with pytest.raises(UserError, match=message), locked(tmp_path, "embed"):
         pass
+
+
+def test_a_store_that_does_not_say_whose_a_folder_is_is_told(monkeypatch):
+    def away(url):
+        raise store.Unanswered(None, "no answer", url)
+
+    monkeypatch.setattr(store, "listing", away)
+    with pytest.raises(StoreAway, match=r"The store of gs://bucket/run failed: .*no answer"):
+        claim(store.folder("gs://bucket/run"), "sweep")

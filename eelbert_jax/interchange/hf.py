@@ -29,6 +29,8 @@ ALIASES = {DECODER_BIAS: BIAS, DECODER: WORD_EMBEDDINGS}
 # Of the first published checkpoints: TensorFlow's LayerNorm names, and a buffer that is no parameter.
 OLD_ENDINGS = {"LayerNorm.gamma": "LayerNorm.weight", "LayerNorm.beta": "LayerNorm.bias"}
 BUFFERS = ("bert.embeddings.position_ids",)
+MOST_COMPLAINTS = 10
+"""That are listed of weights which do not fit: a whole model's would bury what is to be done."""
 INTO_HEADS = re.compile(r"\.attention\.self\.\w+\.weight$")
 OUT_OF_HEADS = re.compile(r"\.attention\.output\.dense\.weight$")
 SHARED_FIELDS = (
@@ -224,6 +226,8 @@ def _require_match(
         for name in sorted(expected.keys() & given.keys())
         if given[name].shape != expected[name]
     ]
+    if len(complaints) > MOST_COMPLAINTS:
+        complaints[MOST_COMPLAINTS:] = [f"and {len(complaints) - MOST_COMPLAINTS} more"]
     if complaints:
         raise UserError(
             "The weights do not fit the model; give them the config.json that they were saved with.\n  "

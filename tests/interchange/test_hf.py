@@ -89,6 +89,16 @@ def test_every_difference_is_listed_at_once():
     assert f"shape: {QUERY} is [16, 32], the model has [32, 32]" in message
 
 
+def test_of_many_differences_the_first_ten_are_listed():
+    config = micro()
+    like, params = parameters(BertForMaskedLM, config)
+    state = {name: value for name, value in to_hf(params, config).items() if ".layer.1." not in name}
+    with pytest.raises(UserError) as error:
+        from_hf(state, config, like)
+    assert str(error.value).count("missing:") == 10
+    assert str(error.value).endswith("\n  and 6 more")
+
+
 def test_config_says_whether_the_decoder_is_tied():
     assert hf_config(micro())["tie_word_embeddings"] is True
     assert hf_config(micro(embedding="ngram_hash"))["tie_word_embeddings"] is False
