@@ -325,8 +325,9 @@ def main() -> None:
     if options.worker:
         work(options)
         return
-    if options.quick:
-        options.sizes, options.shapes, options.threads, options.seconds = "uno", "1x16,1x128", "1", 1.0
+    if options.quick:  # what is asked for stays
+        parser.set_defaults(sizes="uno", shapes="1x16,1x128", threads="1", seconds=1.0)
+        options = parser.parse_args()
     if not options.json:
         print(_measure.describe_machine(), file=sys.stderr)
     records = []

@@ -23,7 +23,7 @@ from eelbert_jax.model.embeddings import hash_of
 from eelbert_jax.model.encoder import unstack_layers
 
 PACKAGE = Path(__file__).resolve().parents[1]
-SCRIPT, TEMPLATE = "encoder.js", "page.html"
+SCRIPT, TEMPLATE, RUNTIME_TEMPLATE = "encoder.js", "page.html", "onnx.html"
 ALIGNMENT = 4
 """Bytes: a browser reads float32 from multiples of it alone."""
 
@@ -62,6 +62,11 @@ def model_page(model: Model, title: str) -> str:
     for name, text in parts.items():
         page = page.replace(f"/*{name}*/", text)
     return page
+
+
+def runtime_page(title: str) -> str:
+    """Return the page that runs the int8 graph beside it in onnxruntime-web: of models of any size."""
+    return web_file(RUNTIME_TEMPLATE).replace("/*TITLE*/", html.escape(title))
 
 
 def web_model(model: Model, weights: str = "int8") -> dict[str, Any]:

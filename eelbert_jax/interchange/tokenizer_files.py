@@ -14,6 +14,8 @@ VOCABULARY, SETTINGS, WHOLE = "vocab.txt", "tokenizer_config.json", "tokenizer.j
 BPE, MERGES = "vocab.json", "merges.txt"
 """Of the first published RoBERTas, in place of the last."""
 
+SPECIAL_NAMES = ("pad_token", "unk_token", "cls_token", "sep_token", "mask_token")
+"""In the order of `Vocabulary.special_tokens`."""
 WORD_PIECE = {"type": "WordPiece", "unk_token": "[UNK]", "continuing_subword_prefix": "##"}
 
 
@@ -117,4 +119,5 @@ def tokenizer_settings(vocabulary: Vocabulary, lowercase: bool, max_length: int)
         "tokenizer_class": "BertTokenizer",
         "do_lower_case": lowercase,
         "model_max_length": max_length,
+        **dict(zip(SPECIAL_NAMES, vocabulary.special_tokens, strict=True)),  # transformers.js asks for them
     }

@@ -17,7 +17,7 @@ from eelbert_jax.datasets.splits import find_glue_dir, read_splits
 from eelbert_jax.datasets.tasks import GLUE_TASKS, TAG
 from eelbert_jax.errors import UserError, unknown
 from eelbert_jax.export.packed_folder import write_packed_folder
-from eelbert_jax.export.page import PAGE_NAME, check_page, model_page
+from eelbert_jax.export.page import PAGE_NAME, check_page, model_page, runtime_page
 from eelbert_jax.export.sentences import SENTENCES
 from eelbert_jax.export.transformers_folder import write_transformers_folder
 from eelbert_jax.inference.load import load
@@ -27,6 +27,7 @@ from eelbert_jax.workdir import (
     CARD_NAME,
     CHECKSUMS_NAME,
     CONFIG_NAME,
+    ONNX_NAME,
     RESULT_NAME,
     locked,
     read_json,
@@ -36,6 +37,8 @@ from eelbert_jax.workdir import (
 
 TARGETS = ("onnx", "hf", "hf_compact", "int8", "stablehlo", "web")
 """Each a folder of its own in the workdir."""
+QUANTIZED = "model_quantized.onnx"
+"""The graph that the page in an ONNX folder runs."""
 MOST_ROWS = 1000
 """Rows of a development set that an export is tried on."""
 
@@ -133,6 +136,8 @@ def _write_onnx(
                 f"{TOLERANCES[record.weights]:g}{answers}, on {what}. The other files are right and stay; "
                 f"--weights={others} leaves it out."
             )
+    if (folder / ONNX_NAME / QUANTIZED).exists():
+        write_whole(folder / PAGE_NAME, runtime_page(source.name))
     return lines, coarse
 
 

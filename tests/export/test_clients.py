@@ -14,7 +14,7 @@ from eelbert_jax.export.transformers_folder import write_transformers_folder
 from eelbert_jax.inference.load import load
 from eelbert_jax.jobs.export import export
 from support import exports
-from support.clients import SCRIPT, answer, fetched
+from support.clients import SCRIPT, answer, fetched, said_in_browser
 from support.models import NLI_LABELS, save_finetuned
 
 pytestmark = pytest.mark.slow
@@ -33,8 +33,8 @@ def exported(tmp_path_factory):
     return load(run), folder / "out"
 
 
-def shares(model, texts=TEXTS):
-    return [answer.probabilities for answer in model.classify(texts)]
+def shares(model):
+    return [answer.probabilities for answer in model.classify(TEXTS)]
 
 
 def assert_shares(found, model, tolerance=1e-5):
@@ -56,6 +56,8 @@ for (const dtype of ["fp32", "fp16", "q8"]) {
   found[dtype] = [];
   for (const text of texts) found[dtype].push(await classify(text, { top_k: null }));
 }
+const classify = await pipeline("text-classification", "onnx", { dtype: "fp32" });
+found.batch = await classify(texts, { top_k: null });
 const embed = await pipeline("feature-extraction", "onnx", { dtype: "fp32" });
 found.vectors = [];
 for (const text of texts) found.vectors.push((await embed(text, { pooling: "mean" })).tolist()[0]);
@@ -63,18 +65,53 @@ console.log(JSON.stringify(found));
 """
 
 
-@pytest.mark.skipif(shutil.which("npm") is None, reason="npm is not installed")
-def test_transformers_js(exported, tmp_path):
-    model, out = exported
-    words = ["npm", "install", "--ignore-scripts", "--no-audit", "--no-fund", "--prefix", tmp_path]
+@pytest.fixture(scope="module")
+def transformers_js(tmp_path_factory):
+    """Return a folder that has the package."""
+    if shutil.which("npm") is None:
+        pytest.skip("npm is not installed")
+    folder = tmp_path_factory.mktemp("npm")
+    words = ["npm", "install", "--ignore-scripts", "--no-audit", "--no-fund", "--prefix", folder]
     fetched([*words, "@huggingface/transformers@4.3.1"])
-    (tmp_path / "ask.mjs").write_text(IN_NODE)
-    found = answer(["node", tmp_path / "ask.mjs", json.dumps([f"{out}/", TEXTS])], cwd=tmp_path)
+    return folder
+
+
+def test_transformers_js(exported, transformers_js):
+    model, out = exported
+    (transformers_js / "ask.mjs").write_text(IN_NODE)
+    words = ["node", transformers_js / "ask.mjs", json.dumps([f"{out}/", TEXTS])]
+    found = answer(words, cwd=transformers_js)
     assert_shares(found["fp32"], model)
+    assert_shares(found["batch"], model)  # padded
     assert_shares(found["fp16"], model, 1e-3)
     assert_shares(found["q8"], model, 5e-2)
     assert found["fp32"] != found["q8"]  # each name is another file
     np.testing.assert_allclose(found["vectors"], model.encode(TEXTS), atol=1e-5)
+
+
+POSTED = """
+<script>
+  document.getElementById("texts").value = TEXTS.join("\\n");
+  const at = document.getElementById("answers"), say = (body) => fetch("/", { method: "POST", body });
+  addEventListener("unhandledrejection", (event) => say(String(event.reason)));
+  new MutationObserver(() => say(at.textContent)).observe(at, { childList: true });
+</script>
+"""
+
+
+@pytest.mark.skipif(shutil.which("chromium") is None, reason="chromium is not installed: it opens the page")
+def test_onnxruntime_in_a_browser(exported, transformers_js, tmp_path):
+    model, out = exported
+    folder = shutil.copytree(out / "onnx", tmp_path / "onnx")
+    (folder / "node_modules").symlink_to(transformers_js / "node_modules")
+    page = folder / "index.html"
+    posted = POSTED.replace("TEXTS", json.dumps(TEXTS))
+    page.write_text(page.read_text().replace("</pre>", f"</pre>{posted}"))
+    *rows, time = said_in_browser(folder, page.name).splitlines()
+    assert time.endswith(" ms")
+    named = [[each.rpartition(" ") for each in row.split(", ")] for row in rows]
+    found = [[{"label": label, "score": float(share)} for label, _, share in row] for row in named]
+    assert_shares(found, model, 5e-2)
 
 
 @pytest.mark.skipif(shutil.which("npm") is None, reason="npm is not installed")

@@ -1,9 +1,13 @@
 """Ask an export in the programs of others: processes that see nothing of ours, Node, a browser."""
 
+import functools
 import html
+import http.server
 import json
+import queue
 import re
 import subprocess
+import threading
 from pathlib import Path
 
 import pytest
@@ -46,7 +50,9 @@ def in_node(expression: str, value):
 
 def shown_in_browser(path: Path) -> str:
     """Return the document that Chromium makes of a page on disk."""
-    run = subprocess.run([*CHROMIUM, path.as_uri()], capture_output=True, text=True, check=True, timeout=300)
+    run = subprocess.run(
+        [*CHROMIUM, path.as_uri()], capture_output=True, text=True, check=True, timeout=PATIENCE_SECONDS
+    )
     return run.stdout
 
 
@@ -60,3 +66,33 @@ def in_browser(path: Path, expression: str, value):
     )
     (title,) = re.findall(r"<title>(.*?)</title>", shown_in_browser(asking))
     return json.loads(html.unescape(title))
+
+
+def said_in_browser(folder: Path, page: str) -> str:
+    """Serve a folder, open its `page` in Chromium, and return what the page posts first."""
+    posted: queue.Queue[str] = queue.Queue()
+
+    class Handler(http.server.SimpleHTTPRequestHandler):
+        def do_POST(self):
+            posted.put(self.rfile.read(int(self.headers["Content-Length"])).decode())
+            self.send_response(204)
+            self.end_headers()
+
+        def log_message(self, *_):
+            pass
+
+    handler = functools.partial(Handler, directory=folder)
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        words = [*CHROMIUM[:4], f"--user-data-dir={folder / 'profile'}", "--remote-debugging-port=0"]
+        browser = subprocess.Popen(
+            [*words, f"http://127.0.0.1:{server.server_port}/{page}"],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        try:
+            return posted.get(timeout=PATIENCE_SECONDS)
+        finally:
+            browser.terminate()
+            browser.wait()
+            server.shutdown()
