@@ -35,6 +35,17 @@ def test_zero1_splits_the_slots_and_gathers_what_they_update():
     assert sent[1] == pytest.approx(sent[0], rel=0.1)
 
 
+def test_zero1_over_a_pod_scatters_within_groups_of_chips():
+    plan = planned("v5e:16x16", "--config.mesh.zero1=True", "--config.batch_size=256")
+    assert plan["mesh"] == {"data": 16, "slots": 16, "fsdp": 1}
+    assert {one["group_size"] for one in plan["traffic"] if one["kind"] == "reduce-scatter"} == {16}
+    params, gathered = plan["memory"]["params"], payload(plan, "all-gather")
+    assert plan["memory"]["optimizer"] < 0.2 * 2 * params
+    assert payload(plan, "reduce-scatter") > 0.8 * params
+    # A plain all-reduce sends twice the parameters; gathering them is another time.
+    assert sum(one["sent_bytes"] for one in plan["traffic"]) < 1.2 * params + gathered
+
+
 def test_a_step_that_does_not_fit_names_the_knobs():
     done = run_plan("v5e:2x4", "--config.batch_size=2097152", "--config.data.eval_batch_size=256")
     assert done.returncode == 2
