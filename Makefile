@@ -79,11 +79,10 @@ pocket: $(VENV)/.test
 	  --workdir=$(POCKET)/$$2 $$3 $$4; }; \
 	distill pocket pocket-first && distill pocket-uno pocket-uno && \
 	distill pocket pocket --config.pretrained=$(POCKET)/pocket-first --config.seed=1
-	@for name in pocket pocket-uno; do \
-	  rm -rf $(POCKET)/$$name-export; \
-	  $(BIN)/eelbert export --from=$(POCKET)/$$name --vector_size=128 --to=int8,onnx,web \
-	    --workdir=$(POCKET)/$$name-export || exit 1; \
-	done
+	rm -rf $(POCKET)/pocket-export $(POCKET)/pocket-uno-export
+	$(BIN)/eelbert export --from=$(POCKET)/pocket --to=int8,onnx,web --workdir=$(POCKET)/pocket-export
+	$(BIN)/eelbert export --from=$(POCKET)/pocket-uno --vector_size=128 --to=int8,onnx,web \
+	  --workdir=$(POCKET)/pocket-uno-export
 	$(BIN)/eelbert evaluate --suite=sentences \
 	  --from=$(POCKET)/pocket-export/int8,$(POCKET)/pocket,$(POCKET)/pocket-uno-export/int8,$(POCKET)/pocket-uno,$(TEACHER)
 
