@@ -17,7 +17,8 @@ def commands(text: str) -> list[tuple[str, list[str]]]:
     """Return job and words of every command on an indented line."""
     lines = text.replace("\\\n", " ").splitlines()
     found = (re.match(r"    (?:.* )?eelbert ([a-z_]+) +(-.*)", line) for line in lines)
-    return [(match[1], expanded(shlex.split(match[2], comments=True))) for match in found if match]
+    words = [(match[1], shlex.split(match[2].partition(" > ")[0], comments=True)) for match in found if match]
+    return [(job, expanded(of_job)) for job, of_job in words]
 
 
 def expanded(words: list[str]) -> list[str]:
