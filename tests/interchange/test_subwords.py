@@ -220,7 +220,7 @@ def test_what_takes_word_piece_says_so(tmp_path, capsys):
     assert door([*words, "--config.max_length=16"]) == 2
     assert "reads byte-level BPE, and a student reads its teacher's rows" in capsys.readouterr().err
     words = ["export", f"--from={tmp_path / 'roberta'}", f"--workdir={tmp_path / 'e'}"]
-    for target in ("stablehlo", "web"):
+    for target in ("onnx", "web"):
         assert door([*words, f"--to={target}"]) == 2
         assert "bert and distilbert, not" in capsys.readouterr().err
 
