@@ -139,11 +139,14 @@ def test_a_stopped_run_is_followed_and_writes_nothing_once_it_wakes(rows_dir, bu
     assert snapshot() == before
 
 
-@pytest.mark.parametrize(("first_unanswered", "status"), [("", 0), ("run/checkpoints/12", 1)])
+@pytest.mark.parametrize(("first_unanswered", "statuses"), [("", (0, 1)), ("run/checkpoints/12", (1,))])
 def test_a_store_that_is_gone_for_a_minute_costs_time_alone(
-    rows_dir, bucket, uncut, tmp_path, first_unanswered, status
+    rows_dir, bucket, uncut, tmp_path, first_unanswered, statuses
 ):
-    """Fault 20. The log is patient; the requests of a save give up earlier, and a new start resumes."""
+    """Fault 20. The log is patient; the requests of a save give up earlier, and a new start resumes.
+
+    Between saves a run goes on, unless Orbax is still removing an old step when the store goes.
+    """
     words, gate, gone = pretrain_words(rows_dir, WORKDIR), tmp_path / "gate", threading.Event()
     process = forks.start(words, tmp_path / "log", stale_seconds=6.0, held_at=(11, gate))
     wait_until_held(gate, process)
@@ -160,11 +163,11 @@ def test_a_store_that_is_gone_for_a_minute_costs_time_alone(
     time.sleep(60.0)
     bucket.serve()
     [(ended, told, _)] = finish(process)
-    assert ended == status, told
-    if status:
+    assert ended in statuses, told
+    if ended:
         assert told.splitlines()[-1].startswith(f"error: The store of {WORKDIR} failed: ")
     [told] = done(forks.start(words, tmp_path / "again", stale_seconds=6.0))
-    assert ("Resuming from step 8" if status else "is finished: nothing to do") in told
+    assert ("Resuming from step 8" if ended else "is finished: nothing to do") in told
     assert_same_run(rows_dir, uncut, WORKDIR)
 
 
