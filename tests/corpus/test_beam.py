@@ -64,7 +64,7 @@ def files_of(workdir: Path) -> dict[str, bytes]:
     """Return what a preparation made: shards, records, vocabulary, plan and manifest."""
     paths = [path for path in workdir.rglob("*") if path.is_file()]
     files = {path.relative_to(workdir).as_posix(): path.read_bytes() for path in paths}
-    return {name: data for name, data in files.items() if name not in (".lock", "config.json")}
+    return {name: data for name, data in files.items() if name not in (".lock", ".job", "config.json")}
 
 
 @pytest.fixture
