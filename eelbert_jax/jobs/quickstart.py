@@ -11,6 +11,7 @@ import numpy as np
 
 from eelbert_jax import cli
 from eelbert_jax.corpus.rows import Rows, unigram_entropy
+from eelbert_jax.datasets.vectors import unit
 from eelbert_jax.hashing.statistics import nearest_neighbours
 from eelbert_jax.inference.load import load
 from eelbert_jax.jobs.prepare import prepare_rows, summary
@@ -86,8 +87,7 @@ def quickstart(config: ml_collections.ConfigDict, workdir: str | Path) -> Outcom
 
 def likeness_lines(sentences: Sequence[str]) -> list[str]:
     """Return the cosine of the first sentence with each of the others in the released encoder, as text."""
-    vectors = load("pocket").encode(sentences)
-    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    vectors = unit(load("pocket").encode(sentences))
     likeness = vectors[1:] @ vectors[0]
     others = zip(likeness, sentences[1:], strict=True)
     return [f"  {sentences[0]}", *(f"    {cosine:.2f}  {said}" for cosine, said in others)]
