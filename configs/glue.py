@@ -97,7 +97,8 @@ def get_config(recipe: str = "tiny") -> config_dict.ConfigDict:
     # Of 1 - the cosine of the last states of [CLS], the student's projected where it is narrower.
     config.teacher.hidden_weight = 0.0
     config.teacher.texts = config_dict.placeholder(str)  # table of more texts, without labels; empty: none
-    # Of their words, in percent, those that get an error each: left out, or a letter mistyped.
+    # Of their words of three letters and more, in percent, those that get an error each: a typing error, or
+    # left out; legal: 0 to 100.
     config.teacher.noise_percent = 0.0
 
     config.data = config_dict.ConfigDict()

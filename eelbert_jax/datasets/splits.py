@@ -14,9 +14,9 @@ from eelbert_jax.datasets.conll import TOKENS, TokenExamples, TokenTask, load_co
 from eelbert_jax.datasets.custom import SPLITS, absolute, custom_task
 from eelbert_jax.datasets.glue import Examples, load_examples
 from eelbert_jax.datasets.metrics import LOWER_IS_BETTER, METRICS, Predictions
-from eelbert_jax.datasets.noise import noised
 from eelbert_jax.datasets.tables import open_file
 from eelbert_jax.datasets.tasks import MULTILABEL, REGRESS, TAG, Task, TaskRecord
+from eelbert_jax.datasets.typos import noised
 from eelbert_jax.errors import UserError
 from eelbert_jax.vocabulary import Vocabulary, check_unknown
 
@@ -220,7 +220,7 @@ def with_unlabelled(
 ) -> Split:
     """Return a split with the texts of a table behind its examples, for a teacher to answer.
 
-    `noise_percent` of their words have an error each; see `noise.noised`.
+    `noise_percent` of their words have an error each; see `typos.noised`.
     """
     unlabelled = dataclasses.replace(
         task,

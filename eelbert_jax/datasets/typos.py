@@ -1,11 +1,14 @@
-"""Typing errors: one edit in a share of the words, the same for the same seed."""
+"""Typing errors in texts: one edit in a share of the words, the same for the same seed."""
 
 import random
 import re
 import string
+from collections.abc import Callable, Sequence
+
+from eelbert_jax.errors import UserError
 
 WORD = re.compile(r"[^\W\d_]{3,}")
-"""Words that are misspelt; shorter ones become other words too easily."""
+"""Words that get errors; shorter ones become other words too easily."""
 
 
 def misspell(text: str, share: float, seed: int) -> str:
@@ -13,8 +16,33 @@ def misspell(text: str, share: float, seed: int) -> str:
 
     A letter is dropped, doubled, replaced by any of a to z, or swapped with the next; the first stays.
     """
-    choice = random.Random(f"{seed} {text}")
-    return WORD.sub(lambda found: _edited(found[0], choice) if choice.random() < share else found[0], text)
+    return _changed(text, share, random.Random(f"{seed} {text}"), _edited)
+
+
+def noised(texts: Sequence[str], percent: float, seed: int) -> list[str]:
+    """Return texts in which `percent` of the words are misspelt, or left out as often as each of the edits.
+
+    A text's errors are a function of (seed, its place), so that equal texts differ. None becomes empty.
+    """
+    if not 0.0 <= percent <= 100.0:
+        raise UserError(f"config.teacher.noise_percent must lie in [0, 100], got {percent}.")
+    if not percent:
+        return list(texts)
+    found = [
+        _changed(text, percent / 100, random.Random(f"{seed} {i}"), _edited_or_left_out)
+        for i, text in enumerate(texts)
+    ]
+    return [changed if changed.strip() else text for text, changed in zip(texts, found, strict=True)]
+
+
+def _changed(
+    text: str, share: float, choice: random.Random, change: Callable[[str, random.Random], str]
+) -> str:
+    return WORD.sub(lambda found: change(found[0], choice) if choice.random() < share else found[0], text)
+
+
+def _edited_or_left_out(word: str, choice: random.Random) -> str:
+    return _edited(word, choice) if choice.randrange(5) else ""
 
 
 def _edited(word: str, choice: random.Random) -> str:

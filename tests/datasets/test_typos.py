@@ -2,7 +2,8 @@
 
 import pytest
 
-from eelbert_jax.datasets.typos import WORD, misspell
+from eelbert_jax.datasets.typos import WORD, misspell, noised
+from eelbert_jax.errors import UserError
 
 TEXT = "Several reviewers praised the gorgeous photography and its quietly devastating ending, " * 40
 
@@ -22,6 +23,33 @@ def test_so_many_words_are_one_edit_away(share):
     assert len(changed) == pytest.approx(share * len(long), rel=0.25)
     assert all(a[0] == b[0] and abs(len(a) - len(b)) <= 1 for a, b in changed)
     assert all(distance(a, b) == 1 for a, b in changed)
+
+
+def test_noised_texts_have_those_edits_and_lack_words():
+    texts = ["alphabetical betweenness"] * 1000
+    found = [tuple(text.split()) for text in noised(texts, 50.0, seed=0)]
+    left_out = sum(2 - len(words) for words in found)
+    whole = [word for words in found if len(words) == 2 for word in zip(texts[0].split(), words, strict=True)]
+    edits = [distance(before, after) for before, after in whole if before != after]
+    # Half of the words have an error, and one of five errors leaves a word out. Within 3 standard deviations.
+    assert left_out / 2000 == pytest.approx(0.1, abs=0.02)
+    assert len(edits) / len(whole) == pytest.approx(0.4 / 0.9, abs=0.04)
+    assert set(edits) == {1}
+
+
+def test_noise_is_a_function_of_seed_and_place():
+    texts = [TEXT] * 3
+    once = noised(texts, 30.0, seed=1)
+    assert once == noised(texts, 30.0, seed=1)
+    assert len({*once, *noised(texts, 30.0, seed=2)}) == 6
+    assert noised(["two  spaces"], 0.0, seed=1) == ["two  spaces"]
+
+
+def test_no_text_is_lost():
+    assert all(text.strip() for text in noised(["word", "a word", ""] * 50, 100.0, seed=0)[::3])
+    assert noised(["", "a"], 100.0, seed=0) == ["", "a"]
+    with pytest.raises(UserError, match=r"config\.teacher\.noise_percent must lie in \[0, 100\], got 101"):
+        noised([TEXT], 101.0, seed=0)
 
 
 def distance(a, b):
