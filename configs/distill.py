@@ -96,6 +96,7 @@ def _embedding(recipe: str) -> config_dict.ConfigDict:
     config.data = config_dict.ConfigDict()
     config.data.vectors = config_dict.placeholder(str)  # folder made by `eelbert embed`; required
     config.vocabulary = config_dict.placeholder(str)  # the student's own, a file; empty: the teacher's
+    config.max_unknown_percent = 5.0  # largest share of [UNK] of that vocabulary; legal: 0 to 100
     config.max_length = 26  # tokens; longer sentences are left out
     config.heldout_every = 256  # one of so many sentences is held out, for the cosine to the teacher
 

@@ -200,6 +200,13 @@ def check_same(one: Vocabulary, other: Vocabulary, whose: str, others: str) -> N
         )
 
 
+def unknown_among(ids: Iterable[np.ndarray], vocabulary: Vocabulary) -> tuple[int, int]:
+    """Return how many tokens of texts' rows are [UNK], and how many there are without [CLS] and [SEP]."""
+    found = np.concatenate([np.empty(0, np.int32), *ids])
+    num_marks = int(np.isin(found, (vocabulary.cls_id, vocabulary.sep_id)).sum())
+    return int(np.count_nonzero(found == vocabulary.unk_id)), len(found) - num_marks
+
+
 def check_unknown(num_unknown: int, num_tokens: int, max_percent: float, lowercase: bool) -> None:
     """Refuse a vocabulary that does not fit a text, of whose tokens more than `max_percent` are [UNK]."""
     percent = 100 * num_unknown / max(num_tokens, 1)

@@ -18,7 +18,7 @@ from eelbert_jax.datasets.tables import open_file
 from eelbert_jax.datasets.tasks import MULTILABEL, REGRESS, TAG, Task, TaskRecord
 from eelbert_jax.datasets.typos import noised
 from eelbert_jax.errors import UserError
-from eelbert_jax.vocabulary import Vocabulary, check_unknown
+from eelbert_jax.vocabulary import Vocabulary, check_unknown, unknown_among
 
 
 class Split(NamedTuple):
@@ -174,9 +174,7 @@ def load_data(settings: Mapping[str, Any], vocabulary: Vocabulary, lowercase: bo
             encoded = encoding.encode(examples, vocabulary, max_length, lowercase)
             labels = examples.labels
         found[split] = Split(encoded, labels)
-        ids = np.concatenate([np.empty(0, np.int32), *encoded.ids])
-        num_tokens = len(ids) - int(np.isin(ids, (vocabulary.cls_id, vocabulary.sep_id)).sum())
-        num_unknown = int(np.count_nonzero(ids == vocabulary.unk_id))
+        num_unknown, num_tokens = unknown_among(encoded.ids, vocabulary)
         print(
             f"{task.name} {split}: {examples.tally.describe()}; {encoded.num_truncated} cut to {max_length} "
             f"tokens, {num_unknown / max(num_tokens, 1):.2%} of the tokens are [UNK]",

@@ -20,7 +20,7 @@ from eelbert_jax.objectives.distil_layers import DistilLayers, Teacher, Terms
 from eelbert_jax.objectives.masked_lm import MaskedLM
 from eelbert_jax.training import distributed, sharding
 from eelbert_jax.training.fit import environment, fit, run_in
-from eelbert_jax.vocabulary import check_same, load_vocabulary
+from eelbert_jax.vocabulary import check_same, check_unknown, load_vocabulary, unknown_among
 
 
 def distill(config: ml_collections.ConfigDict, workdir: str | Path) -> dict[str, float]:
@@ -93,7 +93,10 @@ def _open_vectors(config: ml_collections.ConfigDict) -> Vectors:
     vectors = Vectors.open(config.data.vectors)
     if config.vocabulary is None:
         return vectors
-    return vectors.in_vocabulary(load_vocabulary(config.vocabulary))
+    vectors = vectors.in_vocabulary(load_vocabulary(config.vocabulary))
+    found = unknown_among(vectors.ids, vectors.vocabulary)
+    check_unknown(*found, config.max_unknown_percent, lowercase=True)  # the case is the teacher's, no choice
+    return vectors
 
 
 def set_up(config: ml_collections.ConfigDict, vectors: Vectors) -> tuple[DistilEmbedding, Model | None]:

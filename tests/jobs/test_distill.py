@@ -19,7 +19,7 @@ from eelbert_jax.jobs.distill import distill
 from eelbert_jax.jobs.distill import set_up as distill_set_up
 from eelbert_jax.jobs.embed import embed
 from eelbert_jax.jobs.finetune import encoder_start, set_up
-from eelbert_jax.vocabulary import Vocabulary, save_vocabulary
+from eelbert_jax.vocabulary import SPECIAL_TOKENS, Vocabulary, save_vocabulary
 from support.models import VOCABULARY, save_pretrained
 
 WORDS = (("the", "a"), ("running", "file", "table"), ("opens", "runner", "run"), (".", "s"))
@@ -114,6 +114,17 @@ def test_a_student_has_a_vocabulary_of_its_own(vectors, tmp_path):
     workdir = tmp_path / "run"
     distill(student_config(vectors, vocabulary=str(tmp_path / "vocab.txt"), num_epochs=1), workdir)
     assert load(workdir).vocabulary == more
+
+
+def test_a_vocabulary_of_other_text_is_refused(vectors, tmp_path):
+    save_vocabulary(Vocabulary((*SPECIAL_TOKENS, "the", ".")), tmp_path / "vocab.txt")
+    words = [text.split() for text in TEXTS if not text.startswith("a ")]  # [UNK] to the teacher: left out
+    percent = 100 * np.mean([word not in ("the", ".") for text in words for word in text])
+    config = student_config(vectors, vocabulary=str(tmp_path / "vocab.txt"), num_epochs=0)
+    with pytest.raises(UserError, match=rf"{percent:.1f} % .*\[UNK\], .*max_unknown_percent=5: .*vocabulary"):
+        distill(config, tmp_path / "run")
+    config.max_unknown_percent = percent + 0.1
+    distill(config, tmp_path / "run")
 
 
 def test_a_finished_embedding_and_student_are_left_as_they_are(student, teacher, text, vectors, capsys):
