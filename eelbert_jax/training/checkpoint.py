@@ -54,6 +54,17 @@ def check_identity(saved: Mapping[str, Any], wanted: Mapping[str, Any], director
         )
 
 
+class _Manager(ocp.CheckpointManager):
+    """Never asks whether the machine wants the run to end, as Orbax does at every save.
+
+    `supervision.Preemption` asks, under numbers of its own. Processes agree on the number that follows the
+    last one asked: after one of Orbax's, a step, none that is asked later may ever be it.
+    """
+
+    def reached_preemption(self, step: int) -> bool:
+        return False
+
+
 class Checkpoints:
     """The checkpoints of one run, `directory/STEP/`, as a context manager; `gs://` directories will do.
 
@@ -97,7 +108,7 @@ class Checkpoints:
             enable_async_checkpointing=True,
             async_options=ocp.AsyncOptions(post_finalization_callback=self._write_manifest),
         )
-        return ocp.CheckpointManager(self.directory, options=options, item_names=ITEMS)
+        return _Manager(self.directory, options=options, item_names=ITEMS)
 
     def _write_manifest(self) -> None:
         """Complete the checkpoint being saved: Orbax calls this on process 0, before it commits."""

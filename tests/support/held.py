@@ -3,7 +3,7 @@
     python tests/support/held.py STEP FILE pretrain ...
 
 The run waits before the batch that follows STEP, or before its loop where STEP is "start", until FILE exists.
-While a process waits there is FILE.waiting.PID.
+While a process waits there is FILE.waiting.PID. A number in FILE: each batch takes so many seconds more.
 """
 
 import os
@@ -21,6 +21,7 @@ def wait_for(gate: Path) -> None:
         gate.with_name(f"{gate.name}.waiting.{os.getpid()}").touch()
     while not gate.exists():
         time.sleep(0.01)
+    time.sleep(float(gate.read_text() or 0))
 
 
 def hold(until: str, gate: Path) -> None:

@@ -191,7 +191,7 @@ def test_two_processes_of_a_job_are_killed_and_preempted_as_in_a_folder(rows_dir
     wait_until_held(gate, both)
     both[1].send_signal(signal.SIGTERM)
     wait_until(lambda: has_told("SIGTERM caught", both[1]), both)
-    gate.touch()
+    gate.write_text("1.0")  # the run must not end while the two agree on a step
     ended = finish(both)
     assert [status for status, _, _ in ended] == [75, 75], ended
     assert "Resuming from step 8" in ended[0][1]

@@ -4,7 +4,9 @@ import contextlib
 import resource
 
 import jax
+import orbax.checkpoint as ocp
 import pytest
+from jax.experimental import multihost_utils
 
 from eelbert_jax.errors import UserError
 from eelbert_jax.training.checkpoint import Checkpoints
@@ -25,6 +27,18 @@ def test_the_state_may_be_donated_at_once(tmp_path):
         jax.block_until_ready(state)
         saved = checkpoints.restore(jax.eval_shape(lambda: state_at(1, size)), IDENTITY)
     assert_state(saved, 1)
+
+
+def test_a_save_asks_nothing_of_preemption(tmp_path, monkeypatch):
+    """Of several processes it would move the step at which they agree to end, beyond the run's questions."""
+    asked = []
+    monkeypatch.setattr(multihost_utils, "reached_preemption_sync_point", asked.append)
+    with Checkpoints(tmp_path) as checkpoints:
+        checkpoints.save(state_at(1), IDENTITY)
+    assert restored(tmp_path) == 1
+    assert not asked
+    ocp.utils.reached_preemption(2)
+    assert asked == [2], "Orbax asks by another name: this test sees nothing"
 
 
 @contextlib.contextmanager
