@@ -40,12 +40,14 @@ class Difference(NamedTuple):
       largest: difference of an output, relative to the largest one where that is beyond 1.
       output: the name of that output.
       changed: of `answers`, those with another class; both 0 where there are no classes.
+      logits: the export's, [n, C]; None where it gives none, or some for every token.
     """
 
     largest: float
     output: str
     changed: int
     answers: int
+    logits: np.ndarray | None
 
 
 def difference(model: Model, encoded: Encoded, ask: Ask) -> Difference:
@@ -53,6 +55,7 @@ def difference(model: Model, encoded: Encoded, ask: Ask) -> Difference:
     changed, answers = 0, 0
     largest: dict[str, float] = {}
     scales: dict[str, float] = {}
+    logits: list[np.ndarray] = []
     for real, rows in batches(encoded, 8 if "cls" in model.params else 32):
         expected = outputs(model, *rows)
         for name, found in ask(*rows).items():
@@ -61,13 +64,16 @@ def difference(model: Model, encoded: Encoded, ask: Ask) -> Difference:
             # NumPy's maximum keeps a NaN, Python's does not.
             largest[name] = float(np.maximum(largest.get(name, 0.0), np.abs(ours - theirs).max()))
             scales[name] = float(np.maximum(scales.get(name, 1.0), np.abs(ours).max()))
+            if name == "logits" and found.ndim == 2:
+                logits.append(theirs)
             if name == "logits" and found.shape[-1] > 1:
                 differ = _answers(model, ours) != _answers(model, theirs)
                 changed += int(np.count_nonzero(differ.any(axis=-1)))
                 answers += len(ours)
     relative = np.array([largest[name] / scales[name] for name in largest])
     worst = int(relative.argmax())  # NumPy's is a NaN's, where there is one
-    return Difference(float(relative[worst]), list(largest)[worst], changed, answers)
+    all_logits = np.concatenate(logits) if logits else None
+    return Difference(float(relative[worst]), list(largest)[worst], changed, answers, all_logits)
 
 
 def _answers(model: Model, logits: np.ndarray) -> np.ndarray:

@@ -6,15 +6,18 @@ import hashlib
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
+
+import numpy as np
 
 from eelbert_jax import cli
 from eelbert_jax.compress.quantize import TOLERANCES, WEIGHTS
 from eelbert_jax.compress.vector_size import shorten_vectors
+from eelbert_jax.datasets import metrics
 from eelbert_jax.datasets.conll import TokenExamples
 from eelbert_jax.datasets.encoding import Encoded, encode_texts, encode_words
 from eelbert_jax.datasets.splits import find_glue_dir, read_splits
-from eelbert_jax.datasets.tasks import GLUE_TASKS, TAG
+from eelbert_jax.datasets.tasks import CLASSIFY, GLUE_TASKS, REGRESS, TAG
 from eelbert_jax.errors import UserError, unknown
 from eelbert_jax.export.packed_folder import write_packed_folder
 from eelbert_jax.export.page import PAGE_NAME, check_page, model_page, runtime_page
@@ -22,6 +25,7 @@ from eelbert_jax.export.sentences import SENTENCES
 from eelbert_jax.export.transformers_folder import write_transformers_folder
 from eelbert_jax.inference.load import load
 from eelbert_jax.inference.predict import Model
+from eelbert_jax.objectives.classify import decide
 from eelbert_jax.reporting.card import model_card
 from eelbert_jax.workdir import (
     CARD_NAME,
@@ -118,23 +122,24 @@ def _write_onnx(
         from eelbert_jax.export.onnx_folder import write_onnx_folder
     except ModuleNotFoundError as error:
         raise _needs("onnx", error) from error
-    first, second, what = _examples(model, source)
-    encoded = _encoded(model, first, second)
+    trial = _trial(model, source)
+    encoded = _encoded(model, trial)
     inputs = inputs or (("ids",) if model.config.has_trained_table else ("ids", "vectors"))
-    lines, coarse = [f"checked in onnxruntime on {what}"], []
+    lines, coarse = [f"checked in onnxruntime on {trial.what}"], []
     for record in write_onnx_folder(folder, model, inputs, encoded, weights):
         found = record.difference
         answers = f", {found.changed} of {found.answers} answers changed" if found.answers else ""
         if record.is_right:
             size = f"{record.num_bytes / 1e6:.3f} MB"
-            lines.append(f"{record.file}: {size}, outputs within {found.largest:.1e}{answers}")
+            score = "" if found.logits is None else trial.score(found.logits)
+            lines.append(f"{record.file}: {size}, outputs within {found.largest:.1e}{answers}{score}")
         else:
             others = ",".join(name for name in weights if name != record.weights)
             coarse.append(
                 f"{folder / record.file} was removed: {record.weights} weights are too coarse for this "
                 f"model, whose {found.output} they change by {found.largest:.1e}, more than "
-                f"{TOLERANCES[record.weights]:g}{answers}, on {what}. The other files are right and stay; "
-                f"--weights={others} leaves it out."
+                f"{TOLERANCES[record.weights]:g}{answers}, on {trial.what}. The other files are right and "
+                f"stay; --weights={others} leaves it out."
             )
     if (folder / ONNX_NAME / QUANTIZED).exists():
         write_whole(folder / PAGE_NAME, runtime_page(source.name))
@@ -142,8 +147,8 @@ def _write_onnx(
 
 
 def _write_int8(folder: Path, model: Model, source: Path) -> list[str]:
-    first, second, what = _examples(model, source)
-    return [f"{write_packed_folder(folder, model, _encoded(model, first, second))}, on {what}"]
+    trial = _trial(model, source)
+    return [f"{write_packed_folder(folder, model, _encoded(model, trial))}, on {trial.what}"]
 
 
 def _write_hf(folder: Path, model: Model, _: Path) -> list[str]:
@@ -157,9 +162,9 @@ def _write_hf_compact(folder: Path, model: Model, _: Path) -> list[str]:
 def _write_stablehlo(folder: Path, model: Model, source: Path) -> list[str]:
     from eelbert_jax.export.stablehlo import write_stablehlo_folder
 
-    first, second, what = _examples(model, source)
+    trial = _trial(model, source)
     try:
-        return [f"checked on {what}", *write_stablehlo_folder(folder, model, _encoded(model, first, second))]
+        return [f"checked on {trial.what}", *write_stablehlo_folder(folder, model, _encoded(model, trial))]
     except ModuleNotFoundError as error:  # of what writes the files
         raise _needs("stablehlo", error) from error
 
@@ -170,12 +175,12 @@ def _needs(target: str, error: ModuleNotFoundError) -> UserError:
 
 def _write_web(folder: Path, model: Model, source: Path) -> list[str]:
     page = model_page(model, source.name)
-    first, second, what = _examples(model, source)
+    trial = _trial(model, source)
     write_whole(folder / PAGE_NAME, page)
-    answers = check_page(page, model, first, second)
-    check = (
-        "not run here: install Node.js, which would" if answers is None else f"{answers}, in Node on {what}"
-    )
+    answers = check_page(page, model, trial.first, trial.second)
+    check = "not run here: install Node.js, which would"
+    if answers is not None:
+        check = f"{answers}, in Node on {trial.what}"
     return [f"{PAGE_NAME}: {len(page.encode()) / 1e6:.3f} MB with int8 weights and the vocabulary, {check}"]
 
 
@@ -189,33 +194,57 @@ _WRITERS: dict[str, Callable[[Path, Model, Path], list[str]]] = {
 """Of targets but ONNX: what writes a folder of a model from a source, and returns notes on what is there."""
 
 
-def _examples(model: Model, source: Path) -> tuple[Any, Any, str]:
-    """Return what an export is tried on, and what that is: the run's development set where it is at hand."""
-    found = _development_set(source) if model.task is not None and (source / RESULT_NAME).is_file() else None
+class Trial(NamedTuple):
+    """Hold what an export is tried on.
+
+    Attributes:
+      first: texts, or the words of sentences.
+      second: the other texts of pairs.
+      what: how many of what they are.
+      score: gives words on how good logits [n, C] are; "" where that is not known.
+    """
+
+    first: Any
+    second: Any
+    what: str
+    score: Callable[[np.ndarray], str] = lambda _: ""
+
+
+def _trial(model: Model, source: Path) -> Trial:
+    """Return what an export is tried on: the run's development set where it is at hand."""
+    task = model.task
+    found = _development_set(source) if task is not None and (source / RESULT_NAME).is_file() else None
     if found is not None:
-        name, examples = found
+        name, names, examples = found
         if isinstance(examples, TokenExamples):
-            first, second = examples.words, None
-        else:
-            first, second = examples.first, examples.second
-        first, second = first[:MOST_ROWS], second and second[:MOST_ROWS]
-        return first, second, f"{len(first)} {name}"
-    if model.task is not None and model.task.kind == TAG:
+            words = examples.words[:MOST_ROWS]
+            return Trial(words, None, f"{len(words)} {name}")
+        first, labels = examples.first[:MOST_ROWS], examples.labels[:MOST_ROWS]
+        second = examples.second and examples.second[:MOST_ROWS]
+
+        def score(logits: np.ndarray) -> str:
+            if task.kind not in (CLASSIFY, REGRESS):
+                return ""
+            scores = metrics.scores(names[:1], decide(logits, task), labels)
+            return "".join(f", {name} {value:.4f}" for name, value in scores.items())
+
+        return Trial(first, second, f"{len(first)} {name}", score)
+    if task is not None and task.kind == TAG:
         words = tuple(tuple(text.split()) for text in SENTENCES if text.split())
-        return words, None, f"{len(words)} sentences"
-    if model.task is not None and model.task.reads_pairs:
-        return SENTENCES[::2], SENTENCES[1::2], f"{len(SENTENCES) // 2} pairs of sentences"
-    return SENTENCES, None, f"{len(SENTENCES)} sentences"
+        return Trial(words, None, f"{len(words)} sentences")
+    if task is not None and task.reads_pairs:
+        return Trial(SENTENCES[::2], SENTENCES[1::2], f"{len(SENTENCES) // 2} pairs of sentences")
+    return Trial(SENTENCES, None, f"{len(SENTENCES)} sentences")
 
 
-def _encoded(model: Model, first: Any, second: Any) -> Encoded:
+def _encoded(model: Model, trial: Trial) -> Encoded:
     if model.task is not None and model.task.kind == TAG:
-        return encode_words(first, model.vocabulary, model.max_length, model.lowercase)
-    return encode_texts(first, second, model.vocabulary, model.max_length, model.lowercase)
+        return encode_words(trial.first, model.vocabulary, model.max_length, model.lowercase)
+    return encode_texts(trial.first, trial.second, model.vocabulary, model.max_length, model.lowercase)
 
 
-def _development_set(source: Path) -> tuple[str, Any] | None:
-    """Return the development set of a run; None where it would have to be fetched first, or is gone."""
+def _development_set(source: Path) -> tuple[str, Sequence[str], Any] | None:
+    """Return what a run's development set is, its metrics and its examples; None: it is not at hand."""
     settings = read_json(source / CONFIG_NAME)
     if settings["task"] in GLUE_TASKS and find_glue_dir(settings["data"]["glue_dir"]) is None:
         return None
@@ -225,7 +254,7 @@ def _development_set(source: Path) -> tuple[str, Any] | None:
         print(f"The development set of {source} is not at hand: {error}")
         return None
     split = next(split for split in splits if split != "train")
-    return f"examples of {task.name} {split}", splits[split]
+    return f"examples of {task.name} {split}", task.metrics, splits[split]
 
 
 def _digest(path: Path) -> str:

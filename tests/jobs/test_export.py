@@ -18,6 +18,7 @@ from eelbert_jax.jobs.export import export
 from eelbert_jax.model import bert
 from support import folders
 from support.models import NLI_LABELS, save_finetuned, save_pretrained
+from support.small_runs import classify
 
 pytest.importorskip("onnx", reason="onnx is not installed")
 pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")
@@ -147,6 +148,16 @@ def test_a_graph_that_answers_otherwise_is_removed(tmp_path, monkeypatch, capsys
     assert main(["export", f"--from={run}", f"--workdir={tmp_path / 'out'}"]) == 2
     assert "model.onnx is wrong and was removed: its last_hidden_state differ by" in capsys.readouterr().err
     assert not (tmp_path / "out" / "onnx").exists()
+
+
+def test_every_graph_is_scored_on_the_development_set(tmp_path, capsys):
+    classify(tmp_path, tmp_path)
+    score = json.loads((tmp_path / "run" / "result.json").read_text())["metrics"]["accuracy"]
+    assert 0 < score < 1
+    assert main(["export", f"--from={tmp_path / 'run'}", "--to=onnx", f"--workdir={tmp_path / 'out'}"]) == 0
+    lines = [line for line in capsys.readouterr().out.splitlines() if "onnx/model" in line]
+    assert len(lines) == 6
+    assert all(line.endswith(f"0 of 32 answers changed, accuracy {score:.4f}") for line in lines)
 
 
 def test_what_is_too_coarse_costs_nothing_else(tmp_path, capsys):
