@@ -223,7 +223,7 @@ def _trial(model: Model, source: Path) -> Trial:
         second = examples.second and examples.second[:MOST_ROWS]
 
         def score(logits: np.ndarray) -> str:
-            if task.kind not in (CLASSIFY, REGRESS):
+            if task is None or task.kind not in (CLASSIFY, REGRESS):
                 return ""
             scores = metrics.scores(names[:1], decide(logits, task), labels)
             return "".join(f", {name} {value:.4f}" for name, value in scores.items())
