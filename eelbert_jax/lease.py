@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import math
 import os
 import socket
 import sys
@@ -9,6 +10,7 @@ import threading
 import time
 import uuid
 from collections.abc import Iterator
+from pathlib import Path
 from typing import NamedTuple
 
 from eelbert_jax.errors import UserError
@@ -24,17 +26,21 @@ PATIENCE_SECONDS = 600.0
 RETRY_SECONDS = 5.0
 
 
-def put(url: str, data: bytes, patience: float | None = None) -> None:
-    """Put an object whole, asking a store that does not answer again until `patience` (seconds) is over."""
+def put(url: str, data: bytes | Path, patience: float | None = None) -> None:
+    """Put bytes or a file here as an object, whole.
+
+    A store that does not answer is asked again until `patience` (seconds) is over.
+    """
     deadline = time.monotonic() + (PATIENCE_SECONDS if patience is None else patience)
     told = False
     while True:
-        for workdir, lease in tuple(_held.items()):
-            if url.startswith(f"{workdir}/"):
-                lease.wait_until_certain(deadline)
+        make_certain(url, deadline)
         try:
             with opened(url) as (system, name):
-                system.pipe_file(name, data)
+                if isinstance(data, Path):
+                    system.put_file(os.fspath(data), name)
+                else:
+                    system.pipe_file(name, data)
             return
         except Unanswered as error:
             if time.monotonic() >= deadline:
@@ -43,6 +49,13 @@ def put(url: str, data: bytes, patience: float | None = None) -> None:
                 _tell(f"WARNING: {url} cannot be written ({error.strerror}): trying again.")
             told = True
         time.sleep(RETRY_SECONDS)
+
+
+def make_certain(url: str, deadline: float = math.inf) -> None:
+    """Wait until no other process can have taken the lease of the workdir that a URL lies in."""
+    for workdir, lease in tuple(_held.items()):
+        if url.startswith(f"{workdir}/"):
+            lease.wait_until_certain(deadline)
 
 
 def _tell(text: str) -> None:

@@ -5,6 +5,8 @@ where none is, list, read. A name with "://" belongs to a store, and fsspec find
 """
 
 import contextlib
+import errno
+import importlib.util
 import logging
 import os
 from collections.abc import Iterator
@@ -13,8 +15,9 @@ from typing import Any, cast
 
 from eelbert_jax.errors import Preempted, StoreAway, TryAgain, UserError
 
-RUNS_SCHEME = "gs://"
-"""Of stores that can hold runs: Orbax (0.12) writes to no other."""
+RUNS = {"gs": ("gcsfs", "gcs"), "s3": ("s3fs", "s3")}
+"""Of stores that can hold runs, by scheme: the library, and the extra of this package that brings it."""
+RUNS_SCHEMES = tuple(f"{scheme}://" for scheme in RUNS)
 LIBRARIES = ("gcsfs", "s3fs", "aiohttp", "aiobotocore", "botocore", "google", "requests", "urllib3")
 
 
@@ -31,10 +34,12 @@ def folder(path: str | os.PathLike[str]) -> Path:
     """Return the path of a folder here (~ is the home), or of one in a store, which reads like one."""
     if not is_url(path):
         return Path(path).expanduser()
-    if not os.fspath(path).startswith(RUNS_SCHEME):
-        raise UserError(
-            f"The folder of a run lies here or at {RUNS_SCHEME}BUCKET/..., got {os.fspath(path)!r}."
-        )
+    if not os.fspath(path).startswith(RUNS_SCHEMES):
+        places = " or ".join(f"{scheme}BUCKET/..." for scheme in RUNS_SCHEMES)
+        raise UserError(f"The folder of a run lies here or at {places}, got {os.fspath(path)!r}.")
+    library, extra = RUNS[os.fspath(path).partition(":")[0]]
+    if importlib.util.find_spec(library) is None:
+        raise UserError(f"{os.fspath(path)} is read by {library}: pip install 'eelbert_jax[{extra}]'.")
     from etils import epath
 
     _import_fsspec()
@@ -85,6 +90,15 @@ def walk(root: Path) -> Iterator[tuple[Path, list[str], list[str]]]:
         yield from walk(root / name)
 
 
+def move(source: str, target: str) -> None:
+    """Move a folder of a store object by object: a store knows no rename, and s3fs fails at folders in it."""
+    with opened(source) as (system, name):
+        place = system._strip_protocol(target)
+        for path in system.find(name):
+            system.cp_file(path, f"{place}{path[len(name) :]}")
+        system.rm(name, recursive=True)
+
+
 @contextlib.contextmanager
 def failures_of(url: str) -> Iterator[None]:
     """Turn whatever the library of a store raises into an OSError that names the URL."""
@@ -97,6 +111,8 @@ def failures_of(url: str) -> Iterator[None]:
     except ImportError as error:
         raise OSError(None, f"the library of this kind of store is not installed ({error})", url) from error
     except Exception as error:  # of any library of any store: credentials, network, bad names
+        if _status(error) == 412:  # the one condition of ours: that there is none yet
+            raise FileExistsError(errno.EEXIST, "there is such an object already", url) from error
         kind = Unanswered if _may_pass(error) else OSError
         advice = "check the name, and that this machine has credentials for it"
         raise kind(None, f"{_reason(error)}; {advice}", url) from error
@@ -114,16 +130,27 @@ def says_nothing(error: BaseException) -> bool:
 
 def _may_pass(error: BaseException) -> bool:
     """Whether a store's error is none of the request: no answer, too many requests, a failure on its side."""
-    if isinstance(error, OSError) and error.__cause__ is not None:  # told by `failures_of`
+    status = _status(error)
+    if status is not None:
+        return status in (408, 409, 429) or status >= 500
+    while isinstance(error, OSError) and error.__cause__ is not None:  # told by `failures_of`
         error = error.__cause__
-    response = getattr(error, "response", None)
-    described = response.get("ResponseMetadata", {}) if isinstance(response, dict) else {}
-    code = described.get("HTTPStatusCode") or getattr(error, "code", None) or getattr(error, "status", None)
-    if str(code).isdecimal():
-        return int(str(code)) in (408, 429) or int(str(code)) >= 500
     words = f"{type(error).__name__} {error}"
     refused = any(word in words for word in ("Credential", "Forbidden", "Denied", "Login", "Invalid"))
     return not refused and not isinstance(error, PermissionError | TypeError | LookupError)
+
+
+def _status(error: BaseException | None) -> int | None:
+    """Return the HTTP status that an error of a store's library, or what was made of it, tells of."""
+    while error is not None:
+        response = getattr(error, "response", None)
+        described = response.get("ResponseMetadata", {}) if isinstance(response, dict) else {}
+        told = (described.get("HTTPStatusCode"), getattr(error, "code", None), getattr(error, "status", None))
+        code = str(next(filter(None, told), None))
+        if code.isdecimal():
+            return int(code)
+        error = error.__cause__ if isinstance(error, OSError) else None
+    return None
 
 
 @contextlib.contextmanager
@@ -147,7 +174,7 @@ def _is_of_a_store(error: BaseException | None) -> bool:
     while error is not None:
         if type(error).__module__.partition(".")[0] in LIBRARIES or isinstance(error, Unanswered):
             return True
-        if isinstance(error, OSError | ValueError) and RUNS_SCHEME in str(error):
+        if isinstance(error, OSError | ValueError) and any(s in str(error) for s in RUNS_SCHEMES):
             return True
         error = error.__cause__ or error.__context__
     return False

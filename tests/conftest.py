@@ -85,3 +85,23 @@ def bucket(emulated_bucket):
     """Return the bucket, empty."""
     emulated_bucket.clear()
     return emulated_bucket
+
+
+@pytest.fixture(scope="session")
+def emulated_s3_bucket():
+    """Serve a bucket of S3 on loopback; skip where its emulator or s3fs is not installed."""
+    with buckets.emulated_s3() as served:
+        yield served
+
+
+@pytest.fixture
+def s3_bucket(emulated_s3_bucket):
+    """Return the bucket of S3, empty."""
+    emulated_s3_bucket.clear()
+    return emulated_s3_bucket
+
+
+@pytest.fixture(params=["bucket", "s3_bucket"])
+def either_bucket(request):
+    """Return a bucket of either store, empty."""
+    return request.getfixturevalue(request.param)

@@ -32,7 +32,11 @@ FORBIDDEN = [
     ("corpus*", "*", ("errors", "corpus*", "hashing.spec", "store", "vocabulary", "workdir")),
     ("datasets*", "*", ("errors", "corpus*", "datasets*", "subwords", "vocabulary", "workdir")),
     # Training knows an objective as a protocol, never by name.
-    ("training*", "*", ("errors", "parts", "store", "training*", "subwords", "vocabulary", "workdir")),
+    (
+        "training*",
+        "*",
+        ("errors", "lease", "parts", "store", "training*", "subwords", "vocabulary", "workdir"),
+    ),
     # A report reads what runs left; it knows the names of sizes, but builds no model.
     (
         "reporting*",

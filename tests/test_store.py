@@ -27,8 +27,14 @@ def test_defects_and_folders_of_this_machine_are_left_alone(workdir, error):
 
 
 def test_other_schemes_are_refused():
-    with pytest.raises(UserError, match=r"here or at gs://BUCKET/..., got 'ftp://host/run'"):
+    with pytest.raises(UserError, match=r"gs://BUCKET/... or s3://BUCKET/..., got 'ftp://host/run'"):
         store.folder("ftp://host/run")
+
+
+def test_what_a_scheme_needs_is_named(monkeypatch):
+    monkeypatch.setattr(store, "RUNS", {"s3": ("no_such_library", "s3")})
+    with pytest.raises(UserError, match=r"s3://bucket/run is read by .*: pip install 'eelbert_jax\[s3\]'"):
+        store.folder("s3://bucket/run")
 
 
 def test_a_store_that_refuses_is_not_taken_for_an_empty_one(bucket):

@@ -16,7 +16,7 @@ from jax.experimental import multihost_utils
 
 from eelbert_jax import store
 from eelbert_jax.errors import UserError
-from eelbert_jax.training import digests
+from eelbert_jax.training import digests, staged
 from eelbert_jax.training.step import TrainState
 
 ITEMS = ("state", "identity")
@@ -66,7 +66,8 @@ class _Manager(ocp.CheckpointManager):
 
 
 class Checkpoints:
-    """The checkpoints of one run, `directory/STEP/`, as a context manager; `gs://` directories will do.
+    """The checkpoints of one run, `directory/STEP/`, as a context manager; `gs://` directories will do, and
+    `s3://` by way of a folder here (`staged`), from one process.
 
     Opening holds the newest checkpoint against its manifest. A damaged one is named on stderr and passed
     over; with `create` it is renamed to `STEP.corrupt`, and what killed saves have left is removed. Of
@@ -88,10 +89,16 @@ class Checkpoints:
     ) -> None:
         path = epath.Path(store.folder(directory))
         self.directory = path if path.is_absolute() else path.absolute()  # gs:// is absolute as it is
+        if staged.is_staged(self.directory) and jax.process_count() > 1:
+            raise UserError(
+                f"{directory}: s3:// takes the checkpoints of one process; those of a job of several lie in "
+                "a folder that all hosts see, or at gs://."
+            )
         if not create and not self.directory.is_dir():
             raise UserError(f"No checkpoints at {directory}; name the workdir of a run that has saved one.")
         try:
-            self.directory.mkdir(parents=True, exist_ok=True)
+            if not staged.is_staged(self.directory):
+                self.directory.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise UserError(
                 f"Cannot write checkpoints to {directory} ({error.strerror}); choose a workdir you may write."
@@ -100,26 +107,36 @@ class Checkpoints:
         self._saving: int | None = None
         self._manager = self._open_manager(keep, keep_every_steps) if create else None
 
-    def _open_manager(self, keep: int, keep_every_steps: int | None) -> ocp.CheckpointManager:
+    def _open_manager(
+        self, keep: int, keep_every_steps: int | None
+    ) -> ocp.CheckpointManager | staged.StagedManager:
+        is_staged = staged.is_staged(self.directory)
+        self._saved_to = staged.make_folder(self.directory) if is_staged else self.directory
         options = ocp.CheckpointManagerOptions(
-            max_to_keep=keep,
+            max_to_keep=None if is_staged else keep,
             keep_period=keep_every_steps,
             cleanup_tmp_directories=False,  # by a thread that may outlive the interpreter; opening does it
             enable_async_checkpointing=True,
-            async_options=ocp.AsyncOptions(post_finalization_callback=self._write_manifest),
+            async_options=ocp.AsyncOptions(post_finalization_callback=self._complete),
         )
-        return _Manager(self.directory, options=options, item_names=ITEMS)
+        manager = _Manager(self._saved_to, options=options, item_names=ITEMS)
+        if not is_staged:
+            return manager
+        return staged.StagedManager(manager, self._saved_to, self.directory, keep, keep_every_steps)
 
-    def _write_manifest(self) -> None:
+    def _complete(self) -> None:
         """Complete the checkpoint being saved: Orbax calls this on process 0, before it commits."""
         step = str(self._saving)
         temporary = [
             path
-            for path in self.directory.iterdir()
+            for path in self._saved_to.iterdir()
             if path.name.startswith(f"{step}{ocp.utils.TMP_DIR_SUFFIX}")
         ]
         # An object store knows no rename: there the folder has its name from the start.
-        digests.write_manifest(temporary[0] if temporary else self.directory / step, ITEMS)
+        folder = temporary[0] if temporary else self._saved_to / step
+        digests.write_manifest(folder, ITEMS)
+        if isinstance(self._manager, staged.StagedManager):
+            self._manager.put(folder, int(step), ITEMS)
 
     def latest_step(self) -> int | None:
         """Return the step of the newest good checkpoint, or None; wait for a save under way."""
@@ -154,7 +171,7 @@ class Checkpoints:
         self._newest, self._saving = self._saving, None
 
     @contextlib.contextmanager
-    def _explained(self, manager: ocp.CheckpointManager) -> Iterator[None]:
+    def _explained(self, manager: ocp.CheckpointManager | staged.StagedManager) -> Iterator[None]:
         """Turn the storage's refusals into a `UserError`; others (a lost peer) may pass on a new try."""
         try:
             yield
@@ -181,9 +198,9 @@ class Checkpoints:
 
     def _read(self, item: str, handler: ocp.CheckpointHandler, arguments: Any) -> Any:
         folder = self.directory / str(self._step_or_error())
-        with ocp.Checkpointer(handler) as reader:
+        with staged.local_copy(folder / item) as files, ocp.Checkpointer(handler) as reader:
             try:
-                return reader.restore(folder / item, args=arguments)
+                return reader.restore(files, args=arguments)
             except Exception as error:  # Orbax raises plain ones too
                 if (folder / digests.MANIFEST_NAME).exists():
                     raise  # the files are as they were written: a defect

@@ -15,7 +15,7 @@ from eelbert_jax import store
 
 MANIFEST_NAME = "sha256.json"
 COMMITTED_NAME = "commit_success.txt"
-"""What Orbax puts last into a checkpoint in a store, which knows no rename."""
+"""What is put last into a checkpoint in a store, which knows no rename; by Orbax, or as it does."""
 SET_ASIDE = ".corrupt"
 _BLOCK_BYTES = 1 << 20
 
@@ -36,7 +36,7 @@ def write_manifest(folder: epath.Path, items: Sequence[str]) -> None:
     """
     files = {}
     for item in items:
-        for path in _files(folder / item):
+        for path in files_of(folder / item):
             _flush(path)
             size, digest = _digest(path)
             files[path.relative_to(folder).as_posix()] = {"bytes": size, "sha256": digest}
@@ -139,13 +139,17 @@ def set_aside(folder: epath.Path) -> epath.Path:
     while target.exists():
         count += 1
         target = folder.with_name(f"{folder.name}{SET_ASIDE}-{count}")
-    return folder.rename(target)
+    if not store.is_url(folder):
+        return folder.rename(target)
+    store.move(str(folder), str(target))
+    return target
 
 
-def _files(folder: epath.Path) -> Iterator[epath.Path]:
+def files_of(folder: epath.Path) -> Iterator[epath.Path]:
+    """Yield every file below a folder."""
     for name, is_folder in sorted(listing(folder).items()):
         if is_folder:
-            yield from _files(folder / name)
+            yield from files_of(folder / name)
         else:
             yield folder / name
 

@@ -113,17 +113,14 @@ def test_a_fine_tuning_in_a_bucket_is_that_of_a_folder(bucket, tmp_path):
     assert len(found[1]) == 1
 
 
-CHECKPOINTS = f"{buckets.URL}/checkpoints"
-
-
 def objects(url: str) -> list[str]:
     """Return the names of all objects below a URL."""
     with store.opened(url) as (system, name):
         return [path.removeprefix(f"{name}/") for path in system.find(name)]
 
 
-def change(name: str, edit) -> None:
-    with store.opened(f"{CHECKPOINTS}/{name}") as (system, path):
+def change(url: str, edit) -> None:
+    with store.opened(url) as (system, path):
         data = edit(system.cat_file(path))
         system.rm_file(path) if data is None else system.pipe_file(path, data)
 
@@ -141,25 +138,45 @@ def remove(data: bytes) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "edit"),
-    [("2/state/d/", flip), ("2/state/d/", halve), ("2/identity/", remove), (f"2/{MANIFEST_NAME}", remove)],
+    ("either_bucket", "name", "edit"),
+    [
+        ("bucket", "2/state/d/", flip),
+        ("bucket", "2/state/d/", halve),
+        ("bucket", "2/identity/", remove),
+        ("bucket", f"2/{MANIFEST_NAME}", remove),
+        ("s3_bucket", "2/state/d/", halve),
+        ("s3_bucket", "2/identity/", remove),
+    ],
+    indirect=["either_bucket"],
 )
-def test_a_damaged_object_is_named_and_the_step_before_is_taken(bucket, capfd, name, edit):
+def test_a_damaged_object_is_named_and_the_step_before_is_taken(either_bucket, capfd, name, edit):
     """Faults 7 and 8."""
-    save(CHECKPOINTS, 1, 2)
-    change(next(found for found in objects(CHECKPOINTS) if found.startswith(name)), edit)
-    assert restored(CHECKPOINTS) == 1
-    assert restored(CHECKPOINTS, create=True) == 1
-    assert "Checkpoint 2 in gs://bucket/checkpoints is damaged" in capfd.readouterr().err
-    save(CHECKPOINTS, 2)
-    assert restored(CHECKPOINTS) == 2
+    place = f"{either_bucket.url}/checkpoints"
+    save(place, 1, 2)
+    change(f"{place}/{next(found for found in objects(place) if found.startswith(name))}", edit)
+    assert restored(place) == 1
+    assert restored(place, create=True) == 1
+    assert f"Checkpoint 2 in {place} is damaged" in capfd.readouterr().err
+    save(place, 2)
+    assert restored(place) == 2
 
 
-def test_a_step_without_its_last_object_is_none(bucket, capfd):
-    save(CHECKPOINTS, 1, 2)
-    change(f"2/{COMMITTED_NAME}", remove)
-    assert restored(CHECKPOINTS) == 1, "a reader passes it over"
-    with Checkpoints(CHECKPOINTS):
-        assert not [found for found in objects(CHECKPOINTS) if found.startswith("2")]
-    assert restored(CHECKPOINTS) == 1
+def test_old_steps_go_as_in_a_folder(s3_bucket, tmp_path):
+    """Where Orbax does not see to it; across starts, which begin with an empty folder here."""
+    for steps in ((5, 10), (15, 20, 25)):
+        for place in (f"{s3_bucket.url}/checkpoints", tmp_path):
+            save(place, *steps, keep=2, keep_every_steps=10)
+    assert sorted(store.listing(f"{s3_bucket.url}/checkpoints")) == sorted(
+        path.name for path in tmp_path.iterdir() if path.is_dir()
+    )
+
+
+def test_a_step_without_its_last_object_is_none(either_bucket, capfd):
+    place = f"{either_bucket.url}/checkpoints"
+    save(place, 1, 2)
+    change(f"{place}/2/{COMMITTED_NAME}", remove)
+    assert restored(place) == 1, "a reader passes it over"
+    with Checkpoints(place):
+        assert not [found for found in objects(place) if found.startswith("2")]
+    assert restored(place) == 1
     assert "damaged" not in capfd.readouterr().err

@@ -12,14 +12,15 @@ import itertools, logging
 from support import buckets
 from support.checkpoints import restored, save
 logging.disable(logging.CRITICAL)
-PLACE = f"{buckets.URL}/checkpoints"
-with buckets.emulated() as bucket:
+with buckets.EMULATED() as bucket:
+    PLACE = f"{bucket.url}/checkpoints"
+    bucket.clear()
     save(PLACE, 1, keep=1)
     requests = itertools.count()
     bucket.fault = lambda method, path: next(requests) and None
     save(PLACE, 2, keep=1)
     total = next(requests)
-    for cut in range(0, total, total // 20):
+    for cut in range(0, total, total // CUTS):
         bucket.clear()
         save(PLACE, 1, keep=1)
         served = itertools.count()
@@ -34,11 +35,14 @@ with buckets.emulated() as bucket:
 
 
 @pytest.mark.slow
-def test_cut_off_at_any_request_of_a_save_the_newest_good_step_is_there():
+@pytest.mark.parametrize(
+    ("library", "emulated", "cuts"), [("gcp_storage_emulator", "emulated", 20), ("moto", "emulated_s3", 6)]
+)
+def test_cut_off_at_any_request_of_a_save_the_newest_good_step_is_there(library, emulated, cuts):
     """Fault 2: what is in the store after so many requests is what a kill then leaves."""
-    pytest.importorskip("gcp_storage_emulator")
+    pytest.importorskip(library)
     done = subprocess.run(
-        [sys.executable, "-c", CUT_OFF],
+        [sys.executable, "-c", CUT_OFF.replace("EMULATED", emulated).replace("CUTS", str(cuts))],
         cwd=ROOT,
         env={"PYTHONPATH": f"{ROOT}:{ROOT}/tests", "JAX_PLATFORMS": "cpu"},
         capture_output=True,
@@ -46,7 +50,7 @@ def test_cut_off_at_any_request_of_a_save_the_newest_good_step_is_there():
     )
     outcomes = [line.split()[1:] for line in done.stdout.splitlines() if line.startswith("outcome")]
     assert done.returncode == 0, done.stderr
-    assert len(outcomes) >= 20
+    assert len(outcomes) >= cuts
     assert all(read == resumed for read, resumed in outcomes)
     assert {read for read, _ in outcomes} == {"1", "2"}, "some are cut off before the commit, some after"
     assert "is damaged" not in done.stderr
