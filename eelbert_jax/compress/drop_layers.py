@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from eelbert_jax.datasets.encoding import Encoded
-from eelbert_jax.errors import UserError, unknown
+from eelbert_jax.errors import UserError
 from eelbert_jax.inference.compiled import outputs
 from eelbert_jax.inference.predict import Model
 from eelbert_jax.model import bert
@@ -31,16 +31,15 @@ def layers_to_drop(strategy: str, num_layers: int, num_dropped: int) -> tuple[in
     """Return the layers that a strategy drops; `contribution` goes by cosines: `least_contributing`.
 
     Raises:
-      UserError: there is no such strategy, or it cannot drop so many of so few.
+      UserError: the strategy cannot drop so many of so few.
     """
-    if strategy not in STRATEGIES:
-        raise unknown("strategy", strategy, STRATEGIES)
+    assert strategy in STRATEGIES
+    assert strategy != CONTRIBUTION
     if not 1 <= num_dropped < num_layers:
         raise UserError(
             f"--num_layers={num_dropped} layers cannot be dropped from {num_layers}: drop 1 to "
             f"{num_layers - 1}; the number says how many go, not how many stay."
         )
-    assert strategy != CONTRIBUTION
     layers = range(1, num_layers + 1)
     if strategy == "top":
         return tuple(layers[-num_dropped:])

@@ -14,7 +14,7 @@ from eelbert_jax.datasets.encoding import TextEncoder, text_encoder
 from eelbert_jax.datasets.glue import load_examples
 from eelbert_jax.datasets.splits import find_glue_dir
 from eelbert_jax.datasets.tables import Tally, read_rows
-from eelbert_jax.datasets.tasks import find_task
+from eelbert_jax.datasets.tasks import Task, find_task
 from eelbert_jax.errors import UserError
 from eelbert_jax.vocabulary import Vocabulary
 
@@ -36,6 +36,7 @@ def read_sentences(settings: Mapping[str, Any], vocabulary: Vocabulary, lowercas
     for name in ("sentences_per_file", "passages_per_file"):
         if settings[name] < 0:
             raise UserError(f"{name} must not be negative, got {settings[name]}.")
+    tasks = [find_task(name) for name in settings["glue_tasks"].split(",") if name]
     reader = _Reader(text_encoder(vocabulary, lowercase), settings["max_length"])
     sources: dict[str, Callable[[], Iterator[np.ndarray]]] = {
         "source": lambda: _of_text(reader, settings["source"], settings["sentences_per_file"]),
@@ -43,7 +44,7 @@ def read_sentences(settings: Mapping[str, Any], vocabulary: Vocabulary, lowercas
             _passages(settings["source"], settings["passages_per_file"])
         ),
         "tables": lambda: reader.read(_of_tables(settings["tables"], settings["text_columns"].split(","))),
-        "glue_tasks": lambda: reader.read(_of_glue(settings["glue_tasks"], settings["glue_dir"])),
+        "glue_tasks": lambda: reader.read(_of_glue(tasks, settings["glue_dir"])),
         "words": lambda: reader.read(filter(WORD.fullmatch, vocabulary.tokens)),
     }
     found: list[np.ndarray] = []
@@ -116,8 +117,8 @@ def _of_tables(pattern: str, columns: Sequence[str]) -> Iterator[str]:
             yield from (row.fields[column] for column in columns if column in row.fields)
 
 
-def _of_glue(names: str, glue_dir: str | None) -> Iterator[str]:
-    for name in names.split(","):
-        examples = load_examples(find_task(name), "train", glue_dir=find_glue_dir(glue_dir))
+def _of_glue(tasks: Sequence[Task], glue_dir: str | None) -> Iterator[str]:
+    for task in tasks:
+        examples = load_examples(task, "train", glue_dir=find_glue_dir(glue_dir))
         yield from examples.first
         yield from examples.second or ()

@@ -41,10 +41,6 @@ class Question(NamedTuple):
 
     def check(self) -> None:
         """Raise a `UserError` if the model does not answer so."""
-        if self.top < 1:
-            raise UserError(f"--top={self.top} shows nothing; take 1 or more.")
-        if self.fill_mask and self.embed:
-            raise UserError("--fill_mask and --embed ask for two things; give one of them.")
         if self.fill_mask:
             self.model.require_masked_lm()
         elif not self.embed:

@@ -34,10 +34,21 @@ def load(path: str | Path, *, encoder_only: bool = False) -> Model:
     Raises:
       UserError: there is no model, or its vocabulary or hash are not what this version computes.
     """
-    path = RELEASED / path if str(path) in released_models() else store.folder(path)
+    path = model_folder(path)
     if is_packed(path):
         return _loaded(path, read_packed(path))
     return _loaded(path, read_folder(path, heads=not encoder_only)) if is_folder(path) else _load_run(path)
+
+
+def model_folder(path: str | Path) -> Path:
+    """Return the folder of a model, of a released one by its name; a `UserError` where there is no folder."""
+    folder = RELEASED / path if str(path) in released_models() else store.folder(path)
+    if not folder.is_dir():
+        raise UserError(
+            f"There is no model {str(path)!r}: name a run's workdir, a folder as transformers saves a model, "
+            f"or one that comes with the package: {', '.join(released_models())}."
+        )
+    return folder
 
 
 def released_models() -> tuple[str, ...]:

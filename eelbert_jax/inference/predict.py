@@ -147,8 +147,7 @@ class Model:
         `pooling` is "mean" of the tokens' last hidden states or "cls", that of the first token; None is the
         model's own: a sentence encoder's projected mean, else the mean.
         """
-        if pooling not in (None, *POOLINGS):
-            raise UserError(f"pooling={pooling!r} is not one of {', '.join(POOLINGS)}.")
+        check_pooling(pooling)
         width, step = (
             self.config.hidden_size,
             functools.partial(
@@ -326,6 +325,12 @@ class Model:
         return [
             (self.vocabulary.spelling(i), share) for i, share in zip(tokens, shares.tolist(), strict=True)
         ]
+
+
+def check_pooling(pooling: str | None) -> None:
+    """Refuse what `Model.vectors` knows no way for."""
+    if pooling not in (None, *POOLINGS):
+        raise UserError(f"pooling={pooling!r} is not one of {', '.join(POOLINGS)}.")
 
 
 def model_class(task: TaskRecord) -> type[nn.Module]:

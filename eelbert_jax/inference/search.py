@@ -47,14 +47,8 @@ class Index(NamedTuple):
     vectors: np.ndarray
 
 
-def search(model: Model, folder: str | Path, query: str, top: int = 5) -> list[Hit]:
-    """Return the passages nearest to a query, the nearest first; read what changed since the last search.
-
-    Every file without NUL bytes is text, but for those whose names begin with a dot.
-
-    Raises:
-      UserError: there is no such folder, no text in it, no query, or nothing is to be shown.
-    """
+def check(folder: str | Path, query: str, top: int) -> None:
+    """Refuse what no model could find: no such folder, no query, or nothing to be shown."""
     folder = Path(folder).expanduser()
     if not query.strip():
         raise UserError('There is nothing to search for: eelbert search --in=DIR "some words".')
@@ -62,6 +56,18 @@ def search(model: Model, folder: str | Path, query: str, top: int = 5) -> list[H
         raise UserError(f"--top={top} shows nothing; take 1 or more.")
     if not folder.is_dir():
         raise UserError(f"There is no folder {folder}: name one with files of text, --in=DIR.")
+
+
+def search(model: Model, folder: str | Path, query: str, top: int = 5) -> list[Hit]:
+    """Return the passages nearest to a query, the nearest first; read what changed since the last search.
+
+    Every file without NUL bytes is text, but for those whose names begin with a dot.
+
+    Raises:
+      UserError: there is no text in the folder; else as `check`.
+    """
+    check(folder, query, top)
+    folder = Path(folder).expanduser()
     index = update(model, folder)
     if not len(index.vectors):
         raise UserError(f"There is no text in {folder}: name a folder with files of text, --in=DIR.")

@@ -146,9 +146,7 @@ def write_folder(
     Files of that name are never overwritten: a run's own folder has a config.json too.
     """
     path = Path(path)
-    taken = [name for name in (CONFIG, WEIGHTS, VOCABULARY, WHOLE, SETTINGS) if (path / name).exists()]
-    if taken:
-        raise UserError(f"{path} already holds {', '.join(taken)}; name an empty folder.")
+    check_free(path)
     architecture = ARCHITECTURES[config.architecture]
     if type(vocabulary) is not architecture.vocabulary:
         raise UserError(
@@ -174,6 +172,13 @@ def write_folder(
     save_tokenizer(vocabulary, path)
     write_whole(path / SETTINGS, json.dumps(settings, indent=2) + "\n")
     write_whole(path / CONFIG, json.dumps(values, indent=2) + "\n")
+
+
+def check_free(path: Path) -> None:
+    """Refuse a folder with files of a model or a run."""
+    taken = [name for name in (CONFIG, WEIGHTS, VOCABULARY, WHOLE, SETTINGS) if (path / name).exists()]
+    if taken:
+        raise UserError(f"{path} already holds {', '.join(taken)}; name an empty folder.")
 
 
 def config_values(

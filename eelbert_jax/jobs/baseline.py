@@ -12,7 +12,7 @@ import numpy as np
 from eelbert_jax import cli, store
 from eelbert_jax.datasets import metrics, multilabel
 from eelbert_jax.datasets.baselines import LINEAR, TAG_LOOKUP, LinearBaseline, TagLookup, majority
-from eelbert_jax.datasets.conll import TokenExamples, TokenTask
+from eelbert_jax.datasets.conll import TOKENS, TokenExamples, TokenTask
 from eelbert_jax.datasets.glue import Examples
 from eelbert_jax.datasets.splits import file_digests, read_splits
 from eelbert_jax.datasets.tasks import MULTILABEL, TAG, Task
@@ -29,10 +29,10 @@ Splits = Mapping[str, Examples | TokenExamples]
 
 def baseline(config: ml_collections.ConfigDict, workdir: str | Path, kind: str = "") -> list[Result]:
     """Train one, all, or the first of the baselines that fit, and score them on the development splits."""
-    task, splits = read_splits(config.to_dict())
-    fitting = (TAG_LOOKUP,) if task.kind == TAG else LINEAR
+    fitting = (TAG_LOOKUP,) if config.task == TOKENS else LINEAR
     if kind not in ("", ALL, *fitting):
-        raise UserError(f"--kind={kind!r} does not fit {task.name}; take {', '.join(fitting)} or {ALL}.")
+        raise UserError(f"--kind={kind!r} does not fit {config.task}; take {', '.join(fitting)} or {ALL}.")
+    task, splits = read_splits(config.to_dict())
     for split, examples in splits.items():
         print(f"{task.name} {split}: {examples.tally.describe()}", flush=True)
     results = []

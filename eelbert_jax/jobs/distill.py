@@ -12,14 +12,15 @@ from eelbert_jax.datasets.vectors import Vectors
 from eelbert_jax.errors import UserError
 from eelbert_jax.inference.load import load
 from eelbert_jax.inference.predict import Model
-from eelbert_jax.jobs.finetune import encoder_start, make_fit_config
+from eelbert_jax.jobs.finetune import check, encoder_start, make_fit_config
 from eelbert_jax.jobs.pretrain import pretrain
 from eelbert_jax.model.config import bert_config, identity
 from eelbert_jax.objectives.distil import DistilEmbedding
 from eelbert_jax.objectives.distil_layers import DistilLayers, Teacher, Terms
 from eelbert_jax.objectives.masked_lm import MaskedLM
-from eelbert_jax.training import distributed, sharding
+from eelbert_jax.training import distributed
 from eelbert_jax.training.fit import environment, fit, run_in
+from eelbert_jax.training.sharding import Layout
 from eelbert_jax.vocabulary import check_same, check_unknown, load_vocabulary, unknown_among
 
 
@@ -66,8 +67,10 @@ def with_teacher(masked_lm: MaskedLM, config: ml_collections.ConfigDict) -> Dist
 def _distill_vectors(config: ml_collections.ConfigDict, workdir: str | Path) -> dict[str, float]:
     workdir = store.folder(workdir)
     with run_in(workdir, "distill", config.watchdog_seconds) as supervision:
+        layout = check(config)
+        pretrained = None if config.pretrained is None else load(config.pretrained, encoder_only=True)
         vectors = _open_vectors(config)
-        objective, pretrained = set_up(config, vectors)
+        objective = make_objective(config, layout, vectors, pretrained)
         return fit(
             objective,
             make_fit_config(config, objective),
@@ -90,35 +93,36 @@ def _open_vectors(config: ml_collections.ConfigDict) -> Vectors:
         raise UserError(
             "No vectors to learn: set --config.data.vectors=DIR to a folder made by `eelbert embed`."
         )
+    own_vocabulary = None if config.vocabulary is None else load_vocabulary(config.vocabulary)
     vectors = Vectors.open(config.data.vectors)
-    if config.vocabulary is None:
+    if own_vocabulary is None:
         return vectors
-    vectors = vectors.in_vocabulary(load_vocabulary(config.vocabulary))
+    vectors = vectors.in_vocabulary(own_vocabulary)
     found = unknown_among(vectors.ids, vectors.vocabulary)
     check_unknown(*found, config.max_unknown_percent, lowercase=True)  # the case is the teacher's, no choice
     return vectors
 
 
-def set_up(config: ml_collections.ConfigDict, vectors: Vectors) -> tuple[DistilEmbedding, Model | None]:
-    """Return what to learn and the model to start from, if any."""
-    vocabulary, pretrained = vectors.vocabulary, None
+def make_objective(
+    config: ml_collections.ConfigDict, layout: Layout, vectors: Vectors, pretrained: Model | None
+) -> DistilEmbedding:
+    """Return what to learn, with the sizes of the model to start from, if any."""
+    vocabulary = vectors.vocabulary
     model_config = bert_config(config.model, vocabulary.size)
-    if config.pretrained is not None:
-        pretrained = load(config.pretrained, encoder_only=True)
+    if pretrained is not None:
         check_same(vocabulary, pretrained.vocabulary, "the vectors", str(config.pretrained))
         model_config = dataclasses.replace(pretrained.config, dtype=model_config.dtype)
     check_max_length(config.max_length, model_config.num_positions)
     train, heldout = vectors.splits(config.max_length, config.heldout_every)
-    objective = DistilEmbedding(
+    return DistilEmbedding(
         dataclasses.replace(model_config, sentence_size=vectors.values.shape[1]),
         vocabulary,
-        sharding.make_layout(config.mesh.fsdp, config.mesh.zero1),
+        layout,
         train,
         batch_size=config.batch_size,
         seed=config.seed,
         heldout=heldout,
     )
-    return objective, pretrained
 
 
 def main(argv: list[str]) -> None:

@@ -8,6 +8,7 @@ import ml_collections
 from eelbert_jax import cli
 from eelbert_jax.compress.drop_layers import (
     CONTRIBUTION,
+    STRATEGIES,
     cls_similarities,
     kept_layers,
     layers_to_drop,
@@ -16,10 +17,10 @@ from eelbert_jax.compress.drop_layers import (
 )
 from eelbert_jax.datasets.encoding import check_max_length
 from eelbert_jax.datasets.splits import load_data
-from eelbert_jax.errors import UserError
+from eelbert_jax.errors import UserError, unknown
 from eelbert_jax.inference.load import load
 from eelbert_jax.inference.predict import Model
-from eelbert_jax.interchange.folder import write_folder
+from eelbert_jax.interchange.folder import check_free, write_folder
 from eelbert_jax.model.config import BertConfig
 from eelbert_jax.model.count import count_parameters
 from eelbert_jax.record import Dropped, Result
@@ -42,13 +43,14 @@ def drop_layers(
     Raises:
       UserError: the layers cannot be dropped so, or `workdir` holds a model.
     """
-    model, source, folder = load(source), Path(source).expanduser(), Path(workdir).expanduser()
+    _check(strategy, num_dropped, threshold)
+    source, folder = Path(source).expanduser(), Path(workdir).expanduser()
+    check_free(folder)
+    model = load(source)
     num_layers = model.config.num_hidden_layers
     if strategy == CONTRIBUTION:
-        dropped = _without_contribution(config, model, num_dropped, threshold)
+        dropped = _without_contribution(config, model, threshold)
     else:
-        if threshold:
-            raise UserError(f"--tau goes with --strategy={CONTRIBUTION}; {strategy} takes --num_layers.")
         dropped = layers_to_drop(strategy, num_layers, num_dropped)
     # What a checkpoint does not hold, since a run may change it: the published rate, for who trains on.
     published = {
@@ -75,14 +77,21 @@ def drop_layers(
     return record
 
 
-def _without_contribution(
-    config: ml_collections.ConfigDict, model: Model, num_dropped: int, threshold: float
-) -> tuple[int, ...]:
-    if not 0.0 < threshold <= 1.0 or num_dropped:
+def _check(strategy: str, num_dropped: int, threshold: float) -> None:
+    if strategy not in STRATEGIES:
+        raise unknown("strategy", strategy, STRATEGIES)
+    if strategy != CONTRIBUTION and threshold:
+        raise UserError(f"--tau goes with --strategy={CONTRIBUTION}; {strategy} takes --num_layers.")
+    if strategy == CONTRIBUTION and (not 0.0 < threshold <= 1.0 or num_dropped):
         raise UserError(
             f"--strategy={CONTRIBUTION} drops as many layers as their cosines say: give --tau=0.95 (the "
             "paper has 0.9 to 0.95) and no --num_layers."
         )
+
+
+def _without_contribution(
+    config: ml_collections.ConfigDict, model: Model, threshold: float
+) -> tuple[int, ...]:
     check_max_length(config.max_length, model.config.num_positions)
     data = load_data(config.to_dict(), model.vocabulary, model.lowercase)
     similarities = cls_similarities(model, next(iter(data.dev.values())).encoded)

@@ -14,6 +14,7 @@ from eelbert_jax.datasets.sentences import read_sentences
 from eelbert_jax.datasets.vectors import text_fingerprint, unit, write_vectors
 from eelbert_jax.errors import UserError
 from eelbert_jax.inference.load import load
+from eelbert_jax.inference.predict import check_pooling
 from eelbert_jax.subwords import Subwords
 from eelbert_jax.workdir import claim, locked
 
@@ -26,6 +27,7 @@ def embed(config: ml_collections.ConfigDict, teacher: str, workdir: str | Path) 
     """
     if not teacher:
         raise UserError("embed needs a teacher: add --from=DIR, a run's workdir or a Hugging Face folder.")
+    check_pooling(config.pooling)
     folder, started = Path(workdir).expanduser(), time.monotonic()
     claim(folder, "embed")
     model = load(teacher, encoder_only=True)
@@ -35,8 +37,8 @@ def embed(config: ml_collections.ConfigDict, teacher: str, workdir: str | Path) 
             f"{teacher} reads {model.vocabulary.kind}, and a student reads its teacher's rows, of WordPiece: "
             "name a BERT or a DistilBERT."
         )
-    ids = read_sentences(config.to_dict(), model.vocabulary, model.lowercase)
     fast = dataclasses.replace(model, config=dataclasses.replace(model.config, dtype=config.dtype))
+    ids = read_sentences(config.to_dict(), model.vocabulary, model.lowercase)
 
     def vectors_of(encoded: Encoded) -> np.ndarray:
         return unit(fast.vectors(encoded, config.pooling, config.batch_size))

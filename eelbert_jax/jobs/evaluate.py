@@ -10,36 +10,41 @@ from eelbert_jax import cli
 from eelbert_jax.datasets.baselines import tfidf_vectors
 from eelbert_jax.datasets.glue import Examples
 from eelbert_jax.datasets.metrics import scores
-from eelbert_jax.datasets.splits import find_glue_dir, read_splits
+from eelbert_jax.datasets.splits import configured_task, find_glue_dir, read_splits
 from eelbert_jax.datasets.tasks import REGRESS
 from eelbert_jax.errors import UserError, unknown
 from eelbert_jax.inference.load import load
+from eelbert_jax.inference.predict import Model
 from eelbert_jax.inference.suite import cosines, run_suite
 from eelbert_jax.reporting.text import Table, count, markdown, number
 
 METRICS = ("spearman", "pearson")
+SUITES = ("pairs", "sentences")
 
 
-def evaluate(config: ml_collections.ConfigDict, models: Sequence[str]) -> Iterator[dict[str, Any]]:
+def evaluate(
+    config: ml_collections.ConfigDict, models: Sequence[tuple[str, Model]]
+) -> Iterator[dict[str, Any]]:
     """Yield the scores of TF-IDF, and of each model, on the first development split of a task of pairs.
 
     Raises:
-      UserError: a model cannot be loaded, or the task has no numbers for pairs of texts.
+      UserError: the task has no numbers for pairs of texts.
     """
-    task, splits = read_splits(config.to_dict())
+    settings = config.to_dict()
+    task = configured_task(settings)
     if task.kind != REGRESS or not task.reads_pairs:
         raise UserError(
             f"Cosines are compared with numbers for pairs of texts, and {task.name} has none: take "
             "--config=configs/glue.py:tiny,task=stsb, or a table of your own with --config.custom.regression."
         )
+    _, splits = read_splits(settings)
     dev = next(found for split, found in splits.items() if split != "train")
     assert isinstance(dev, Examples)
     assert dev.second is not None
     of_words = tfidf_vectors((*dev.first, *dev.second))
     found = cosines(of_words(dev.first), of_words(dev.second))
     yield {"model": "TF-IDF", "parameters": None, **scores(METRICS, found, dev.labels)}
-    for name in models:
-        model = load(name, encoder_only=True)
+    for name, model in models:
         found = cosines(model.encode(dev.first), model.encode(dev.second))
         parameters = model.num_encoder_parameters
         yield {"model": name, "parameters": parameters, **scores(METRICS, found, dev.labels)}
@@ -48,15 +53,14 @@ def evaluate(config: ml_collections.ConfigDict, models: Sequence[str]) -> Iterat
 def main(argv: list[str]) -> None:
     """Run the job from the command line."""
     config, _, flags = cli.parse("evaluate", argv)
-    names = [name for name in flags["from"].split(",") if name]
+    if flags["suite"] not in SUITES:
+        raise unknown("suite", flags["suite"], SUITES)
+    models = [(name, load(name, encoder_only=True)) for name in flags["from"].split(",") if name]
     if flags["suite"] == "sentences":
         title = "Sentence vectors without fine-tuning"
-        models = [(name, load(name, encoder_only=True)) for name in names]
         lines = list(run_suite(models, find_glue_dir(config.data.glue_dir)))
-    elif flags["suite"] == "pairs":
-        title, lines = f"{config.task}: cosines of sentence vectors", list(evaluate(config, names))
     else:
-        raise unknown("suite", flags["suite"], ("pairs", "sentences"))
+        title, lines = f"{config.task}: cosines of sentence vectors", list(evaluate(config, models))
     if flags["json"]:
         for line in lines:
             print(json.dumps(line))

@@ -15,7 +15,7 @@ from eelbert_jax.datasets.encoding import check_max_length
 from eelbert_jax.datasets.splits import Split, TaskData, file_digests, load_data, with_unlabelled
 from eelbert_jax.datasets.tasks import MULTILABEL, TAG, Task, TaskRecord, check_labels
 from eelbert_jax.errors import UserError, warn_once
-from eelbert_jax.inference.load import load
+from eelbert_jax.inference.load import load, model_folder
 from eelbert_jax.inference.predict import Model
 from eelbert_jax.inference.teacher import taught
 from eelbert_jax.interchange.architectures import ARCHITECTURES
@@ -33,6 +33,7 @@ from eelbert_jax.training.checkpoint import Checkpoints
 from eelbert_jax.training.fit import FitConfig, Outcome, Start, environment, fit, run_in
 from eelbert_jax.training.loop import LoopConfig
 from eelbert_jax.training.optimizer import OptimizerConfig
+from eelbert_jax.training.sharding import Layout
 from eelbert_jax.vocabulary import Vocabulary, load_vocabulary
 from eelbert_jax.workdir import (
     BEST_NAME,
@@ -93,18 +94,15 @@ def set_up(config: ml_collections.ConfigDict) -> tuple[Classify, Model | None, b
     Raises:
       UserError: the checkpoint, the data or the config do not fit.
     """
+    layout = check(config)
+    _check_teacher(config.teacher)
     model_config, vocabulary, pretrained = starting_model(config)
     check_max_length(config.max_length, model_config.num_positions)
+    _check_start(config, vocabulary, pretrained)
     lowercase = config.lowercase if pretrained is None else pretrained.lowercase
-    layout = sharding.make_layout(config.mesh.fsdp, config.mesh.zero1)
     data = load_data(config.to_dict(), vocabulary, lowercase)
     kind = {TAG: Tag, MULTILABEL: Multilabel}.get(data.task.kind, Classify)
     record = _record(config, data, pretrained)
-    if record.pair_encoder == "bi" and isinstance(vocabulary, Subwords):
-        raise UserError(
-            f"--config.pair_encoder=bi takes the texts of a pair apart at [SEP], and this model reads "
-            f"{vocabulary.kind}: leave it at cross."
-        )
     sentence_size = model_config.sentence_size if record.pair_encoder == "bi" else None
     if pretrained is not None:
         _warn_of_positions(config, data, pretrained.trained_length)
@@ -112,7 +110,7 @@ def set_up(config: ml_collections.ConfigDict) -> tuple[Classify, Model | None, b
         dataclasses.replace(model_config, num_labels=data.task.num_labels, sentence_size=sentence_size),
         vocabulary,
         layout,
-        _examples(config, data, record, vocabulary, lowercase),
+        data.train,
         batch_size=config.batch_size,
         seed=config.seed,
         data=data,
@@ -123,18 +121,60 @@ def set_up(config: ml_collections.ConfigDict) -> tuple[Classify, Model | None, b
         temperature=config.teacher.temperature,
         hidden_weight=config.teacher.hidden_weight,
     )
-    return objective, pretrained, lowercase
+    examples = _examples(config, data, record, vocabulary, lowercase)
+    return dataclasses.replace(objective, train=examples), pretrained, lowercase
+
+
+def check(config: ml_collections.ConfigDict) -> Layout:
+    """Refuse what is out of range of a run before anything is read; return where its arrays lie."""
+    layout = sharding.make_layout(config.mesh.fsdp, config.mesh.zero1)
+    _fit_config(config, layout, steps_per_epoch=1, tokens_per_step=1)
+    return layout
+
+
+def _check_start(config: ml_collections.ConfigDict, vocabulary: Vocabulary, pretrained: Model | None) -> None:
+    """Refuse a model that is asked for what it cannot do whatever the data."""
+    before = None if pretrained is None else pretrained.task
+    if before is None and not config.num_epochs:
+        raise UserError(
+            "num_epochs=0 only evaluates: name a fine-tuned model by --config.pretrained=DIR, or train."
+        )
+    if before is not None and config.pair_encoder != before.pair_encoder:
+        raise UserError(
+            f"{config.pretrained} was fine-tuned with pair_encoder={before.pair_encoder}, got "
+            f"--config.pair_encoder={config.pair_encoder}."
+        )
+    if config.pair_encoder == "bi" and isinstance(vocabulary, Subwords):
+        raise UserError(
+            f"--config.pair_encoder=bi takes the texts of a pair apart at [SEP], and this model reads "
+            f"{vocabulary.kind}: leave it at cross."
+        )
+
+
+def _check_teacher(teacher: ml_collections.ConfigDict) -> None:
+    """Refuse settings that go with others, and a teacher that is not there."""
+    if teacher.noise_percent and teacher.texts is None:
+        raise UserError(
+            "Errors are put into texts without labels: set --config.teacher.texts=FILE, the training file or "
+            "another, or --config.teacher.noise_percent=0."
+        )
+    if teacher.model is not None:
+        model_folder(teacher.model)
+        return
+    if teacher.hidden_weight:
+        raise UserError(
+            "States to learn need a teacher: set --config.teacher.model=DIR, or "
+            "--config.teacher.hidden_weight=0."
+        )
+    if teacher.texts is not None:
+        raise UserError("Texts without labels need a teacher: set --config.teacher.model=DIR.")
 
 
 def _record(config: ml_collections.ConfigDict, data: TaskData, pretrained: Model | None) -> TaskRecord:
     """Return what the model has to remember: of a fine-tuned one what it remembers already."""
     record = data.record(config.max_length, config.pair_encoder)
     if pretrained is None or pretrained.task is None:
-        if config.num_epochs:
-            return record
-        raise UserError(
-            "num_epochs=0 only evaluates: name a fine-tuned model by --config.pretrained=DIR, or train."
-        )
+        return record
     before = pretrained.task
     if record.kind != before.kind:
         raise UserError(
@@ -142,11 +182,6 @@ def _record(config: ml_collections.ConfigDict, data: TaskData, pretrained: Model
             f"{record.kind}; name a model of such a task, or leave its classifier: --config.new_head=True."
         )
     check_labels(record.labels, before.labels)
-    if record.pair_encoder != before.pair_encoder:
-        raise UserError(
-            f"{config.pretrained} was fine-tuned with pair_encoder={before.pair_encoder}, got "
-            f"--config.pair_encoder={record.pair_encoder}."
-        )
     return dataclasses.replace(record, mean=before.mean, std=before.std)
 
 
@@ -159,19 +194,7 @@ def _examples(
 ) -> Split:
     """Return what to learn from: the training split, with a teacher's answers where one is named."""
     teacher, split = config.teacher, data.train
-    if teacher.noise_percent and teacher.texts is None:
-        raise UserError(
-            "Errors are put into texts without labels: set --config.teacher.texts=FILE, the training file or "
-            "another, or --config.teacher.noise_percent=0."
-        )
     if teacher.model is None:
-        if teacher.hidden_weight:
-            raise UserError(
-                "States to learn need a teacher: set --config.teacher.model=DIR, or "
-                "--config.teacher.hidden_weight=0."
-            )
-        if teacher.texts is not None:
-            raise UserError("Texts without labels need a teacher: set --config.teacher.model=DIR.")
         return split
     if not isinstance(data.task, Task) or record.kind == MULTILABEL:
         raise UserError(
@@ -200,17 +223,22 @@ def _warn_of_positions(config: ml_collections.ConfigDict, data: TaskData, traine
 
 def make_fit_config(config: ml_collections.ConfigDict, objective: OnExamples) -> FitConfig:
     """Return what a run of `config` is besides its objective: epochs become steps."""
-    per_epoch = objective.steps_per_epoch
-    total_steps = per_epoch * config.num_epochs
-    between = max(per_epoch // max(config.evals_per_epoch, 1), 1)
     tokens = config.batch_size * max(round(float(np.mean(objective.train.encoded.lengths))), 1)
+    return _fit_config(config, objective.layout, objective.steps_per_epoch, tokens)
+
+
+def _fit_config(
+    config: ml_collections.ConfigDict, layout: Layout, steps_per_epoch: int, tokens_per_step: int
+) -> FitConfig:
+    total_steps = steps_per_epoch * config.num_epochs
+    between = max(steps_per_epoch // max(config.evals_per_epoch, 1), 1)
     durations = LoopConfig(
         total_steps=total_steps,
         steps_per_call=1,
         log_every_steps=config.log_every_steps,
         eval_every_steps=between,
         checkpoint_every_steps=between,
-        tokens_per_step=tokens,
+        tokens_per_step=tokens_per_step,
         max_skipped_steps=config.max_skipped_steps,
     )
     opt = config.opt.to_dict()
@@ -219,7 +247,7 @@ def make_fit_config(config: ml_collections.ConfigDict, objective: OnExamples) ->
         durations,
         OptimizerConfig(warmup_steps=warmup_steps, **opt),
         seed=config.seed,
-        passes=sharding.num_passes(config.batch_size, config.rows_per_device, objective.layout),
+        passes=sharding.num_passes(config.batch_size, config.rows_per_device, layout),
         tensorboard=config.tensorboard,
         patience=config.patience_evals,
         free_settings=FREE_SETTINGS,

@@ -62,8 +62,11 @@ def _points(path: Path, name: str) -> Iterator[Point]:
 
 
 def _evaluation(path: Path) -> config_dict.ConfigDict:
-    """Return the config of a run, to evaluate it; what it does not have yet is at its default."""
-    settings = read_json(path / CONFIG_NAME)
+    """Return the config of a run, to evaluate it; what it does not have yet is at its default.
+
+    What it learned from a teacher is not asked again.
+    """
+    settings = {name: value for name, value in read_json(path / CONFIG_NAME).items() if name != "teacher"}
     config = load_config(f"configs/glue.py:{settings['size']},task={settings['task']}")
     with config.unlocked():
         config.update(settings)

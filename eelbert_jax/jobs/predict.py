@@ -47,6 +47,10 @@ def submit(model: Model, split: str, workdir: str | Path, glue_dir: str | None) 
 
 def answer(flags: dict[str, Any]) -> None:
     """Answer the texts that the flags name; those before one that cannot be answered have their answers."""
+    if flags["top"] < 1:
+        raise UserError(f"--top={flags['top']} shows nothing; take 1 or more.")
+    if flags["fill_mask"] and flags["embed"]:
+        raise UserError("--fill_mask and --embed ask for two things; give one of them.")
     question = Question(
         load(flags["checkpoint"]), flags["fill_mask"], flags["embed"], flags["top"], flags["stride"]
     )

@@ -68,10 +68,6 @@ def prepare_rows(config: ml_collections.ConfigDict, workdir: str | Path, stream:
         tfds_download=config.tfds.download,
         docs_bytes=round(config.docs.max_mib * MIB),
     )
-    directory = storage.canonical(workdir).rstrip("/")
-    progress = ProgressLine(stream)
-    engine = choose_engine(config.engine, config.workers, config.beam.args, progress)
-    units = find_units(config.source, options, read)
     settings = Settings(
         row_length=config.row_length,
         lowercase=config.lowercase,
@@ -80,6 +76,10 @@ def prepare_rows(config: ml_collections.ConfigDict, workdir: str | Path, stream:
         trained_vocabulary_size=0 if config.vocabulary else config.train_vocabulary.size,
         read=read,
     )
+    directory = storage.canonical(workdir).rstrip("/")
+    progress = ProgressLine(stream)
+    engine = choose_engine(config.engine, config.workers, config.beam.args, progress)
+    units = find_units(config.source, options, read)
 
     def say(line: str) -> None:
         print(line, file=stream, flush=True)

@@ -95,11 +95,7 @@ def _open_rows(config: ml_collections.ConfigDict) -> tuple[Rows, Rows]:
         raise UserError(
             "No rows to train on: set --config.data.rows=DIR to a folder made by `eelbert prepare`."
         )
-    splits = Rows.open(config.data.rows, "train"), Rows.open(config.data.rows, "heldout")
-    if config.data.verify and jax.process_index() == 0:  # the others wait where checkpoints are agreed on
-        for rows in splits:
-            rows.verify()
-    return splits
+    return Rows.open(config.data.rows, "train"), Rows.open(config.data.rows, "heldout")
 
 
 def _start(config: ml_collections.ConfigDict, objective: MaskedLM, model_identity: dict[str, Any]) -> Start:
@@ -162,11 +158,15 @@ def pretrain(
         objective = extended(
             make_objective(config, vocabulary, train_rows.row_length, layout, train_rows, heldout_rows)
         )
+        fit_config = make_fit_config(config, objective)
+        if config.data.verify and jax.process_index() == 0:  # the others wait where checkpoints are agreed on
+            train_rows.verify()
+            heldout_rows.verify()
         model_identity = identity(objective.config, vocabulary, train_rows.lowercase)
         run = {**environment(), "identity": model_identity, "row_length": train_rows.row_length}
         return fit(
             objective,
-            make_fit_config(config, objective),
+            fit_config,
             layout,
             workdir,
             start=_start(config, objective, model_identity),

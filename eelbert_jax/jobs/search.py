@@ -10,7 +10,7 @@ import json
 from eelbert_jax import cli
 from eelbert_jax.errors import UserError
 from eelbert_jax.inference.load import load
-from eelbert_jax.inference.search import search
+from eelbert_jax.inference.search import check, search
 
 
 def main(argv: list[str]) -> None:
@@ -19,6 +19,7 @@ def main(argv: list[str]) -> None:
     flags = cli.parse("search", [word for word in argv if word.startswith("-")]).flags
     if not flags["in"]:
         raise UserError('search needs a folder of text: eelbert search --in=DIR "some words".')
+    check(flags["in"], query, flags["top"])  # before the model is loaded
     for hit in search(load(flags["from"], encoder_only=True), flags["in"], query, flags["top"]):
         if flags["json"]:
             print(json.dumps(hit._asdict()))

@@ -82,6 +82,7 @@ class FitConfig:
             raise UserError(f"seed must lie in [0, 2**32), got {self.seed}.")
         if self.patience is not None and self.patience < 1:
             raise UserError(f"patience_evals must be at least 1 or empty, got {self.patience}.")
+        learning_rate_schedule(self.optimizer, self.durations.total_steps)  # its warm-up has to fit
 
 
 class Outcome(NamedTuple):

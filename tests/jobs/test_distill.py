@@ -15,10 +15,10 @@ from eelbert_jax.datasets.splits import make_batch
 from eelbert_jax.datasets.vectors import Vectors
 from eelbert_jax.errors import UserError
 from eelbert_jax.inference.load import load
-from eelbert_jax.jobs.distill import distill
-from eelbert_jax.jobs.distill import set_up as distill_set_up
+from eelbert_jax.jobs.distill import distill, make_objective
 from eelbert_jax.jobs.embed import embed
 from eelbert_jax.jobs.finetune import encoder_start, set_up
+from eelbert_jax.training.sharding import make_layout
 from eelbert_jax.vocabulary import SPECIAL_TOKENS, Vocabulary, save_vocabulary
 from support.models import VOCABULARY, save_pretrained
 
@@ -170,7 +170,7 @@ def test_what_is_missing_is_named(name, said, tmp_path):
 @pytest.mark.slow
 def test_the_loss_is_torchs_squared_distance(vectors):
     torch = pytest.importorskip("torch", reason="torch is not installed")
-    objective, _ = distill_set_up(student_config(vectors), Vectors.open(vectors))
+    objective = make_objective(student_config(vectors), make_layout(), Vectors.open(vectors), None)
     [first, *_] = eval_batches(objective.train.encoded, objective.batch_size)
     batch = make_batch(objective.train, first)
     params = jax.tree.map(
