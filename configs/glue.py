@@ -63,7 +63,9 @@ def get_config(recipe: str = "tiny") -> config_dict.ConfigDict:
     # of their states, by a cosine (numbers) or a classifier of both (Sentence-BERT).
     config.pair_encoder = "cross"
     config.metric = config_dict.placeholder(str)  # that selects the best step; empty: the task's first
-    config.evals_per_epoch = 1  # evaluations on the development set, each a candidate for the best step
+    # Evaluations on the development set, each a candidate for the best step; the start is one too where none
+    # of its parameters is new.
+    config.evals_per_epoch = 1
     # End after so many evaluations without a better one; empty: go through all epochs.
     config.patience_evals = config_dict.placeholder(int)
     config.balanced = False  # weigh examples so that all classes count alike

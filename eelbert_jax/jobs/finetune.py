@@ -275,7 +275,9 @@ def encoder_start(
         return {"bert": {name: part for name, part in parts if name in like["bert"]}, **found}
 
     what = "encoder" if pretrained.task is None else "model"
-    return Start(f"Starting from the {what} of {config.pretrained}.", encoder)
+    like = jax.eval_shape(objective.init, jax.eval_shape(lambda: jax.random.key(0)))
+    is_whole = jax.tree.structure(encoder(like)) == jax.tree.structure(like)
+    return Start(f"Starting from the {what} of {config.pretrained}.", encoder, is_candidate=is_whole)
 
 
 def finetune(config: ml_collections.ConfigDict, workdir: str | Path) -> Result:
@@ -309,6 +311,11 @@ def finetune(config: ml_collections.ConfigDict, workdir: str | Path) -> Result:
         )
         scored = score_best(objective, workdir, model_identity)
         result = make_result(config, objective, pretrained, outcome, scored)
+        if result.total_steps and not result.best_step and jax.process_index() == 0:
+            print(
+                "No step scored above the model that the run started from, which is the best one: lower "
+                "--config.opt.learning_rate, or train longer."
+            )
         if jax.process_index() == 0:
             write_predictions(scored, workdir)
             result.write(workdir)

@@ -43,11 +43,14 @@ from eelbert_jax.workdir import (
 class Start(NamedTuple):
     """Where a run without a checkpoint of its own starts, and what the log says of it.
 
-    `params` gives, for parameters as shape structs, the part of them that does not start at random.
+    Attributes:
+      params: gives, for parameters as shape structs, the part of them that does not start at random.
+      is_candidate: nothing starts at random, so that the best step may be step 0.
     """
 
     text: str
     params: Callable[[Any], Any] = lambda like: {}
+    is_candidate: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -137,7 +140,9 @@ def fit(
             _check_settings(config, workdir, record, saved_step)
         records = read_metrics(workdir / METRICS_NAME)
         kept = [line for line in records if saved_step is not None and line["step"] <= saved_step]
-        figures = _Figures(objective, supervision, kept, config)
+        # Untrained parameters are no candidate, unless the run only evaluates.
+        first_candidate = 0 if start.is_candidate else min(1, total_steps)
+        figures = _Figures(objective, supervision, kept, config.patience, first_candidate)
         goodput = supervision.goodput
         goodput.resume(records, saved_step)
         if figures.of(saved_step) and (saved_step == total_steps or figures.stalled()):
@@ -226,11 +231,15 @@ class _Figures:
     """Evaluate, and remember the best step, from the records of a resumed run on."""
 
     def __init__(
-        self, objective: Objective, supervision: Supervision, records: Sequence[dict], config: FitConfig
+        self,
+        objective: Objective,
+        supervision: Supervision,
+        records: Sequence[dict],
+        patience: int | None,
+        first_candidate: int,
     ) -> None:
-        self._patience = config.patience
-        # At step 0 nothing is trained: no candidate, unless the run only evaluates.
-        self._first_candidate = min(1, config.durations.total_steps)
+        self._patience = patience
+        self._first_candidate = first_candidate
         self._objective = objective
         self._beat = supervision.watchdog.beat
         self._evaluations_since_best = 0

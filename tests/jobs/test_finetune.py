@@ -164,7 +164,7 @@ def test_balanced_classes_count_alike(tables):
         set_up(small(tables, "numbers", balanced=True))
 
 
-def test_a_test_file_is_scored_once_with_the_best_step(tables, tmp_path, monkeypatch):
+def test_a_test_file_is_scored_once_with_the_best_step(tables, tmp_path):
     lines = Path(tables["classes"]).read_text().splitlines()
     (tmp_path / "test.tsv").write_text("\n".join([lines[0], *lines[1:51]]) + "\n")
     config = small(tables, **{"custom.test": str(tmp_path / "test.tsv")})
@@ -183,11 +183,17 @@ def test_a_test_file_is_scored_once_with_the_best_step(tables, tmp_path, monkeyp
     )
 
 
-def test_a_fine_tuned_model_is_evaluated_alone_and_trained_on(tables, tmp_path):
+def test_a_fine_tuned_model_is_evaluated_alone_and_trained_on(tables, tmp_path, capsys):
     first = finetune(small(tables, num_epochs=2), tmp_path / "first")
     alone = finetune(small(tables, num_epochs=0, pretrained=str(tmp_path / "first")), tmp_path / "alone")
     assert alone.metrics == first.metrics
     assert (alone.best_step, alone.total_steps) == (0, 0)
+    spoilt = {"pretrained": str(tmp_path / "first"), "num_epochs": 1, "opt.learning_rate": 1.0}
+    kept = finetune(small(tables, **spoilt), tmp_path / "spoilt")
+    assert kept.final_metrics["accuracy"] < first.metrics["accuracy"]
+    assert (kept.best_step, kept.metrics) == (0, first.metrics)
+    chex.assert_trees_all_equal(load(tmp_path / "spoilt").params, load(tmp_path / "first").params)
+    assert "No step scored above the model that the run started from" in capsys.readouterr().out
     with pytest.raises(UserError, match=r"num_epochs=0 only evaluates"):
         finetune(small(tables, num_epochs=0), tmp_path / "nothing")
     other = {"custom.labels": "good,bad", "pretrained": str(tmp_path / "first")}
@@ -197,8 +203,9 @@ def test_a_fine_tuned_model_is_evaluated_alone_and_trained_on(tables, tmp_path):
     objective, pretrained, _ = set_up(config)
     assert objective.record.labels == ("good", "bad")
     like = jax.eval_shape(objective.init, jax.random.key(0))
-    taken = encoder_start(config, objective, pretrained).params(like)
-    chex.assert_trees_all_equal(taken, {"bert": load(tmp_path / "first").params["bert"]})
+    start = encoder_start(config, objective, pretrained)
+    chex.assert_trees_all_equal(start.params(like), {"bert": load(tmp_path / "first").params["bert"]})
+    assert not start.is_candidate  # its classifier is new
 
 
 def test_a_length_beyond_the_positions_is_refused_at_the_start(tables, tmp_path):

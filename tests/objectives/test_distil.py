@@ -14,7 +14,7 @@ from eelbert_jax.datasets.splits import make_batch
 from eelbert_jax.datasets.tasks import TaskRecord
 from eelbert_jax.errors import UserError
 from eelbert_jax.inference.load import load
-from eelbert_jax.jobs.finetune import finetune, set_up
+from eelbert_jax.jobs.finetune import encoder_start, finetune, set_up
 from eelbert_jax.model import bert
 from eelbert_jax.objectives.to_teacher import TO_TEACHER
 from support.models import VOCABULARY, save_finetuned, save_pretrained, wider
@@ -152,6 +152,8 @@ def test_a_pair_is_answered_by_the_cosine_of_its_vectors(folder, tmp_path):
     first, second = (model.encode(texts) for texts in (TEXTS[:3], TEXTS[3:6]))
     lengths = np.linalg.norm(first, axis=1) * np.linalg.norm(second, axis=1)
     assert scores == pytest.approx(2.5 + 1.5 * np.sum(first * second, axis=1) / lengths, abs=1e-4)
+    start_config = pairs_config(folder, pretrained=str(tmp_path), new_head=True)
+    assert encoder_start(start_config, *set_up(start_config)[:2]).is_candidate  # a cosine has no classifier
     with pytest.raises(UserError, match=r"pair_encoder=bi, got --config\.pair_encoder=cross"):
         set_up(pairs_config(folder, pretrained=str(tmp_path), pair_encoder="cross"))
 
