@@ -60,7 +60,7 @@ def test_scripts_are_bash_and_explain_themselves(script):
         ("gke_jobset.sh", options(JOBSET), "No command"),
     ],
 )
-def test_a_bad_argument_is_one_clear_line(tmp_path, script, words, said):
+def test_a_bad_argument_is_one_clear_line(script, words, said):
     done = launch(script, *words)
     assert done.returncode == 2
     assert done.stdout == ""

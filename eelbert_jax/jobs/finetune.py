@@ -343,9 +343,7 @@ def write_predictions(scored: Mapping[str, Scored], workdir: Path) -> None:
     write_json(workdir / DETAILS_NAME, {split: found.details for split, found in scored.items()})
 
 
-def model_record(
-    config: ml_collections.ConfigDict, model_config: BertConfig, pretrained: Model | None, parameters: int
-) -> ModelRecord:
+def model_record(model_config: BertConfig, pretrained: Model | None, parameters: int) -> ModelRecord:
     """Return what the model is, by the name that tables use: BERT-tiny, UNO-EELBERT (scratch).
 
     A model of no published size is called by its layers and width: BERT-L6-H384, Roberta-L12-H768.
@@ -380,7 +378,7 @@ def make_result(
         task=task.name,
         official=task.official,
         split=next(iter(objective.data.dev)),
-        model=model_record(config, objective.config, pretrained, objective.num_parameters),
+        model=model_record(objective.config, pretrained, objective.num_parameters),
         pretrained=start,
         seed=config.seed,
         learning_rate=config.opt.learning_rate,

@@ -6,9 +6,8 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
+from eelbert_jax.reporting.plots import DPI
 from eelbert_jax.reporting.text import Table, number
-
-DPI = 120
 
 
 @dataclasses.dataclass(frozen=True)

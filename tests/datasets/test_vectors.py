@@ -109,7 +109,7 @@ def test_short_sentences_are_split_and_keep_their_vectors(tmp_path):
         Vectors.open(tmp_path).splits(max_length=2, heldout_every=3)
 
 
-def test_sentences_are_told_in_a_students_own_vocabulary(tmp_path):
+def test_sentences_are_told_in_a_students_own_vocabulary():
     texts = ["a cab!", "add [x]", "cabs", "zz a", "a-b 'c"]
     pieces = Vocabulary((*SPECIAL_TOKENS, *"abcd", *(f"##{letter}" for letter in "abcdsx"), *"x!-[]'"))
     words = Vocabulary((*SPECIAL_TOKENS, "cab", "add", "cabs", *"abcx!-[]'", "##b"))

@@ -53,7 +53,7 @@ def test_all_baselines_of_a_named_task_by_a_chosen_metric(reviews, tmp_path, cap
     assert "TF-IDF on moods: macro_f1 0.6667" in capsys.readouterr().out
 
 
-def test_a_tag_lookup_of_words(tmp_path, capsys):
+def test_a_tag_lookup_of_words(tmp_path):
     for split, text in {
         "train": "Ada B-PER\nruns O\n\nBob B-PER\n",
         "dev": "Ada B-PER\nBob B-PER\nEve B-PER\n",

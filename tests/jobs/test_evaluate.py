@@ -60,7 +60,7 @@ def test_a_vector_without_length_is_like_none():
 
 
 @pytest.mark.parametrize("task", ["sst2", "rte"])
-def test_a_task_without_numbers_for_pairs_is_refused(task, data_dir):
+def test_a_task_without_numbers_for_pairs_is_refused(task):
     config = cli.load_config(f"configs/glue.py:micro,task={task}")
     with pytest.raises(UserError, match=rf"{task} has none: take --config=configs/glue\.py:tiny,task=stsb"):
         list(evaluate(config, []))

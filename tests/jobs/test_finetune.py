@@ -354,7 +354,7 @@ def test_bad_input_is_one_clear_error(tables, tmp_path, changes, said):
 )
 def test_names_of_models(recipe, name):
     config = cli.load_config(f"configs/glue.py:{recipe}")
-    assert model_record(config, bert_config(config.model, 30522), None, 0).name == name
+    assert model_record(bert_config(config.model, 30522), None, 0).name == name
 
 
 def test_real_task_from_the_folder(data_dir: Path, vocabulary_file: Path, tmp_path, monkeypatch):

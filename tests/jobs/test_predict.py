@@ -172,7 +172,7 @@ def test_answers_go_into_a_table(mnli, stsb, tmp_path, capsys):
         assert [record["text"] for record in written] == ["the file", "the"]
 
 
-def test_output_is_utf8_whatever_the_terminal(sst2, capsys, monkeypatch):
+def test_output_is_utf8_whatever_the_terminal(sst2, monkeypatch):
     output = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
     monkeypatch.setattr(sys, "stdout", output)
     predict.main([f"--checkpoint={sst2}", "--text=caf\u00e9", "--json"])

@@ -53,7 +53,7 @@ def tuned(files, tmp_path_factory):
     return workdir, finetune(config_of(files, **{"custom.test": str(files / "test.tsv")}), workdir)
 
 
-def test_the_loss_is_the_mean_binary_cross_entropy(files):
+def test_the_loss_is_the_mean_binary_cross_entropy():
     logits = np.random.default_rng(0).normal(0, 2, (5, 3)).astype(np.float32)
     labels, weights = (logits > 0.5).astype(np.int32), np.array([1, 1, 0, 2, 1], np.float32)
     shares = 1 / (1 + np.exp(-logits.astype(np.float64)))

@@ -195,7 +195,7 @@ def test_a_file_that_is_not_named_is_asked_for(files, tmp_path, split):
         finetune(config, tmp_path)
 
 
-def test_tags_in_another_order_are_not_the_checkpoints(files, run, tmp_path):
+def test_tags_in_another_order_are_not_the_checkpoints(files, run):
     """Outputs have numbers alone: another order would exchange the tags silently."""
     config = small(files, **{"tokens.labels": ",".join(reversed(LABELS))})
     with pytest.raises(UserError, match="labels"):
@@ -215,6 +215,6 @@ def test_hidden_tags_make_no_labels(files):
     assert made.labels.shape == (4,)
 
 
-def test_jobs_for_texts_refuse_words(files, tmp_path):
+def test_jobs_for_texts_refuse_words(tmp_path):
     words = ["--config=configs/glue.py:micro,task=tokens", f"--workdir={tmp_path}"]
     assert main(["baseline", *words]) == 2
