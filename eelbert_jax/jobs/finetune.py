@@ -276,7 +276,8 @@ def encoder_start(
 
     what = "encoder" if pretrained.task is None else "model"
     like = jax.eval_shape(objective.init, jax.eval_shape(lambda: jax.random.key(0)))
-    is_whole = jax.tree.structure(encoder(like)) == jax.tree.structure(like)
+    whole: Any = jax.tree.structure(like)
+    is_whole = whole == jax.tree.structure(encoder(like))
     return Start(f"Starting from the {what} of {config.pretrained}.", encoder, is_candidate=is_whole)
 
 
