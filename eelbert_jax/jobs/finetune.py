@@ -21,7 +21,7 @@ from eelbert_jax.inference.teacher import taught
 from eelbert_jax.interchange.architectures import ARCHITECTURES
 from eelbert_jax.model.bert import hashed_start
 from eelbert_jax.model.config import BertConfig, bert_config, identity, model_name, size_of
-from eelbert_jax.objectives.classify import Classify, Scored
+from eelbert_jax.objectives.classify import Classify, Scored, TeacherConfig
 from eelbert_jax.objectives.examples import OnExamples
 from eelbert_jax.objectives.multilabel import Multilabel
 from eelbert_jax.objectives.tag import Tag
@@ -95,7 +95,9 @@ def set_up(config: ml_collections.ConfigDict) -> tuple[Classify, Model | None, b
       UserError: the checkpoint, the data or the config do not fit.
     """
     layout = check(config)
-    _check_teacher(config.teacher)
+    teacher = TeacherConfig(**config.teacher)
+    if teacher.model is not None:
+        model_folder(teacher.model)
     model_config, vocabulary, pretrained = starting_model(config)
     check_max_length(config.max_length, model_config.num_positions)
     _check_start(config, vocabulary, pretrained)
@@ -117,12 +119,11 @@ def set_up(config: ml_collections.ConfigDict) -> tuple[Classify, Model | None, b
         record=record,
         on_degenerate=config.on_degenerate,
         balanced=config.balanced,
-        teacher_weight=config.teacher.weight,
-        temperature=config.teacher.temperature,
-        hidden_weight=config.teacher.hidden_weight,
+        teacher=teacher,
     )
-    examples = _examples(config, data, record, vocabulary, lowercase)
-    return dataclasses.replace(objective, train=examples), pretrained, lowercase
+    if teacher.model is not None:  # last: its answers take long
+        objective = dataclasses.replace(objective, train=_taught(objective, lowercase))
+    return objective, pretrained, lowercase
 
 
 def check(config: ml_collections.ConfigDict) -> Layout:
@@ -151,25 +152,6 @@ def _check_start(config: ml_collections.ConfigDict, vocabulary: Vocabulary, pret
         )
 
 
-def _check_teacher(teacher: ml_collections.ConfigDict) -> None:
-    """Refuse settings that go with others, and a teacher that is not there."""
-    if teacher.noise_percent and teacher.texts is None:
-        raise UserError(
-            "Errors are put into texts without labels: set --config.teacher.texts=FILE, the training file or "
-            "another, or --config.teacher.noise_percent=0."
-        )
-    if teacher.model is not None:
-        model_folder(teacher.model)
-        return
-    if teacher.hidden_weight:
-        raise UserError(
-            "States to learn need a teacher: set --config.teacher.model=DIR, or "
-            "--config.teacher.hidden_weight=0."
-        )
-    if teacher.texts is not None:
-        raise UserError("Texts without labels need a teacher: set --config.teacher.model=DIR.")
-
-
 def _record(config: ml_collections.ConfigDict, data: TaskData, pretrained: Model | None) -> TaskRecord:
     """Return what the model has to remember: of a fine-tuned one what it remembers already."""
     record = data.record(config.max_length, config.pair_encoder)
@@ -185,27 +167,20 @@ def _record(config: ml_collections.ConfigDict, data: TaskData, pretrained: Model
     return dataclasses.replace(record, mean=before.mean, std=before.std)
 
 
-def _examples(
-    config: ml_collections.ConfigDict,
-    data: TaskData,
-    record: TaskRecord,
-    vocabulary: Vocabulary,
-    lowercase: bool,
-) -> Split:
-    """Return what to learn from: the training split, with a teacher's answers where one is named."""
-    teacher, split = config.teacher, data.train
-    if teacher.model is None:
-        return split
-    if not isinstance(data.task, Task) or record.kind == MULTILABEL:
+def _taught(objective: Classify, lowercase: bool) -> Split:
+    """Return what to learn from, and further texts without labels, with the teacher's answers."""
+    teacher, record, vocabulary = objective.teacher, objective.record, objective.vocabulary
+    task, split = objective.data.task, objective.train
+    if not isinstance(task, Task) or record.kind == MULTILABEL:
         raise UserError(
             f"A teacher gives a text one class or number, and this is a task to {record.kind}: leave "
             "--config.teacher.model out."
         )
+    assert teacher.model is not None
     if teacher.texts is not None:
-        noise = teacher.noise_percent, config.seed
-        split = with_unlabelled(split, data.task, teacher.texts, vocabulary, lowercase, *noise)
-    with_states = teacher.hidden_weight > 0.0
-    return taught(split, teacher.model, record, vocabulary, lowercase, with_states)
+        noise = teacher.noise_percent, objective.seed
+        split = with_unlabelled(split, task, teacher.texts, vocabulary, lowercase, *noise)
+    return taught(split, teacher.model, record, vocabulary, lowercase, teacher.hidden_weight > 0.0)
 
 
 def _warn_of_positions(config: ml_collections.ConfigDict, data: TaskData, trained_length: int | None) -> None:

@@ -40,6 +40,48 @@ class Scored(NamedTuple):
     details: dict[str, Any]
 
 
+@dataclasses.dataclass(frozen=True)
+class TeacherConfig:
+    """What is learned of a fine-tuned model beside the labels.
+
+    Attributes:
+      model: where it is; None: there is none.
+      weight: share of the loss that is the distance to its answers.
+      temperature: of both softmaxes in that.
+      hidden_weight: of 1 - the cosine of the last states of [CLS] to the teacher's, added to the loss.
+      texts: table of more texts, without labels, that it answers.
+      noise_percent: of their words, those that get an error each.
+    """
+
+    model: str | None = None
+    weight: float = 0.5
+    temperature: float = 1.0
+    hidden_weight: float = 0.0
+    texts: str | None = None
+    noise_percent: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not 0.0 <= self.weight <= 1.0 or self.temperature <= 0.0 or self.hidden_weight < 0.0:
+            raise UserError(
+                f"teacher.weight={self.weight} must lie in [0, 1], teacher.temperature={self.temperature} "
+                f"must be positive, and teacher.hidden_weight={self.hidden_weight} not negative."
+            )
+        if not 0.0 <= self.noise_percent <= 100.0:
+            raise UserError(f"teacher.noise_percent must lie in [0, 100], got {self.noise_percent}.")
+        if self.noise_percent and self.texts is None:
+            raise UserError(
+                "Errors are put into texts without labels: set --config.teacher.texts=FILE, the training "
+                "file or another, or --config.teacher.noise_percent=0."
+            )
+        if self.model is None and self.hidden_weight:
+            raise UserError(
+                "States to learn need a teacher: set --config.teacher.model=DIR, or "
+                "--config.teacher.hidden_weight=0."
+            )
+        if self.model is None and self.texts is not None:
+            raise UserError("Texts without labels need a teacher: set --config.teacher.model=DIR.")
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class Classify(OnExamples):
     """The objective of a fine-tuning on texts; see `training.step.Objective`.
@@ -48,18 +90,14 @@ class Classify(OnExamples):
       record: what the model has to remember of the task; a regression learns standardized numbers.
       on_degenerate: what to do when an evaluation predicts one class alone: "say" or "stop".
       balanced: weigh examples (tags) so that all classes count alike.
-      teacher_weight: share of the loss that is the distance to the teacher's answers, where there are any.
-      temperature: of both softmaxes in that.
-      hidden_weight: of 1 - the cosine of the last states of [CLS] to the teacher's, added to the loss.
+      teacher: what of the answers and states in `train`, where there are any, is learned.
     """
 
     data: TaskData
     record: TaskRecord
     on_degenerate: str = "say"
     balanced: bool = False
-    teacher_weight: float = 0.5
-    temperature: float = 1.0
-    hidden_weight: float = 0.0
+    teacher: TeacherConfig = TeacherConfig()
 
     keeps_best: ClassVar[bool] = True
 
@@ -70,13 +108,7 @@ class Classify(OnExamples):
         if self.balanced and self.record.kind in (REGRESS, MULTILABEL):
             have = "are numbers" if self.record.kind == REGRESS else "come in any number a text"
             raise UserError(f"balanced=True weighs classes, and this task's labels {have}; leave it off.")
-        if not 0.0 <= self.teacher_weight <= 1.0 or self.temperature <= 0.0 or self.hidden_weight < 0.0:
-            raise UserError(
-                f"teacher.weight={self.teacher_weight} must lie in [0, 1], teacher.temperature="
-                f"{self.temperature} must be positive, and teacher.hidden_weight={self.hidden_weight} not "
-                "negative."
-            )
-        if self.hidden_weight and self.record.pair_encoder == "bi":
+        if self.teacher.hidden_weight and self.record.pair_encoder == "bi":
             raise UserError(
                 "teacher.hidden_weight is for texts and pairs in one row, got pair_encoder=bi; set it to 0."
             )
@@ -116,7 +148,7 @@ class Classify(OnExamples):
     ) -> jax.Array:
         """Return the share of the mean cross entropy in nats, or of the mean squared error in variances.
 
-        With a teacher it is a mean of that and of the distance to its answers, weighted by `teacher_weight`,
+        With a teacher it is a mean of that and of the distance to its answers, weighted by `teacher.weight`,
         and the distance to its states.
         """
         if examples.teacher_states is None:
@@ -126,7 +158,7 @@ class Classify(OnExamples):
         ours = mapped(params, self.config, examples.teacher_states.shape[-1], row)
         distances = cosine_distance(ours, examples.teacher_states[:, None])
         to_states = jnp.sum(examples.weights * distances) / total_weight
-        return self._loss(outputs, examples, total_weight) + self.hidden_weight * to_states
+        return self._loss(outputs, examples, total_weight) + self.teacher.hidden_weight * to_states
 
     def _loss(self, outputs: jax.Array, examples: Batch, total_weight: jax.Array) -> jax.Array:
         weights = examples.weights
@@ -138,8 +170,8 @@ class Classify(OnExamples):
         if self.record.kind == REGRESS:
             to_teacher = self._distance(outputs, examples.teacher[:, 0], weights)
         else:
-            to_teacher = distillation_loss(outputs, examples.teacher, weights, self.temperature)
-        share = self.teacher_weight
+            to_teacher = distillation_loss(outputs, examples.teacher, weights, self.teacher.temperature)
+        share = self.teacher.weight
         return ((1 - share) * to_labels + share * to_teacher) / total_weight
 
     def _distance(self, outputs: jax.Array, labels: jax.Array, weights: jax.Array) -> jax.Array:

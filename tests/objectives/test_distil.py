@@ -121,6 +121,7 @@ def test_a_student_is_trained_with_a_teacher(folder, tmp_path):
         (None, {"teacher.texts": "more.tsv"}, r"need a teacher: set --config\.teacher\.model"),
         ("teacher", {"teacher.weight": 1.5}, r"teacher\.weight=1\.5 must lie in \[0, 1\]"),
         ("teacher", {"teacher.temperature": 0.0}, r"teacher\.temperature=0\.0 must be positive"),
+        ("teacher", {"teacher.noise_percent": 101.0}, r"teacher\.noise_percent must lie in \[0, 100\]"),
         (None, {"teacher.hidden_weight": 1.0}, r"States to learn need a teacher"),
         ("teacher", {"teacher.hidden_weight": -1.0}, r"teacher\.hidden_weight=-1\.0 not negative"),
     ],
