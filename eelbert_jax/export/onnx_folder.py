@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import onnx
 
-from eelbert_jax.compress.quantize import TOLERANCES, WEIGHTS
+from eelbert_jax.compress.quantize import WEIGHTS
 from eelbert_jax.datasets.encoding import Encoded
 from eelbert_jax.datasets.tasks import MULTILABEL, TAG
 from eelbert_jax.errors import UserError
@@ -46,7 +46,7 @@ class Written(NamedTuple):
     @property
     def is_right(self) -> bool:
         """Whether it is within its tolerance, and so was kept."""
-        return self.difference.largest <= TOLERANCES[self.weights]  # NaN is wrong too
+        return self.difference.largest <= self.difference.limit(self.weights)
 
 
 def write_onnx_folder(
@@ -89,8 +89,8 @@ def _write_graph(path: Path, model: Model, form: str, weights: str, encoded: Enc
     record = Written(f"{ONNX_NAME}/{path.name}", weights, path.stat().st_size, found)
     if not record.is_right:
         if weights == "float32":
-            limit = TOLERANCES[weights]
-            raise _wrong(path, f"its {found.output} differ by {found.largest:.1e}, more than {limit:g}")
+            limit = f"{found.limit(weights):g}"
+            raise _wrong(path, f"its {found.output} differ by {found.largest:.1e}, more than {limit}")
         path.unlink()
     return record
 

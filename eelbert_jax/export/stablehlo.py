@@ -43,7 +43,7 @@ def write_stablehlo_folder(folder: Path, model: Model, encoded: Encoded) -> list
         notes.append(f"{WORD_VECTORS}: {_megabytes(folder / WORD_VECTORS)}, the hash of all tokens")
     _write(folder / MODEL, *_model(model))
     found = difference(model, encoded, _asked(folder / MODEL, model))
-    if not found.largest <= TOLERANCES["float32"]:
+    if not found.largest <= found.limit("float32"):
         raise _wrong(folder / MODEL, f"its {found.output} differ by {found.largest:.1e}")
     changed = f", {found.changed} of {found.answers} answers changed" if found.answers else ""
     notes.append(f"{MODEL}: {_megabytes(folder / MODEL)}, outputs within {found.largest:.1e}{changed}")

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from eelbert_jax import cli
-from eelbert_jax.compress.quantize import TOLERANCES, WEIGHTS
+from eelbert_jax.compress.quantize import WEIGHTS
 from eelbert_jax.compress.vector_size import shorten_vectors
 from eelbert_jax.datasets import metrics
 from eelbert_jax.datasets.conll import TokenExamples
@@ -138,7 +138,7 @@ def _write_onnx(
             coarse.append(
                 f"{folder / record.file} was removed: {record.weights} weights are too coarse for this "
                 f"model, whose {found.output} they change by {found.largest:.1e}, more than "
-                f"{TOLERANCES[record.weights]:g}{answers}, on {trial.what}. The other files are right and "
+                f"{found.limit(record.weights):g}{answers}, on {trial.what}. The other files are right and "
                 f"stay; --weights={others} leaves it out."
             )
     if (folder / ONNX_NAME / QUANTIZED).exists():

@@ -146,7 +146,7 @@ def test_a_graph_that_answers_otherwise_is_removed(tmp_path, monkeypatch, capsys
     right, wrong = onnx_folder.model_graph, load(other)
     monkeypatch.setattr(onnx_folder, "model_graph", lambda model, *how: right(wrong, *how))
     assert main(["export", f"--from={run}", f"--workdir={tmp_path / 'out'}"]) == 2
-    assert "model.onnx is wrong and was removed: its last_hidden_state differ by" in capsys.readouterr().err
+    assert "model.onnx is wrong and was removed: its logits differ by" in capsys.readouterr().err
     assert not (tmp_path / "out" / "onnx").exists()
 
 
