@@ -90,7 +90,7 @@ def _embedding(recipe: str) -> config_dict.ConfigDict:
     config.model.hash_width = options["hash_width"]
     config.model.hidden_dropout_prob = 0.0
     config.model.attention_probs_dropout_prob = 0.0
-    # A run's folder whose encoder to start from; empty: from scratch.
+    # Model whose encoder to start from: as `pretrained` of configs/glue.py; empty: from scratch.
     config.pretrained = config_dict.placeholder(str)
 
     config.data = config_dict.ConfigDict()

@@ -35,7 +35,8 @@ def get_config(recipe: str = "tiny") -> config_dict.ConfigDict:
     config.task = options["task"]  # a GLUE task, or custom, or tokens
     config.task_name = config_dict.placeholder(str)  # of task=custom or tokens in reports; empty: its file
     config.seed = 0  # of the new head, dropout and the order of examples
-    # Workdir of `eelbert pretrain`, or a folder in the Hugging Face layout; empty: from scratch.
+    # A run's workdir, a released model's name, or a folder in the Hugging Face layout; empty: from
+    # scratch.
     config.pretrained = config_dict.placeholder(str)
     # Of a fine-tuned checkpoint: take the encoder and leave its classifier, as for another task than its own
     # (intermediate-task training, Phang et al. 2018).

@@ -35,6 +35,9 @@ DISTRIBUTED_FLAGS = (
 )
 """The flags of a job that may run as several processes: the arguments of `training.distributed.joined`."""
 
+A_MODEL = "a released one's name, a run's workdir, or a folder as transformers saves it"
+"""What `inference.load` takes."""
+
 IN_STORES = ("prepare", "pretrain", "finetune", "distill", "baseline", "sweep")
 """Jobs whose workdir may lie in an object store."""
 
@@ -68,7 +71,7 @@ JOBS: Mapping[str, Job] = MappingProxyType(
             "compute a teacher's vectors of sentences once, for a student to learn from",
             "configs/embed.py",
             "required",
-            (("from", "", "the teacher: the workdir of a run, or a folder in the Hugging Face layout"),),
+            (("from", "", f"the teacher: {A_MODEL} (required)"),),
         ),
         "distill": Job(
             "train a small model on a teacher's sentence vectors, or on its states and predictions",
@@ -97,7 +100,7 @@ JOBS: Mapping[str, Job] = MappingProxyType(
             "configs/glue.py",
             "required",
             (
-                ("from", "", "the model: a run's workdir, or a folder as transformers saves it (required)"),
+                ("from", "", f"the model: {A_MODEL} (required)"),
                 (
                     "strategy",
                     "",
@@ -155,7 +158,7 @@ JOBS: Mapping[str, Job] = MappingProxyType(
             None,
             "none",
             (
-                ("checkpoint", "", "workdir of the run whose model answers (required)"),
+                ("checkpoint", "", f"the model: {A_MODEL} (required)"),
                 ("text", "", "the text to answer"),
                 ("second_text", "", "the second text, for a task of pairs"),
                 (
@@ -192,7 +195,7 @@ JOBS: Mapping[str, Job] = MappingProxyType(
             "none",
             (
                 ("in", "", "folder with files of text, at any depth; its index is kept there (required)"),
-                ("from", "pocket", "the model: a released one by its name, a run's workdir, or a folder"),
+                ("from", "pocket", f"the model: {A_MODEL}"),
                 ("top", 5, "passages that are shown"),
                 ("json", False, "print one JSON object a passage"),
             ),
@@ -214,7 +217,7 @@ JOBS: Mapping[str, Job] = MappingProxyType(
             None,
             "required",
             (
-                ("from", "", "the model: a run's workdir, or a folder as transformers saves it (required)"),
+                ("from", "", f"the model: {A_MODEL} (required)"),
                 (
                     "to",
                     "onnx",
