@@ -8,7 +8,7 @@ import jax
 import numpy as np
 
 from eelbert_jax.compress.quantize import TOLERANCES
-from eelbert_jax.datasets.encoding import Encoded, eval_batches, gather
+from eelbert_jax.datasets.encoding import BatchIndices, Encoded, eval_batches, gather
 from eelbert_jax.datasets.tasks import MULTILABEL
 from eelbert_jax.inference.predict import Model, model_class
 from eelbert_jax.model import bert
@@ -20,10 +20,10 @@ SLACK = {"last_hidden_state": 5}
 """Tolerances that an output may take: of a fine-tuned UNO, JAX's own states are 2.8e-6 from float64's."""
 
 
-def batches(encoded: Encoded, batch_size: int) -> Iterator[tuple[np.ndarray, Rows]]:
-    """Yield which rows of a batch are real, bool [B], and its ids, masks and types, each [B, L]."""
+def batches(encoded: Encoded, batch_size: int) -> Iterator[tuple[BatchIndices, Rows]]:
+    """Yield of each batch which examples it has, and its ids, masks and types, each [B, L]."""
     for batch in eval_batches(encoded, batch_size):
-        yield batch.weights > 0, gather(encoded, batch.indices, batch.length)
+        yield batch, gather(encoded, batch.indices, batch.length)
 
 
 def outputs(model: Model, *rows: np.ndarray) -> Mapping[str, np.ndarray]:
@@ -43,7 +43,7 @@ class Difference(NamedTuple):
       largest: difference of an output, relative to the largest one where that is beyond 1.
       output: the name of that output, the one that is nearest to its limit.
       changed: of `answers`, those with another class; both 0 where there are no classes.
-      logits: the export's, [n, C]; None where it gives none, or some for every token.
+      logits: of the rows in their order, [n, C]; None where there are none, or some for every token.
     """
 
     largest: float
@@ -63,7 +63,9 @@ def difference(model: Model, encoded: Encoded, ask: Ask) -> Difference:
     largest: dict[str, float] = {}
     scales: dict[str, float] = {}
     logits: list[np.ndarray] = []
-    for real, rows in batches(encoded, 8 if "cls" in model.params else 32):
+    rows_of_logits: list[np.ndarray] = []
+    for batch, rows in batches(encoded, 8 if "cls" in model.params else 32):
+        real = batch.weights > 0
         expected = outputs(model, *rows)
         for name, found in ask(*rows).items():
             kept = real[:, None] & rows[1] if found.ndim == 3 else real
@@ -73,6 +75,7 @@ def difference(model: Model, encoded: Encoded, ask: Ask) -> Difference:
             scales[name] = float(np.maximum(scales.get(name, 1.0), np.abs(ours).max()))
             if name == "logits" and found.ndim == 2:
                 logits.append(theirs)
+                rows_of_logits.append(batch.indices[real])
             if name == "logits" and found.shape[-1] > 1:
                 differ = _answers(model, ours) != _answers(model, theirs)
                 changed += int(np.count_nonzero(differ.any(axis=-1)))
@@ -80,8 +83,8 @@ def difference(model: Model, encoded: Encoded, ask: Ask) -> Difference:
     relative = np.array([largest[name] / scales[name] for name in largest])
     slack = np.array([SLACK.get(name, 1) for name in largest])
     worst = int((relative / slack).argmax())  # NumPy's is a NaN's, where there is one
-    all_logits = np.concatenate(logits) if logits else None
-    return Difference(float(relative[worst]), list(largest)[worst], changed, answers, all_logits)
+    in_order = np.concatenate(logits)[np.argsort(np.concatenate(rows_of_logits))] if logits else None
+    return Difference(float(relative[worst]), list(largest)[worst], changed, answers, in_order)
 
 
 def _answers(model: Model, logits: np.ndarray) -> np.ndarray:

@@ -50,7 +50,8 @@ def _read_again(folder: Path, model: Model) -> Model:
 def _difference(model: Model, packed: Model, encoded: Encoded) -> float:
     """Return the largest difference of an output, relative to the largest one where that is beyond 1."""
     largest, scale = 0.0, 1.0
-    for real, rows in batches(encoded, BATCH_SIZE):
+    for batch, rows in batches(encoded, BATCH_SIZE):
+        real = batch.weights > 0
         expected, found = outputs(model, *rows), outputs(packed, *rows)
         name = next(name for name in ("sentence_embedding", "logits", "last_hidden_state") if name in found)
         largest = max(largest, float(np.abs(expected[name][real] - found[name][real]).max()))
