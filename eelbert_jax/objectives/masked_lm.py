@@ -66,7 +66,7 @@ class MaskedLM:
     eval_batch_size: int = 256
     num_eval_rows: int | None = None
 
-    main_figure: ClassVar[str] = "heldout_loss"
+    main_figure: ClassVar[str] = "heldout_accuracy"
     keeps_best: ClassVar[bool] = False
     has_many_shapes: ClassVar[bool] = False
 

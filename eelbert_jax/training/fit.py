@@ -89,7 +89,7 @@ class FitConfig:
 
 
 class Outcome(NamedTuple):
-    """Figures of the last step, those of the best one (None where none is kept), seconds of all starts."""
+    """Figures of the last step, those of the best one (None before it is trained), seconds of all starts."""
 
     figures: dict[str, float]
     best: dict[str, float] | None
@@ -266,7 +266,7 @@ class _Figures:
 
     def _remember(self, record: dict[str, float]) -> None:
         name = self._objective.main_figure
-        is_candidate = self._objective.keeps_best and record["step"] >= self._first_candidate
+        is_candidate = record["step"] >= self._first_candidate
         self._evaluations_since_best += 1
         if is_candidate and (self.best is None or record[name] > self.best[name]):
             self.best, self._evaluations_since_best = record, 0

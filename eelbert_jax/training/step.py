@@ -52,8 +52,8 @@ class Objective(Protocol):
 
     Attributes:
       constants: what the model reads beside its parameters; no gradient, in no checkpoint.
-      main_figure: the figure of `evaluate` that a run is judged by.
-      keeps_best: the step with the largest main figure is the result; otherwise the last one is.
+      main_figure: the figure of `evaluate` that a run is judged by: the larger, the better.
+      keeps_best: the step with the best main figure is the result; otherwise the last one is.
       has_many_shapes: its batches, one a call, differ in shape.
     """
 

@@ -116,6 +116,12 @@ def test_a_student_has_a_vocabulary_of_its_own(vectors, tmp_path):
     assert load(workdir).vocabulary == more
 
 
+def test_a_run_that_gets_no_better_ends(vectors, tmp_path):
+    distill(student_config(vectors, patience_evals=1, opt={"learning_rate": 1e-12}), tmp_path)
+    evaluated = [record["step"] for record in records(tmp_path) if "heldout_cosine" in record]
+    assert len(evaluated) == 3  # before training; the first epoch; the second, which is no better
+
+
 def test_a_vocabulary_of_other_text_is_refused(vectors, tmp_path):
     save_vocabulary(Vocabulary((*SPECIAL_TOKENS, "the", ".")), tmp_path / "vocab.txt")
     words = [text.split() for text in TEXTS if not text.startswith("a ")]  # [UNK] to the teacher: left out
