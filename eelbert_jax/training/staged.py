@@ -16,6 +16,7 @@ from typing import Any
 from etils import epath
 
 from eelbert_jax import lease, store
+from eelbert_jax.errors import UserError
 from eelbert_jax.training import digests
 
 NATIVE_SCHEMES = ("gs://",)
@@ -30,7 +31,13 @@ def is_staged(directory: epath.Path) -> bool:
 def _root() -> Path:
     """Return $XDG_CACHE_HOME/eelbert_jax/checkpoints, by default below ~/.cache."""
     root = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "eelbert_jax" / "checkpoints"
-    root.mkdir(parents=True, exist_ok=True)
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(
+            f"Checkpoints on their way to a store cannot lie in {root} ({error.strerror}): name another "
+            "place by XDG_CACHE_HOME."
+        ) from error
     return root
 
 

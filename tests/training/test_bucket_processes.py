@@ -139,6 +139,22 @@ def test_a_stopped_run_is_followed_and_writes_nothing_once_it_wakes(rows_dir, bu
     assert snapshot() == before
 
 
+def test_a_stuck_process_of_two_is_lost_to_the_other(rows_dir, bucket, tmp_path):
+    """Fault 6, of the process that has the lease and writes: the other ends by the heartbeat."""
+    words, gate = [*pretrain_words(rows_dir, WORKDIR), "--heartbeat_seconds=10"], tmp_path / "gate"
+    both = forks.start(words, tmp_path / "log", processes=2, stale_seconds=3.0, held_at=(10, gate))
+    wait_until_held(gate, both)
+    wait_until(lambda: 8 in digests.steps(CHECKPOINTS), both)
+    both[0].send_signal(signal.SIGSTOP)
+    gate.touch()
+    told, _ = both[1].communicate()
+    assert both[1].returncode not in (0, 2, 75), told
+    assert "heartbeat" in told.lower()
+    assert both[0].returncode is None
+    both[0].kill()  # before the emulator is asked: it serves nobody while a request is sent by half
+    assert digests.steps(CHECKPOINTS)[0] == 8
+
+
 @pytest.mark.parametrize(("first_unanswered", "statuses"), [("", (0, 1)), ("run/checkpoints/12", (1,))])
 def test_a_store_that_is_gone_for_a_minute_costs_time_alone(
     rows_dir, bucket, uncut, tmp_path, first_unanswered, statuses
