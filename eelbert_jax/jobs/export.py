@@ -216,10 +216,12 @@ def _trial(model: Model, source: Path) -> Trial:
     found = _development_set(source) if task is not None and (source / RESULT_NAME).is_file() else None
     if found is not None:
         name, names, examples = found
+        first = (examples.words if isinstance(examples, TokenExamples) else examples.first)[:MOST_ROWS]
+        cut = f"the first {len(first)} of " * (len(examples) > len(first))
+        what = f"{cut}{len(examples)} {name}"
         if isinstance(examples, TokenExamples):
-            words = examples.words[:MOST_ROWS]
-            return Trial(words, None, f"{len(words)} {name}")
-        first, labels = examples.first[:MOST_ROWS], examples.labels[:MOST_ROWS]
+            return Trial(first, None, what)
+        labels = examples.labels[:MOST_ROWS]
         second = examples.second and examples.second[:MOST_ROWS]
 
         def score(logits: np.ndarray) -> str:
@@ -228,7 +230,7 @@ def _trial(model: Model, source: Path) -> Trial:
             scores = metrics.scores(names[:1], decide(logits, task), labels)
             return "".join(f", {name} {value:.4f}" for name, value in scores.items())
 
-        return Trial(first, second, f"{len(first)} {name}", score)
+        return Trial(first, second, what, score)
     if task is not None and task.kind == TAG:
         words = tuple(tuple(text.split()) for text in SENTENCES if text.split())
         return Trial(words, None, f"{len(words)} sentences")
