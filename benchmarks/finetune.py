@@ -90,7 +90,7 @@ def our_epoch(config: Any, objective: Any, case: str, clock: Callable[[], float]
     import jax
     import jax.numpy as jnp
 
-    from eelbert_jax.jobs.finetune import make_fit_config
+    from eelbert_jax.jobs.fitting import make_fit_config
     from eelbert_jax.training import loop
     from eelbert_jax.training.fit import Start, fresh_state
     from eelbert_jax.training.optimizer import make_optimizer

@@ -18,6 +18,7 @@ from eelbert_jax.errors import UserError
 from eelbert_jax.inference.compiled import outputs
 from eelbert_jax.inference.predict import Model
 from eelbert_jax.model import bert
+from eelbert_jax.model.backbone import BertModel
 from eelbert_jax.model.config import BertConfig
 from eelbert_jax.model.encoder import unstack_layers
 from eelbert_jax.model.heads import row_state
@@ -93,7 +94,7 @@ def _cls_cosines(
     token_type_ids: jax.Array,
 ) -> jax.Array:
     """Return float32 [B, T]."""
-    _, collected = bert.BertModel(config, with_pooler=False).apply(
+    _, collected = BertModel(config, with_pooler=False).apply(
         variables, input_ids, attention_mask, token_type_ids, deterministic=True, mutable=["intermediates"]
     )
     states = bert.encoder_states(config, {"bert": collected["intermediates"]}).hidden_states

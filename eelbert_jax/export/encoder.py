@@ -13,6 +13,7 @@ from eelbert_jax.errors import UserError
 from eelbert_jax.export.graph import Graph
 from eelbert_jax.export.word_vectors import KNOWN_IDS, WordVectors
 from eelbert_jax.inference.predict import Model
+from eelbert_jax.model.bert import hash_projection, token_table
 from eelbert_jax.model.config import BertConfig
 from eelbert_jax.model.encoder import unstack_layers
 
@@ -42,7 +43,7 @@ def model_graph(model: Model, inputs: str, weights: str) -> onnx.ModelProto:
         params = {**params, "bert": {**params["bert"], "encoder": unstack_layers(params["bert"]["encoder"])}}
     params = with_weights(params, weights)
     bert = _Bert(graph, model.config, params["bert"])
-    words, of_words = _words(graph, model, params["bert"], inputs)
+    words, of_words = _words(graph, model, params, inputs)
     hidden = bert.encode(words)
     outputs: dict[str, Any] = {"last_hidden_state": (hidden, (*BATCH, model.config.hidden_size))}
     if "projection" in params:
@@ -59,7 +60,7 @@ def word_vector_graph(model: Model) -> onnx.ModelProto:
     check_inputs(model.config, "vectors")
     graph, width = Graph(), model.config.embedding_width
     vectors = WordVectors(graph, model.config, model.vocabulary.tokens).of_ids("input_ids")
-    vectors = _projected(graph, model.params["bert"], vectors)
+    vectors = _projected(graph, model.params, vectors)
     return graph.model({"input_ids": (TensorProto.INT64, ("n",))}, {"word_vectors": (vectors, ("n", width))})
 
 
@@ -84,7 +85,7 @@ def _words(graph: Graph, model: Model, params: Any, inputs: str) -> tuple[str, d
     config, path = model.config, "embeddings/word_embeddings"
     of_ids: dict[str, Any] = {"input_ids": (TensorProto.INT64, BATCH)}
     if config.has_trained_table:
-        table = params["embeddings"]["word_embeddings"]["embedding"]
+        table = token_table(params)
         return graph.rows(path, table, _checked_ids(graph, config), KNOWN_IDS), of_ids
     width = config.embedding_width
     if inputs == "vectors":
@@ -112,10 +113,10 @@ def _checked_ids(graph: Graph, config: BertConfig) -> str:
 
 def _projected(graph: Graph, params: Any, vectors: str) -> str:
     """Return vectors [M, E] of hashes [M, W]."""
-    embedder = params["embeddings"].get("word_embeddings", {})
-    if "projection" not in embedder:
+    projection = hash_projection(params)
+    if projection is None:
         return vectors
-    return graph.op("MatMul", vectors, graph.weight("embeddings/hash_projection", embedder["projection"]))
+    return graph.op("MatMul", vectors, graph.weight("embeddings/hash_projection", projection))
 
 
 class _Bert:

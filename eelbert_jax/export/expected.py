@@ -12,6 +12,7 @@ from eelbert_jax.datasets.encoding import BatchIndices, Encoded, eval_batches, g
 from eelbert_jax.datasets.tasks import MULTILABEL
 from eelbert_jax.inference.predict import Model, model_class
 from eelbert_jax.model import bert
+from eelbert_jax.model.backbone import BertModel
 
 Rows = tuple[np.ndarray, np.ndarray, np.ndarray]
 Ask = Callable[[np.ndarray, np.ndarray, np.ndarray], Mapping[str, np.ndarray]]
@@ -62,8 +63,7 @@ def difference(model: Model, encoded: Encoded, ask: Ask) -> Difference:
     changed, answers = 0, 0
     largest: dict[str, float] = {}
     scales: dict[str, float] = {}
-    logits: list[np.ndarray] = []
-    rows_of_logits: list[np.ndarray] = []
+    logits: np.ndarray | None = None
     for batch, rows in batches(encoded, 8 if "cls" in model.params else 32):
         real = batch.weights > 0
         expected = outputs(model, *rows)
@@ -74,8 +74,10 @@ def difference(model: Model, encoded: Encoded, ask: Ask) -> Difference:
             largest[name] = float(np.maximum(largest.get(name, 0.0), np.abs(ours - theirs).max()))
             scales[name] = float(np.maximum(scales.get(name, 1.0), np.abs(ours).max()))
             if name == "logits" and found.ndim == 2:
-                logits.append(theirs)
-                rows_of_logits.append(batch.indices[real])
+                logits = (
+                    np.empty((len(encoded.ids), found.shape[1]), found.dtype) if logits is None else logits
+                )
+                logits[batch.indices[real]] = theirs
             if name == "logits" and found.shape[-1] > 1:
                 differ = _answers(model, ours) != _answers(model, theirs)
                 changed += int(np.count_nonzero(differ.any(axis=-1)))
@@ -83,8 +85,7 @@ def difference(model: Model, encoded: Encoded, ask: Ask) -> Difference:
     relative = np.array([largest[name] / scales[name] for name in largest])
     slack = np.array([SLACK.get(name, 1) for name in largest])
     worst = int((relative / slack).argmax())  # NumPy's is a NaN's, where there is one
-    in_order = np.concatenate(logits)[np.argsort(np.concatenate(rows_of_logits))] if logits else None
-    return Difference(float(relative[worst]), list(largest)[worst], changed, answers, in_order)
+    return Difference(float(relative[worst]), list(largest)[worst], changed, answers, logits)
 
 
 def _answers(model: Model, logits: np.ndarray) -> np.ndarray:
@@ -110,7 +111,7 @@ def _head(model: Model) -> Any:
 
 @functools.lru_cache(maxsize=8)
 def _compiled(config: Any, head: Any) -> Callable[..., Mapping[str, jax.Array]]:
-    encoder = bert.BertModel(config, with_pooler=False)
+    encoder = BertModel(config, with_pooler=False)
 
     def outputs(params: Any, constants: Any, *rows: jax.Array) -> dict[str, jax.Array]:
         of_encoder = {"params": params["bert"], "constants": constants.get("bert", {})}

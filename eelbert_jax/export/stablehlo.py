@@ -22,6 +22,7 @@ from eelbert_jax.export.settings import write_settings
 from eelbert_jax.hashing.reference import code_points
 from eelbert_jax.hashing.steps import embed_strings
 from eelbert_jax.inference.predict import Model
+from eelbert_jax.model.bert import hash_projection
 from eelbert_jax.model.embeddings import VECTORS, hash_of
 from eelbert_jax.workdir import write_whole
 
@@ -76,7 +77,7 @@ def _model(model: Model) -> tuple[Any, Sequence[Any]]:
 def _word_vectors(model: Model) -> tuple[Any, Sequence[Any]]:
     """Return a function of code points, uint32 [n, K], and lengths, int32 [n], to float32 [n, E]."""
     config = model.config
-    projection = model.params["bert"]["embeddings"].get("word_embeddings", {}).get("projection")
+    projection = hash_projection(model.params)
 
     def vectors(characters: jax.Array, lengths: jax.Array) -> jax.Array:
         hashed = embed_strings(characters, lengths, hash_of(config), config.hash_vector_width)

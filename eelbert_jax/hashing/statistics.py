@@ -1,6 +1,7 @@
 """What a hash function makes of a vocabulary: collisions, likeness of inflected words, nearest neighbours."""
 
 import collections
+import itertools
 import math
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -65,7 +66,7 @@ def nearest_neighbours(
     nearest = {}
     for word, row in zip(words, cosines, strict=True):
         order = (i for i in np.argsort(-row, kind="stable") if tokens[i] != word)
-        nearest[word] = [(tokens[i], float(row[i])) for i, _ in zip(order, range(count), strict=False)]
+        nearest[word] = [(tokens[i], float(row[i])) for i in itertools.islice(order, count)]
     return nearest
 
 

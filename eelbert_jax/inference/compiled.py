@@ -11,6 +11,7 @@ import numpy as np
 
 from eelbert_jax.datasets.encoding import WORTH_A_BATCH, Encoded, eval_batches, gather
 from eelbert_jax.model import bert
+from eelbert_jax.model.backbone import BertModel
 from eelbert_jax.model.heads import mean_pool, row_state
 
 BATCH_SIZE = 32
@@ -42,7 +43,7 @@ def head_outputs(
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
 def vectors(
-    model: bert.BertModel,
+    model: BertModel,
     pooling: str,
     variables: Any,
     input_ids: jax.Array,

@@ -34,6 +34,7 @@ from eelbert_jax.inference.windows import (
     word_windows,
 )
 from eelbert_jax.model import bert
+from eelbert_jax.model.backbone import BertModel
 from eelbert_jax.model.config import BertConfig
 from eelbert_jax.vocabulary import Vocabulary
 
@@ -69,7 +70,7 @@ class Model:
 
     @property
     def encoder_variables(self) -> dict[str, Any]:
-        """What `bert.BertModel` is applied with; a trained table has no constants."""
+        """What `BertModel` is applied with; a trained table has no constants."""
         return {"params": self.params["bert"], "constants": self.constants.get("bert", {})}
 
     @property
@@ -152,7 +153,7 @@ class Model:
             self.config.hidden_size,
             functools.partial(
                 vectors,
-                bert.BertModel(self.config, with_pooler=False),
+                BertModel(self.config, with_pooler=False),
                 pooling or "mean",
                 self.encoder_variables,
             ),

@@ -40,7 +40,7 @@ from eelbert_jax.interchange.tokenizer_files import (
     read_tokenizer,
     tokenizer_settings,
 )
-from eelbert_jax.model.bert import BertForMaskedLM, BertForSequenceClassification
+from eelbert_jax.model.bert import BertForMaskedLM, BertForSequenceClassification, hash_projection
 from eelbert_jax.model.config import BertConfig
 from eelbert_jax.model.embeddings import token_vectors
 from eelbert_jax.subwords import save_tokenizer
@@ -155,10 +155,8 @@ def write_folder(
         )
     if task is not None and max(len(task.labels), 1) != config.num_labels:
         raise UserError(f"{len(task.labels)} labels for {config.num_labels} classes; name every class.")
-    embedder = params["bert"]["embeddings"].get("word_embeddings", {})
-    vectors = (
-        None if config.has_trained_table else token_vectors(config, vocabulary, embedder.get("projection"))
-    )
+    projection = hash_projection(params)
+    vectors = None if config.has_trained_table else token_vectors(config, vocabulary, projection)
     state = {name: np.ascontiguousarray(array) for name, array in to_hf(params, config, vectors).items()}
     try:
         path.mkdir(parents=True, exist_ok=True)

@@ -12,7 +12,7 @@ from eelbert_jax.datasets.vectors import Vectors
 from eelbert_jax.errors import UserError
 from eelbert_jax.inference.load import load
 from eelbert_jax.inference.predict import Model
-from eelbert_jax.jobs.finetune import check, encoder_start, make_fit_config
+from eelbert_jax.jobs.fitting import check, encoder_start, make_fit_config
 from eelbert_jax.jobs.pretrain import pretrain
 from eelbert_jax.model.config import bert_config, identity
 from eelbert_jax.objectives.distil import DistilEmbedding

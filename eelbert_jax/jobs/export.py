@@ -14,10 +14,10 @@ from eelbert_jax import cli
 from eelbert_jax.compress.quantize import WEIGHTS
 from eelbert_jax.compress.vector_size import shorten_vectors
 from eelbert_jax.datasets import metrics
-from eelbert_jax.datasets.conll import TokenExamples
+from eelbert_jax.datasets.conll import TokenExamples, TokenTask
 from eelbert_jax.datasets.encoding import Encoded, encode_texts, encode_words
 from eelbert_jax.datasets.splits import find_glue_dir, read_splits
-from eelbert_jax.datasets.tasks import CLASSIFY, GLUE_TASKS, REGRESS, TAG
+from eelbert_jax.datasets.tasks import CLASSIFY, GLUE_TASKS, REGRESS, TAG, Task
 from eelbert_jax.errors import UserError, unknown
 from eelbert_jax.export.packed_folder import write_packed_folder
 from eelbert_jax.export.page import PAGE_NAME, check_page, model_page, runtime_page
@@ -215,10 +215,10 @@ def _trial(model: Model, source: Path) -> Trial:
     task = model.task
     found = _development_set(source) if task is not None and (source / RESULT_NAME).is_file() else None
     if found is not None:
-        name, names, examples = found
+        of_run, split, examples = found
         first = (examples.words if isinstance(examples, TokenExamples) else examples.first)[:MOST_ROWS]
         cut = f"the first {len(first)} of " * (len(examples) > len(first))
-        what = f"{cut}{len(examples)} {name}"
+        what = f"{cut}{len(examples)} examples of {of_run.name} {split}"
         if isinstance(examples, TokenExamples):
             return Trial(first, None, what)
         labels = examples.labels[:MOST_ROWS]
@@ -227,7 +227,7 @@ def _trial(model: Model, source: Path) -> Trial:
         def score(logits: np.ndarray) -> str:
             if task is None or task.kind not in (CLASSIFY, REGRESS):
                 return ""
-            scores = metrics.scores(names[:1], decide(logits, task), labels)
+            scores = metrics.scores(of_run.metrics[:1], decide(logits, task), labels)
             return "".join(f", {name} {value:.4f}" for name, value in scores.items())
 
         return Trial(first, second, what, score)
@@ -245,8 +245,8 @@ def _encoded(model: Model, trial: Trial) -> Encoded:
     return encode_texts(trial.first, trial.second, model.vocabulary, model.max_length, model.lowercase)
 
 
-def _development_set(source: Path) -> tuple[str, Sequence[str], Any] | None:
-    """Return what a run's development set is, its metrics and its examples; None: it is not at hand."""
+def _development_set(source: Path) -> tuple[Task | TokenTask, str, Any] | None:
+    """Return a run's task, the name of its development set and the examples; None: they are not at hand."""
     settings = read_json(source / CONFIG_NAME)
     if settings["task"] in GLUE_TASKS and find_glue_dir(settings["data"]["glue_dir"]) is None:
         return None
@@ -256,7 +256,7 @@ def _development_set(source: Path) -> tuple[str, Sequence[str], Any] | None:
         print(f"The development set of {source} is not at hand: {error}")
         return None
     split = next(split for split in splits if split != "train")
-    return f"examples of {task.name} {split}", task.metrics, splits[split]
+    return task, split, splits[split]
 
 
 def _digest(path: Path) -> str:

@@ -19,10 +19,9 @@ from eelbert_jax.inference.load import load, model_folder
 from eelbert_jax.inference.predict import Model
 from eelbert_jax.inference.teacher import taught
 from eelbert_jax.interchange.architectures import ARCHITECTURES
-from eelbert_jax.model.bert import hashed_start
+from eelbert_jax.jobs.fitting import check, encoder_start, make_fit_config
 from eelbert_jax.model.config import BertConfig, bert_config, identity, model_name, size_of
 from eelbert_jax.objectives.classify import Classify, Scored, TeacherConfig
-from eelbert_jax.objectives.examples import OnExamples
 from eelbert_jax.objectives.multilabel import Multilabel
 from eelbert_jax.objectives.tag import Tag
 from eelbert_jax.record import Dropped, ModelRecord, Result
@@ -30,10 +29,7 @@ from eelbert_jax.reporting.pretraining import read_checkpoint
 from eelbert_jax.subwords import Subwords
 from eelbert_jax.training import distributed, sharding
 from eelbert_jax.training.checkpoint import Checkpoints
-from eelbert_jax.training.fit import FitConfig, Outcome, Start, environment, fit, run_in
-from eelbert_jax.training.loop import LoopConfig
-from eelbert_jax.training.optimizer import OptimizerConfig
-from eelbert_jax.training.sharding import Layout
+from eelbert_jax.training.fit import Outcome, environment, fit, run_in
 from eelbert_jax.vocabulary import Vocabulary, load_vocabulary
 from eelbert_jax.workdir import (
     BEST_NAME,
@@ -43,12 +39,6 @@ from eelbert_jax.workdir import (
     write_json,
     write_whole,
 )
-
-FREE_SETTINGS = (
-    *("data.", "run.", "vocabulary", "log_every_steps", "max_skipped_steps", "on_degenerate", "tensorboard"),
-    *("mesh.", "rows_per_device", "watchdog_seconds", "sweep."),
-)
-"""What may differ between the starts of a run."""
 
 
 def starting_model(config: ml_collections.ConfigDict) -> tuple[BertConfig, Vocabulary, Model | None]:
@@ -126,13 +116,6 @@ def set_up(config: ml_collections.ConfigDict) -> tuple[Classify, Model | None, b
     return objective, pretrained, lowercase
 
 
-def check(config: ml_collections.ConfigDict) -> Layout:
-    """Refuse what is out of range of a run before anything is read; return where its arrays lie."""
-    layout = sharding.make_layout(config.mesh.fsdp, config.mesh.zero1)
-    _fit_config(config, layout, steps_per_epoch=1, tokens_per_step=1)
-    return layout
-
-
 def _check_start(config: ml_collections.ConfigDict, vocabulary: Vocabulary, pretrained: Model | None) -> None:
     """Refuse a model that is asked for what it cannot do whatever the data."""
     before = None if pretrained is None else pretrained.task
@@ -194,66 +177,6 @@ def _warn_of_positions(config: ml_collections.ConfigDict, data: TaskData, traine
         f" tokens: {reaching} examples reach positions that it has never seen. Set --config.max_length="
         f"{trained_length} to do without them."
     )
-
-
-def make_fit_config(config: ml_collections.ConfigDict, objective: OnExamples) -> FitConfig:
-    """Return what a run of `config` is besides its objective: epochs become steps."""
-    tokens = config.batch_size * max(round(float(np.mean(objective.train.encoded.lengths))), 1)
-    return _fit_config(config, objective.layout, objective.steps_per_epoch, tokens)
-
-
-def _fit_config(
-    config: ml_collections.ConfigDict, layout: Layout, steps_per_epoch: int, tokens_per_step: int
-) -> FitConfig:
-    total_steps = steps_per_epoch * config.num_epochs
-    between = max(steps_per_epoch // max(config.evals_per_epoch, 1), 1)
-    durations = LoopConfig(
-        total_steps=total_steps,
-        steps_per_call=1,
-        log_every_steps=config.log_every_steps,
-        eval_every_steps=between,
-        checkpoint_every_steps=between,
-        tokens_per_step=tokens_per_step,
-        max_skipped_steps=config.max_skipped_steps,
-    )
-    opt = config.opt.to_dict()
-    warmup_steps = round(opt.pop("warmup_percent") / 100 * total_steps)
-    return FitConfig(
-        durations,
-        OptimizerConfig(warmup_steps=warmup_steps, **opt),
-        seed=config.seed,
-        passes=sharding.num_passes(config.batch_size, config.rows_per_device, layout),
-        tensorboard=config.tensorboard,
-        patience=config.patience_evals,
-        free_settings=FREE_SETTINGS,
-        refuses_changes=True,
-    )
-
-
-def encoder_start(
-    config: ml_collections.ConfigDict, objective: OnExamples, pretrained: Model | None
-) -> Start:
-    """Return where a run without a checkpoint of its own starts: a fine-tuned model, an encoder, or scratch.
-
-    What the checkpoint does not have is new, as a pooler; what the model does not have is left out.
-    """
-    if pretrained is None:
-        text = "Starting from scratch: no checkpoint in the workdir, none named."
-        return Start(text, lambda like: hashed_start(objective.config, objective.vocabulary))
-
-    def encoder(like: Any) -> Any:
-        heads = ("projection", *(() if pretrained.task is None else ("classifier",)))
-        found = {
-            name: pretrained.params[name] for name in heads if name in pretrained.params and name in like
-        }
-        parts = pretrained.params["bert"].items()
-        return {"bert": {name: part for name, part in parts if name in like["bert"]}, **found}
-
-    what = "encoder" if pretrained.task is None else "model"
-    like = jax.eval_shape(objective.init, jax.eval_shape(lambda: jax.random.key(0)))
-    whole: Any = jax.tree.structure(like)
-    is_whole = whole == jax.tree.structure(encoder(like))
-    return Start(f"Starting from the {what} of {config.pretrained}.", encoder, is_candidate=is_whole)
 
 
 def finetune(config: ml_collections.ConfigDict, workdir: str | Path) -> Result:

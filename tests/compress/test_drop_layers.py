@@ -19,6 +19,7 @@ from eelbert_jax.datasets.encoding import encode_texts, gather
 from eelbert_jax.errors import UserError
 from eelbert_jax.inference.predict import Model
 from eelbert_jax.model import bert
+from eelbert_jax.model.backbone import BertModel
 from eelbert_jax.model.config import sized
 from eelbert_jax.model.encoder import EncoderLayer, stack_layers
 from support.folders import xlnet_vocabulary
@@ -45,7 +46,7 @@ def states(config, params, ids):
     """Return the embeddings' output and every layer's."""
     constants = bert.constants(CONFIG, VOCABULARY)["bert"]
     variables = {"params": params["bert"], "constants": constants}
-    _, collected = bert.BertModel(config, with_pooler=False).apply(
+    _, collected = BertModel(config, with_pooler=False).apply(
         variables, ids, None, None, deterministic=True, mutable=["intermediates"]
     )
     return bert.encoder_states(config, {"bert": collected["intermediates"]}).hidden_states
@@ -85,7 +86,7 @@ def test_parameters_of_bert_base(num_dropped, millions):
     config = sized("base", embedding="table")
     dropped = layers_to_drop("top", 12, num_dropped) if num_dropped else ()
     config, _ = without_layers(config, {"bert": {"encoder": {f"layer_{i}": {} for i in range(12)}}}, dropped)
-    model = bert.BertModel(config, with_pooler=True)
+    model = BertModel(config, with_pooler=True)
     ids = jax.ShapeDtypeStruct((1, 1), jnp.int32)
     shapes = jax.eval_shape(
         lambda key, ids: model.init(key, ids, None, None, deterministic=True), jax.random.key(0), ids
@@ -147,7 +148,7 @@ def test_an_xlnet_is_read_at_its_last_token():
     encoded = encode_texts(["the running table", "a", "the runner runs ."], None, vocabulary, 32)
     by_hand = []
     for i, ids in enumerate(encoded.ids):
-        collected = jax.jit(bert.BertModel(config, False).apply, static_argnums=4, static_argnames="mutable")(
+        collected = jax.jit(BertModel(config, False).apply, static_argnums=4, static_argnames="mutable")(
             {"params": params["bert"]}, *gather(encoded, [i], len(ids)), True, mutable=("intermediates",)
         )[1]
         found = bert.encoder_states(config, {"bert": collected["intermediates"]}).hidden_states

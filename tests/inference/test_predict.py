@@ -11,6 +11,7 @@ from eelbert_jax.inference import compiled
 from eelbert_jax.inference.load import load
 from eelbert_jax.inference.windows import word_windows
 from eelbert_jax.model import bert
+from eelbert_jax.model.backbone import BertModel
 from support.models import (
     CONFIG,
     NLI_LABELS,
@@ -102,7 +103,7 @@ def test_vectors_are_those_of_each_text_alone(pretrained, pooling):
     assert found.shape == (4, CONFIG.hidden_size)
     assert found.dtype == np.float32
     variables = {"params": pretrained.params["bert"], "constants": pretrained.constants["bert"]}
-    apply = jax.jit(bert.BertModel(CONFIG, with_pooler=False).apply, static_argnums=4)
+    apply = jax.jit(BertModel(CONFIG, with_pooler=False).apply, static_argnums=4)
     for vector, text in zip(found, texts, strict=True):
         ids = np.array([[VOCABULARY.cls_id, *ids_of(text), VOCABULARY.sep_id]], np.int32)
         hidden = apply(variables, ids, None, None, True)[0]

@@ -11,6 +11,7 @@ from eelbert_jax.datasets.tasks import TaskRecord
 from eelbert_jax.inference.load import load
 from eelbert_jax.interchange.folder import read_folder, write_folder
 from eelbert_jax.model import bert
+from eelbert_jax.model.backbone import BertModel
 from eelbert_jax.vocabulary import make_tokenizer
 from support.folders import HEADS, VOCABULARY, micro, random_params
 
@@ -77,6 +78,6 @@ def test_a_published_sentence_encoder_computes_as_in_transformers():
     np.testing.assert_array_equal(ids, inputs["input_ids"].numpy())
     with torch.no_grad():
         expected = transformers.AutoModel.from_pretrained(folder).eval()(**inputs).pooler_output.numpy()
-    model = bert.BertModel(loaded.config, with_pooler=True)
+    model = BertModel(loaded.config, with_pooler=True)
     actual = model.apply({"params": loaded.params["bert"]}, ids, None, None, deterministic=True)
     np.testing.assert_allclose(actual, expected, atol=1e-4)

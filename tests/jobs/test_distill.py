@@ -17,7 +17,8 @@ from eelbert_jax.errors import UserError
 from eelbert_jax.inference.load import load
 from eelbert_jax.jobs.distill import distill, make_objective
 from eelbert_jax.jobs.embed import embed
-from eelbert_jax.jobs.finetune import encoder_start, set_up
+from eelbert_jax.jobs.finetune import set_up
+from eelbert_jax.jobs.fitting import encoder_start
 from eelbert_jax.training.sharding import make_layout
 from eelbert_jax.vocabulary import SPECIAL_TOKENS, Vocabulary, save_vocabulary
 from support.models import VOCABULARY, save_pretrained

@@ -16,7 +16,8 @@ from eelbert_jax.datasets.splits import configured_task
 from eelbert_jax.errors import UserError
 from eelbert_jax.inference.load import load
 from eelbert_jax.interchange.folder import write_folder
-from eelbert_jax.jobs.finetune import encoder_start, finetune, model_record, set_up, starting_model
+from eelbert_jax.jobs.finetune import finetune, model_record, set_up, starting_model
+from eelbert_jax.jobs.fitting import encoder_start
 from eelbert_jax.model import bert
 from eelbert_jax.model.config import bert_config
 from eelbert_jax.objectives.classify import Classify, Degenerate

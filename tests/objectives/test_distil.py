@@ -14,7 +14,8 @@ from eelbert_jax.datasets.splits import make_batch
 from eelbert_jax.datasets.tasks import TaskRecord
 from eelbert_jax.errors import UserError
 from eelbert_jax.inference.load import load
-from eelbert_jax.jobs.finetune import encoder_start, finetune, set_up
+from eelbert_jax.jobs.finetune import finetune, set_up
+from eelbert_jax.jobs.fitting import encoder_start
 from eelbert_jax.model import bert
 from eelbert_jax.objectives.to_teacher import TO_TEACHER
 from support.models import VOCABULARY, save_finetuned, save_pretrained, wider

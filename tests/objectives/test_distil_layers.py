@@ -15,7 +15,8 @@ from eelbert_jax.errors import UserError
 from eelbert_jax.inference.load import load
 from eelbert_jax.interchange.folder import write_folder
 from eelbert_jax.jobs.distill import distill, with_teacher
-from eelbert_jax.jobs.finetune import encoder_start, set_up
+from eelbert_jax.jobs.finetune import set_up
+from eelbert_jax.jobs.fitting import encoder_start
 from eelbert_jax.jobs.pretrain import make_objective, pretrain
 from eelbert_jax.model import bert
 from eelbert_jax.model.config import sized
