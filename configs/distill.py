@@ -98,7 +98,14 @@ def _embedding(recipe: str) -> config_dict.ConfigDict:
     config.vocabulary = config_dict.placeholder(str)  # the student's own, a file; empty: the teacher's
     config.max_unknown_percent = 5.0  # largest share of [UNK] of that vocabulary; legal: 0 to 100
     config.max_length = 26  # tokens; longer sentences are left out
+    config.noise_percent = 0.0  # of the words to learn from, misspelt or left out; the vectors stay the same
     config.heldout_every = 256  # one of so many sentences is held out, for the cosine to the teacher
+
+    # Weights of the terms; 0 leaves one out.
+    config.loss = config_dict.ConfigDict()
+    config.loss.distance_weight = 1.0  # squared distance to the teacher's vector
+    config.loss.cosine_weight = 0.0  # 1 - cosine to it
+    config.loss.similarity_weight = 0.0  # squared differences of the cosines of a pass's pairs
 
     config.num_epochs = 4
     config.batch_size = 128  # sentences, over all devices

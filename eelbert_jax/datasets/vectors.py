@@ -16,6 +16,7 @@ from safetensors.numpy import load, save
 
 from eelbert_jax.datasets.encoding import Encoded, encoded_rows, text_encoder
 from eelbert_jax.datasets.splits import Split
+from eelbert_jax.datasets.typos import noised
 from eelbert_jax.errors import UserError
 from eelbert_jax.vocabulary import Vocabulary, load_vocabulary, save_vocabulary
 from eelbert_jax.workdir import (
@@ -158,10 +159,23 @@ class Vectors:
 
     def in_vocabulary(self, vocabulary: Vocabulary) -> "Vectors":
         """Return the sentences in the tokens of another vocabulary, less those of unknown tokens."""
+        return self._rewritten(vocabulary, lambda texts: texts)
+
+    def noised(self, percent: float, seed: int) -> "Vectors":
+        """Return the sentences with errors, see `typos.noised`, less those of unknown tokens.
+
+        The vectors stay those of the sentences as they were.
+        """
+        return self._rewritten(self.vocabulary, lambda texts: noised(texts, percent, seed))
+
+    def _rewritten(
+        self, vocabulary: Vocabulary, change: Callable[[Sequence[str]], Sequence[str]]
+    ) -> "Vectors":
         encoder = text_encoder(vocabulary, self.identity["lowercase"])
         known = [i for i, row in enumerate(self.ids) if self.vocabulary.unk_id not in row]
         words = [" ".join(self.vocabulary.spelling(token) for token in self.ids[i][1:-1]) for i in known]
-        rows = [vocabulary.row(encoder.encode(text.replace(" ##", "")))[0] for text in words]
+        texts = change([text.replace(" ##", "") for text in words])
+        rows = [vocabulary.row(encoder.encode(text))[0] for text in texts]
         order = sorted(range(len(known)), key=lambda i: len(rows[i]))
         ids = tuple(rows[i] for i in order)
         return Vectors(self.identity, vocabulary, ids, self.values[[known[i] for i in order]])
@@ -171,8 +185,13 @@ class Vectors:
         """Tokens of every sentence, int64 [n]."""
         return np.array([len(row) for row in self.ids])
 
-    def splits(self, max_length: int, heldout_every: int) -> tuple[Split, Split]:
-        """Return training and held-out sentences of at most `max_length` tokens; one of many is held out."""
+    def splits(
+        self, max_length: int, heldout_every: int, noise_percent: float = 0.0, seed: int = 0
+    ) -> tuple[Split, Split]:
+        """Return training and held-out sentences of at most `max_length` tokens; one of many is held out.
+
+        Of the words of the former `noise_percent` have an error each.
+        """
         short = np.flatnonzero(self.lengths <= max_length)
         is_heldout = np.arange(len(short)) % heldout_every == 0
         if is_heldout.all() or not is_heldout.any():
@@ -180,11 +199,19 @@ class Vectors:
                 f"{len(short)} sentences have at most {max_length} tokens, and one of {heldout_every} is "
                 "held out: embed more, or set --config.max_length and --config.heldout_every."
             )
-        return self._split(short[~is_heldout], max_length), self._split(short[is_heldout], max_length)
+        train, heldout = self._of(short[~is_heldout]), self._of(short[is_heldout])
+        if noise_percent:
+            train = train.noised(noise_percent, seed)
+            train = train._of(np.flatnonzero(train.lengths <= max_length))
+        return train._split(max_length), heldout._split(max_length)
 
-    def _split(self, rows: np.ndarray, max_length: int) -> Split:
-        ids = [self.ids[row] for row in rows]
-        return Split(encoded_rows(ids, max_length, self.vocabulary.pad_id), self.values[rows])
+    def _of(self, rows: np.ndarray) -> "Vectors":
+        return Vectors(
+            self.identity, self.vocabulary, tuple(self.ids[row] for row in rows), self.values[rows]
+        )
+
+    def _split(self, max_length: int) -> Split:
+        return Split(encoded_rows(self.ids, max_length, self.vocabulary.pad_id), self.values)
 
 
 def _read_shard(folder: Path, shard: Mapping[str, str]) -> dict[str, np.ndarray]:

@@ -15,7 +15,7 @@ from eelbert_jax.inference.predict import Model
 from eelbert_jax.jobs.fitting import check, encoder_start, make_fit_config
 from eelbert_jax.jobs.pretrain import pretrain
 from eelbert_jax.model.config import bert_config, identity
-from eelbert_jax.objectives.distil import DistilEmbedding
+from eelbert_jax.objectives.distil import DistilEmbedding, EmbeddingTerms
 from eelbert_jax.objectives.distil_layers import DistilLayers, Teacher, Terms
 from eelbert_jax.objectives.masked_lm import MaskedLM
 from eelbert_jax.training import distributed
@@ -113,7 +113,12 @@ def make_objective(
         check_same(vocabulary, pretrained.vocabulary, "the vectors", str(config.pretrained))
         model_config = dataclasses.replace(pretrained.config, dtype=model_config.dtype)
     check_max_length(config.max_length, model_config.num_positions)
-    train, heldout = vectors.splits(config.max_length, config.heldout_every)
+    if not 0.0 <= config.noise_percent <= 100.0:
+        raise UserError(f"--config.noise_percent must lie in [0, 100], got {config.noise_percent}.")
+    terms = EmbeddingTerms(**config.loss.to_dict())
+    train, heldout = vectors.splits(
+        config.max_length, config.heldout_every, config.noise_percent, config.seed
+    )
     return DistilEmbedding(
         dataclasses.replace(model_config, sentence_size=vectors.values.shape[1]),
         vocabulary,
@@ -122,6 +127,7 @@ def make_objective(
         batch_size=config.batch_size,
         seed=config.seed,
         heldout=heldout,
+        terms=terms,
     )
 
 

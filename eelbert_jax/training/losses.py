@@ -209,6 +209,25 @@ def cosine_distance(states: jax.Array, teacher_states: jax.Array) -> jax.Array:
     return jnp.mean(1.0 - cosines, axis=-1)
 
 
+def similarity_distance(vectors: jax.Array, teacher_vectors: jax.Array, weights: jax.Array) -> jax.Array:
+    """Return the squared differences of the cosines of all pairs, as a share of the teacher's squared.
+
+    Float32 scalar of vectors [B, S] and [B, T], of any lengths; `weights` [B] are 0 for rows without one.
+    Source: similarity-preserving knowledge distillation, Tung and Mori (2019), without a row's cosine with
+    itself.
+    """
+    chex.assert_equal_shape_prefix([vectors, teacher_vectors, weights], 1)
+    pairs = weights[:, None] * weights * (1.0 - jnp.eye(len(weights)))
+    ours, theirs = (_cosines(each.astype(jnp.float32)) for each in (vectors, teacher_vectors))
+    squares = jnp.sum(pairs * jnp.square(theirs))
+    return jnp.sum(pairs * jnp.square(ours - theirs)) / jnp.maximum(squares, 1e-12)
+
+
+def _cosines(vectors: jax.Array) -> jax.Array:
+    units = vectors * jax.lax.rsqrt(jnp.sum(jnp.square(vectors), axis=-1, keepdims=True) + 1e-12)
+    return units @ units.T
+
+
 def squared_distance(states: jax.Array, teacher_states: jax.Array) -> jax.Array:
     """Return the mean squared difference of states [B, L, D], float32 [B]."""
     chex.assert_equal_shape([states, teacher_states])
