@@ -134,7 +134,7 @@ JOBS: Mapping[str, Job] = MappingProxyType(
             (("json", False, "print one JSON object a line instead of the table"),),
         ),
         "sweep": Job(
-            "run a grid of pre-trainings or fine-tunings, each its own process: a table of results out",
+            "run a grid of pre-trainings, distillations or fine-tunings, each a process: a table out",
             "configs/sweeps/glue.py",
             "required",
             (

@@ -1,17 +1,13 @@
 """Write a model as one file of int8 weights, and hold what is read from it against the model."""
 
-import dataclasses
 import functools
 from pathlib import Path
-
-import jax
 
 from eelbert_jax.datasets.encoding import Encoded
 from eelbert_jax.errors import UserError
 from eelbert_jax.export.expected import difference, outputs
 from eelbert_jax.inference.predict import Model
 from eelbert_jax.interchange.packed import read_packed, write_packed
-from eelbert_jax.model import bert
 from eelbert_jax.workdir import PACKED_NAME
 
 
@@ -30,16 +26,11 @@ def write_packed_folder(folder: Path, model: Model, encoded: Encoded) -> str:
         task=model.task,
         trained_length=model.trained_length,
     )
-    found = difference(model, encoded, functools.partial(outputs, _read_again(folder, model)))
+    read_again = model.with_params(read_packed(folder).params)
+    found = difference(model, encoded, functools.partial(outputs, read_again))
     if not found.largest <= found.limit("int8"):
         raise UserError(
             f"int8 weights change the {found.output} by {found.largest:.1e}, more than "
             f"{found.limit('int8'):g}."
         )
     return f"{PACKED_NAME}: {num_bytes / 1e6:.3f} MB, outputs within {found.largest:.1e}"
-
-
-def _read_again(folder: Path, model: Model) -> Model:
-    found = read_packed(folder)
-    constants = jax.device_put(bert.constants(found.config, found.vocabulary, found.params))
-    return dataclasses.replace(model, params=found.params, constants=constants)

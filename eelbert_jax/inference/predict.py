@@ -63,6 +63,11 @@ class Model:
     task: TaskRecord | None
     trained_length: int | None = None
 
+    def with_params(self, params: Any) -> "Model":
+        """Return the same with other weights, a wide hash projected by theirs."""
+        constants = jax.device_put(bert.constants(self.config, self.vocabulary, params))
+        return dataclasses.replace(self, params=params, constants=constants)
+
     @property
     def is_imported(self) -> bool:
         """Whether it is of a folder in the Hugging Face layout."""

@@ -22,6 +22,7 @@ from eelbert_jax.training import distributed
 from eelbert_jax.training.fit import environment, fit, run_in
 from eelbert_jax.training.sharding import Layout
 from eelbert_jax.vocabulary import check_same, check_unknown, load_vocabulary, unknown_among
+from eelbert_jax.workdir import FIGURES_NAME, write_json
 
 
 def distill(config: ml_collections.ConfigDict, workdir: str | Path) -> dict[str, float]:
@@ -71,7 +72,7 @@ def _distill_vectors(config: ml_collections.ConfigDict, workdir: str | Path) -> 
         pretrained = None if config.pretrained is None else load(config.pretrained, encoder_only=True)
         vectors = _open_vectors(config)
         objective = make_objective(config, layout, vectors, pretrained)
-        return fit(
+        figures = fit(
             objective,
             make_fit_config(config, objective),
             objective.layout,
@@ -86,6 +87,9 @@ def _distill_vectors(config: ml_collections.ConfigDict, workdir: str | Path) -> 
             vocabulary=vectors.vocabulary,
             supervision=supervision,
         ).figures
+        if jax.process_index() == 0:
+            write_json(workdir / FIGURES_NAME, figures)
+        return figures
 
 
 def _open_vectors(config: ml_collections.ConfigDict) -> Vectors:

@@ -15,7 +15,7 @@ from eelbert_jax.datasets.tasks import REGRESS
 from eelbert_jax.errors import UserError, unknown
 from eelbert_jax.inference.load import load
 from eelbert_jax.inference.predict import Model
-from eelbert_jax.inference.suite import cosines, run_suite
+from eelbert_jax.inference.suite import Vectors, cosines, run_suite
 from eelbert_jax.reporting.text import Table, count, markdown, number
 
 METRICS = ("spearman", "pearson")
@@ -42,12 +42,15 @@ def evaluate(
     assert isinstance(dev, Examples)
     assert dev.second is not None
     of_words = tfidf_vectors((*dev.first, *dev.second))
-    found = cosines(of_words(dev.first), of_words(dev.second))
-    yield {"model": "TF-IDF", "parameters": None, **scores(METRICS, found, dev.labels)}
+    yield {"model": "TF-IDF", "parameters": None, **similarity(of_words, dev)}
     for name, model in models:
-        found = cosines(model.encode(dev.first), model.encode(dev.second))
-        parameters = model.num_encoder_parameters
-        yield {"model": name, "parameters": parameters, **scores(METRICS, found, dev.labels)}
+        yield {"model": name, "parameters": model.num_encoder_parameters, **similarity(model.encode, dev)}
+
+
+def similarity(vectors_of: Vectors, pairs: Examples) -> dict[str, float]:
+    """Return how the cosines of pairs of texts correlate with people's numbers."""
+    assert pairs.second is not None
+    return scores(METRICS, cosines(vectors_of(pairs.first), vectors_of(pairs.second)), pairs.labels)
 
 
 def main(argv: list[str]) -> None:

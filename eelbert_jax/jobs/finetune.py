@@ -20,7 +20,7 @@ from eelbert_jax.inference.predict import Model
 from eelbert_jax.inference.teacher import taught
 from eelbert_jax.interchange.architectures import ARCHITECTURES
 from eelbert_jax.jobs.fitting import check, encoder_start, make_fit_config
-from eelbert_jax.model.config import BertConfig, bert_config, identity, model_name, size_of
+from eelbert_jax.model.config import BertConfig, bert_config, identity, name_of, size_of
 from eelbert_jax.objectives.classify import Classify, Scored, TeacherConfig
 from eelbert_jax.objectives.multilabel import Multilabel
 from eelbert_jax.objectives.tag import Tag
@@ -248,10 +248,9 @@ def model_record(model_config: BertConfig, pretrained: Model | None, parameters:
     A model of no published size is called by its layers and width: BERT-L6-H384, Roberta-L12-H768.
     """
     size = size_of(dataclasses.asdict(model_config))
-    called = size or f"L{model_config.num_hidden_layers}-H{model_config.hidden_size}"
-    name = model_name(called, model_config.embedding, model_config.hash_width)
+    name = name_of(model_config)
     if model_config.architecture != "bert":
-        name = f"{ARCHITECTURES[model_config.architecture].class_prefix}-{called}"
+        name = name.replace("BERT", ARCHITECTURES[model_config.architecture].class_prefix, 1)
     name += " (scratch)" if pretrained is None else ""
     return ModelRecord(name, size, model_config.embedding, parameters)
 

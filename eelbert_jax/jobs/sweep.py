@@ -6,7 +6,6 @@ A cell is a process of its own, so that a crash is one cell; finished cells are 
 one accelerator only with XLA_PYTHON_CLIENT_MEM_FRACTION set to their share of its memory.
 """
 
-import importlib
 import shlex
 import signal
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,6 +13,7 @@ from pathlib import Path
 
 from eelbert_jax import cli, store
 from eelbert_jax.errors import UserError
+from eelbert_jax.jobs import fitting, pretrain
 from eelbert_jax.reporting import text
 from eelbert_jax.sweeping import processes
 from eelbert_jax.sweeping.grid import Cell, plan
@@ -30,7 +30,8 @@ class CellsFailed(UserError):
 
 def free_settings(job: str) -> tuple[str, ...]:
     """Return what may differ between the starts of a cell: what its job says, and the grid itself."""
-    return (*importlib.import_module(f"eelbert_jax.jobs.{job}").FREE_SETTINGS, "recipe", "sweep.")
+    owner = pretrain if job == "pretrain" else fitting
+    return (*owner.FREE_SETTINGS, "recipe", "sweep.")
 
 
 def sweep(cells: Mapping[Cell, Figures | None], workdir: str | Path, num_processes: int) -> list[Outcome]:

@@ -277,6 +277,12 @@ def size_of(model: Mapping[str, Any]) -> str | None:
     return None
 
 
+def name_of(config: BertConfig) -> str:
+    """Return the name in tables; a model of no published size is called by its layers and width."""
+    size = size_of(dataclasses.asdict(config)) or f"L{config.num_hidden_layers}-H{config.hidden_size}"
+    return model_name(size, config.embedding, config.hash_width)
+
+
 def model_name(size: str, embedding: str, hash_width: int | None = None) -> str:
     """Return the name in tables: BERT-tiny, EELBERT-mini (W=1024), UNO-EELBERT, BERT-mini (random_hash)."""
     details = [] if hash_width is None else [f"W={hash_width}"]

@@ -20,7 +20,7 @@ from eelbert_jax.store import is_url
 
 LONGEST_NAME = 100
 """Characters; file systems take 255, people and tables fewer."""
-JOBS = ("pretrain", "finetune")
+JOBS = ("pretrain", "distill", "finetune")
 
 Config = Any
 """An `ml_collections.ConfigDict`."""

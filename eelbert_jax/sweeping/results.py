@@ -5,12 +5,20 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from eelbert_jax.errors import UserError
+from eelbert_jax.objectives.distil import DistilEmbedding
 from eelbert_jax.record import Result
 from eelbert_jax.reporting import text
 from eelbert_jax.reporting.scores import summarize
 from eelbert_jax.sweeping.grid import Cell, Config, short_names
 from eelbert_jax.training.writer import read_metrics
-from eelbert_jax.workdir import CHECKPOINTS_NAME, METRICS_NAME, RESULT_NAME, changed_settings
+from eelbert_jax.workdir import (
+    CHECKPOINTS_NAME,
+    FIGURES_NAME,
+    METRICS_NAME,
+    RESULT_NAME,
+    changed_settings,
+    read_json,
+)
 
 SEED_KEY, TASK_KEY = "seed", "task"
 BEST = "best"
@@ -38,8 +46,7 @@ class Outcome(NamedTuple):
 
 def read_figures(cell: Cell, free_settings: Sequence[str]) -> Figures | None:
     """Return what a cell has come to, None where it has to run; refuse a finished run of other settings."""
-    read = pretraining_figures if cell.job == "pretrain" else finetuning_figures
-    figures = read(cell.workdir, cell.config)
+    figures = _READERS[cell.job](cell.workdir, cell.config)
     changed = changed_settings(cell.config.to_dict(), cell.workdir, free_settings) if figures else []
     if changed:
         raise UserError(
@@ -58,6 +65,12 @@ def pretraining_figures(workdir: Path, config: Config) -> Figures | None:
     return None
 
 
+def distilling_figures(workdir: Path, _: Config) -> Figures | None:
+    """Read a distillation of vectors: finished when `figures.json`, written last, is there."""
+    path = workdir / FIGURES_NAME
+    return Figures(read_json(path), DistilEmbedding.main_figure) if path.is_file() else None
+
+
 def finetuning_figures(workdir: Path, _: Config) -> Figures | None:
     """Read a fine-tuning: finished when `result.json`, written last, is whole."""
     try:
@@ -66,6 +79,13 @@ def finetuning_figures(workdir: Path, _: Config) -> Figures | None:
         return None
     facts = {name: getattr(result, name) for name in ("best_step", "total_steps", "degenerate", "seconds")}
     return Figures({**result.metrics, **facts}, result.main_metric)
+
+
+_READERS = {
+    "pretrain": pretraining_figures,
+    "distill": distilling_figures,
+    "finetune": finetuning_figures,
+}
 
 
 def cell_records(outcomes: Sequence[Outcome]) -> list[dict[str, Any]]:

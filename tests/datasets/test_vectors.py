@@ -1,12 +1,14 @@
 """Cached vectors of a teacher: whole, resumed, and refused where they are of something else."""
 
 import json
+import string
 
 import numpy as np
 import pytest
 
 from eelbert_jax.datasets import vectors
 from eelbert_jax.datasets.encoding import encode_texts
+from eelbert_jax.datasets.typos import noised
 from eelbert_jax.datasets.vectors import Vectors, text_fingerprint, write_vectors
 from eelbert_jax.errors import UserError
 from eelbert_jax.vocabulary import SPECIAL_TOKENS, Vocabulary
@@ -123,3 +125,28 @@ def test_sentences_are_told_in_a_students_own_vocabulary():
         assert [row.tolist() for row in found.ids] == [expected.ids[i].tolist() for i in order]
         assert found.values[:, 0].tolist() == [kept[i] for i in order]
     assert found.lengths.max() < max(map(len, ids))
+
+
+def test_errors_are_in_the_sentences_to_learn_from_alone_and_their_vectors_stay():
+    texts = [f"{first} {second}" for first in ("abba", "dada", "caba") for second in ("cabb", "badd", "daca")]
+    vocabulary = Vocabulary(
+        (*SPECIAL_TOKENS, *string.ascii_lowercase, *(f"##{c}" for c in string.ascii_lowercase))
+    )
+    ids = encode_texts(texts, None, vocabulary, 16).ids
+    vectors = Vectors({"lowercase": True}, vocabulary, ids, np.arange(9, dtype=np.float16)[:, None])
+    clean, noisy = (vectors.splits(16, 3, noise_percent=percent, seed=4) for percent in (0.0, 50.0))
+
+    def texts_by_value(split):
+        return {
+            int(value[0]): row.tolist() for row, value in zip(split.encoded.ids, split.labels, strict=True)
+        }
+
+    assert texts_by_value(noisy[1]) == texts_by_value(clean[1])
+    before, after = (texts_by_value(train) for train, _ in (clean, noisy))
+    assert before.keys() == after.keys()
+    assert before != after
+    expected = noised([texts[value] for value in sorted(before)], 50.0, 4)
+    of_vocabulary = encode_texts(expected, None, vocabulary, 16).ids
+    assert [after[value] for value in sorted(after)] == [row.tolist() for row in of_vocabulary]
+    short, _ = vectors.splits(10, 3, noise_percent=50.0, seed=4)
+    assert short.encoded.lengths.max() <= 10

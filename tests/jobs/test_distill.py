@@ -11,14 +11,19 @@ import pytest
 
 from eelbert_jax import cli
 from eelbert_jax.datasets.encoding import eval_batches
+from eelbert_jax.datasets.glue import Examples
 from eelbert_jax.datasets.splits import make_batch
+from eelbert_jax.datasets.tables import Tally
 from eelbert_jax.datasets.vectors import Vectors
 from eelbert_jax.errors import UserError
 from eelbert_jax.inference.load import load
+from eelbert_jax.jobs import evaluate, pareto
 from eelbert_jax.jobs.distill import distill, make_objective
 from eelbert_jax.jobs.embed import embed
 from eelbert_jax.jobs.finetune import set_up
 from eelbert_jax.jobs.fitting import encoder_start
+from eelbert_jax.sweeping.results import distilling_figures
+from eelbert_jax.training.losses import similarity_distance
 from eelbert_jax.training.sharding import make_layout
 from eelbert_jax.vocabulary import SPECIAL_TOKENS, Vocabulary, save_vocabulary
 from support.models import VOCABULARY, save_pretrained
@@ -174,10 +179,54 @@ def test_what_is_missing_is_named(name, said, tmp_path):
         job.main([f"--workdir={tmp_path}"])
 
 
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"noise_percent": 101.0}, r"noise_percent must lie in \[0, 100\], got 101"),
+        ({"loss": {"cosine_weight": -1.0}}, r"none may be negative .* got 1\.0, -1\.0, 0\.0"),
+        ({"loss": {"distance_weight": 0.0}}, r"one has to be positive, got 0\.0, 0\.0, 0\.0"),
+    ],
+)
+def test_what_is_learned_is_checked(vectors, tmp_path, changes, said):
+    with pytest.raises(UserError, match=said):
+        distill(student_config(vectors, **changes), tmp_path)
+
+
+def test_pairs_that_are_all_as_like_as_the_teachers_have_no_distance():
+    teacher = np.random.default_rng(0).normal(size=(4, 3)).astype(np.float32)
+    turn = np.linalg.qr(np.random.default_rng(1).normal(size=(3, 3)))[0].astype(np.float32)
+    weights = np.array([1, 1, 1, 0], np.float32)
+    ours = 7 * teacher @ turn
+    ours[3] = 5.0  # a row of the filled-up batch
+    assert float(similarity_distance(ours, teacher, weights)) == pytest.approx(0, abs=1e-6)
+    assert float(similarity_distance(ours[::-1], teacher, weights)) > 0.1
+    assert float(similarity_distance(np.zeros_like(ours), teacher, weights)) == pytest.approx(1)
+    assert float(similarity_distance(ours[:1], teacher[:1], weights[:1])) == 0
+
+
+def test_a_runs_figures_make_it_a_finished_cell_and_a_point(student, tmp_path, monkeypatch):
+    workdir, figures = student
+    found = distilling_figures(workdir, None)
+    assert (found.main, found.value) == ("heldout_cosine", figures["heldout_cosine"])
+    assert distilling_figures(tmp_path, None) is None
+    numbers = np.arange(len(TEXTS) // 2, dtype=np.float32)
+    pairs = Examples(tuple(TEXTS[::2]), tuple(TEXTS[1::2]), numbers, np.arange(len(numbers)), Tally())
+    monkeypatch.setattr(pareto, "_stsb", lambda: pairs)
+    points = pareto.pareto(str(workdir), tmp_path / "out")
+    assert [point.weights for point in points] == ["int8", "float16", "float32"]
+    score = evaluate.similarity(load(workdir).encode, pairs)["spearman"]
+    assert points[-1].score == pytest.approx(score)
+    assert points[-1].model == "EELBERT-micro"
+
+
 @pytest.mark.slow
-def test_the_loss_is_torchs_squared_distance(vectors):
+@pytest.mark.parametrize("weights", [(1.0, 0.0, 0.0), (0.0, 0.7, 0.0), (0.5, 0.3, 2.0)])
+def test_the_loss_is_torchs(vectors, weights):
     torch = pytest.importorskip("torch", reason="torch is not installed")
-    objective = make_objective(student_config(vectors), make_layout(), Vectors.open(vectors), None)
+    config = student_config(vectors)
+    names = ("distance_weight", "cosine_weight", "similarity_weight")
+    config.loss.update(dict(zip(names, weights, strict=True)))
+    objective = make_objective(config, make_layout(), Vectors.open(vectors), None)
     [first, *_] = eval_batches(objective.train.encoded, objective.batch_size)
     batch = make_batch(objective.train, first)
     params = jax.tree.map(
@@ -187,8 +236,17 @@ def test_the_loss_is_torchs_squared_distance(vectors):
     student = torch.tensor(np.asarray(objective.outputs_of(params, batch)))
     teacher = torch.tensor(np.asarray(batch.labels, np.float32))
     real = torch.tensor(batch.weights > 0)
-    expected = torch.nn.functional.mse_loss(student[real], teacher[real], reduction="sum") / real.sum()
-    assert float(loss) == pytest.approx(float(expected), rel=1e-5)
-    unit = torch.nn.functional.normalize(student[real], dim=1)
-    normalized = torch.nn.functional.mse_loss(unit, teacher[real], reduction="sum") / real.sum()
-    assert abs(float(loss) - float(normalized)) > 1e-2
+    student, teacher = student[real], teacher[real]
+    distance = torch.nn.functional.mse_loss(student, teacher, reduction="sum") / len(student)
+    cosine = 1 - torch.nn.functional.cosine_similarity(student, teacher).mean()
+    others = ~torch.eye(len(student), dtype=torch.bool)
+    ours, theirs = (
+        torch.nn.functional.cosine_similarity(each[:, None], each[None], dim=2)[others]
+        for each in (student, teacher)
+    )
+    similarity = torch.sum((ours - theirs) ** 2) / torch.sum(theirs**2)
+    expected = sum(w * float(term) for w, term in zip(weights, (distance, cosine, similarity), strict=True))
+    assert float(loss) == pytest.approx(expected, rel=1e-4)
+    unit = torch.nn.functional.normalize(student, dim=1)
+    normalized = torch.nn.functional.mse_loss(unit, teacher, reduction="sum") / len(student)
+    assert abs(float(distance) - float(normalized)) > 1e-2

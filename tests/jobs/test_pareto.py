@@ -24,7 +24,7 @@ def test_float32_scores_as_the_run_did(tmp_path):
 
 def test_folders_without_a_run(tmp_path, capsys):
     assert main(["pareto", f"--workdir={tmp_path / 'out'}"]) == 2
-    assert "pareto needs fine-tuned runs: add --runs=DIR" in capsys.readouterr().err
+    assert "pareto needs runs: add --runs=DIR" in capsys.readouterr().err
     (tmp_path / "empty").mkdir()
     assert main(["pareto", f"--runs={tmp_path / 'empty'}", f"--workdir={tmp_path / 'out'}"]) == 2
-    assert "No fine-tuned run under" in capsys.readouterr().err
+    assert "No run to score under" in capsys.readouterr().err

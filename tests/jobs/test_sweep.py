@@ -25,7 +25,7 @@ from support.sweeps import plan, starts, words_of
 def test_config_without_a_grid_and_unknown_choices(grid_file, tmp_path):
     with pytest.raises(UserError, match=r"has no function sweep\(add\)"):
         grid.plan("pretrain", ["--config=configs/pretrain.py", "--workdir=w"], tmp_path)
-    with pytest.raises(UserError, match="--job='bake' cannot be swept; known: pretrain, finetune"):
+    with pytest.raises(UserError, match="--job='bake' cannot be swept; known: pretrain, distill, finetune"):
         grid.plan("bake", [f"--config={grid_file}", "--workdir=w"], tmp_path)
     for flag, said in (
         ("--processes=0", "counts from 1"),

@@ -26,7 +26,7 @@ def test_a_finished_run_of_other_settings_is_refused(grid_file, tmp_path, stand_
     assert starts(workdir)["size=1"] == 1  # said before anything ran
 
 
-@pytest.mark.parametrize("job", ["pretrain", "finetune"])
+@pytest.mark.parametrize("job", ["pretrain", "distill", "finetune"])
 def test_what_a_job_lets_change_changes_no_cell(grid_file, tmp_path, stand_in, job):
     free = sweep.free_settings(job)
     assert {"data.", "log_every_steps", "sweep."} <= set(free)
