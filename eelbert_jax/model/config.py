@@ -278,8 +278,13 @@ def size_of(model: Mapping[str, Any]) -> str | None:
 
 
 def name_of(config: BertConfig) -> str:
-    """Return the name in tables; a model of no published size is called by its layers and width."""
-    size = size_of(dataclasses.asdict(config)) or f"L{config.num_hidden_layers}-H{config.hidden_size}"
+    """Return the name in tables; a model of no published size is called by its layers and width.
+
+    BERT-L6-H384 has six layers, EELBERT-L1x4-H128 one, four times.
+    """
+    times = config.num_hidden_layers // config.num_groups
+    layers = f"L{config.num_groups}" + (f"x{times}" if times > 1 else "")
+    size = size_of(dataclasses.asdict(config)) or f"{layers}-H{config.hidden_size}"
     return model_name(size, config.embedding, config.hash_width)
 
 

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter
 
 from eelbert_jax.reporting.plots import DPI
 from eelbert_jax.reporting.text import Table, number
@@ -61,8 +62,11 @@ def plot_pareto(by_task: Sequence[Sequence[Point]], path: Path) -> None:
         axes.step([p.num_bytes / 1e6 for p in best], [p.score for p in best], "k-", where="post", linewidth=1)
         for point in best:
             place = point.num_bytes / 1e6, point.score
-            axes.annotate(point.model, place, fontsize="x-small", xytext=(4, 4), textcoords="offset points")
+            axes.annotate(point.model, place, fontsize="x-small", xytext=(4, -9), textcoords="offset points")
         axes.set_xscale("log")
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.xaxis.set_major_formatter("{x:g}")  # the default's powers are formulas, which `plots` writes out
+        axes.xaxis.set_minor_formatter(NullFormatter())
         axes.set_xlabel("MB of weights")
         axes.set_ylabel(f"{points[0].metric} on the development set")
         axes.set_title(points[0].task, fontsize="small")
