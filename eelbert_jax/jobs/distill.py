@@ -68,7 +68,7 @@ def with_teacher(masked_lm: MaskedLM, config: ml_collections.ConfigDict) -> Dist
 def _distill_vectors(config: ml_collections.ConfigDict, workdir: str | Path) -> dict[str, float]:
     workdir = store.folder(workdir)
     with run_in(workdir, "distill", config.watchdog_seconds) as supervision:
-        layout = check(config)
+        layout, _ = check(config), _terms(config)
         pretrained = None if config.pretrained is None else load(config.pretrained, encoder_only=True)
         vectors = _open_vectors(config)
         objective = make_objective(config, layout, vectors, pretrained)
@@ -107,6 +107,13 @@ def _open_vectors(config: ml_collections.ConfigDict) -> Vectors:
     return vectors
 
 
+def _terms(config: ml_collections.ConfigDict) -> EmbeddingTerms:
+    """Return what is learned of vectors; refuse that, and the noise, out of its range."""
+    if not 0.0 <= config.noise_percent <= 100.0:
+        raise UserError(f"--config.noise_percent must lie in [0, 100], got {config.noise_percent}.")
+    return EmbeddingTerms(**config.loss.to_dict())
+
+
 def make_objective(
     config: ml_collections.ConfigDict, layout: Layout, vectors: Vectors, pretrained: Model | None
 ) -> DistilEmbedding:
@@ -117,9 +124,6 @@ def make_objective(
         check_same(vocabulary, pretrained.vocabulary, "the vectors", str(config.pretrained))
         model_config = dataclasses.replace(pretrained.config, dtype=model_config.dtype)
     check_max_length(config.max_length, model_config.num_positions)
-    if not 0.0 <= config.noise_percent <= 100.0:
-        raise UserError(f"--config.noise_percent must lie in [0, 100], got {config.noise_percent}.")
-    terms = EmbeddingTerms(**config.loss.to_dict())
     train, heldout = vectors.splits(
         config.max_length, config.heldout_every, config.noise_percent, config.seed
     )
@@ -131,7 +135,7 @@ def make_objective(
         batch_size=config.batch_size,
         seed=config.seed,
         heldout=heldout,
-        terms=terms,
+        terms=_terms(config),
     )
 
 

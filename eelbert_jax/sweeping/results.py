@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from eelbert_jax.errors import UserError
-from eelbert_jax.objectives.distil import DistilEmbedding
 from eelbert_jax.record import Result
 from eelbert_jax.reporting import text
 from eelbert_jax.reporting.scores import summarize
@@ -68,7 +67,7 @@ def pretraining_figures(workdir: Path, config: Config) -> Figures | None:
 def distilling_figures(workdir: Path, _: Config) -> Figures | None:
     """Read a distillation of vectors: finished when `figures.json`, written last, is there."""
     path = workdir / FIGURES_NAME
-    return Figures(read_json(path), DistilEmbedding.main_figure) if path.is_file() else None
+    return Figures(read_json(path), "heldout_cosine") if path.is_file() else None
 
 
 def finetuning_figures(workdir: Path, _: Config) -> Figures | None:

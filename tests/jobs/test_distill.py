@@ -187,9 +187,9 @@ def test_what_is_missing_is_named(name, said, tmp_path):
         ({"loss": {"distance_weight": 0.0}}, r"one has to be positive, got 0\.0, 0\.0, 0\.0"),
     ],
 )
-def test_what_is_learned_is_checked(vectors, tmp_path, changes, said):
+def test_what_is_learned_is_checked_before_vectors_are_read(tmp_path, changes, said):
     with pytest.raises(UserError, match=said):
-        distill(student_config(vectors, **changes), tmp_path)
+        distill(student_config(tmp_path / "none", **changes), tmp_path)
 
 
 def test_pairs_that_are_all_as_like_as_the_teachers_have_no_distance():
