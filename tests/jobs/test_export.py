@@ -178,7 +178,7 @@ def test_what_is_too_coarse_costs_nothing_else(tmp_path, capsys):
     assert re.search(r"whose logits they change by \d.*, more than 0.05, \d+ of 20 answers changed", first)
     assert "--weights=float32,float16 leaves it out" in first
     assert second.startswith("hf_compact: embedding='table' is a table")
-    assert third.startswith("int8: int8 weights change an output by")
+    assert third.startswith("int8: int8 weights change the logits by")
     assert "model_fp16.onnx" in printed.out
     sums = json.loads((tmp_path / "out" / "onnx" / "checksums.json").read_text())
     assert {name for name in sums if name.startswith("onnx/")} == {"onnx/model.onnx", "onnx/model_fp16.onnx"}
