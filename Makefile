@@ -75,11 +75,10 @@ pocket: $(VENV)/.test
 	$(BIN)/eelbert embed --from=$(TEACHER) --config.source='$(EELBERT_DATA)/corpus/*.txt.xz' \
 	  --config.sentences_per_file=17000 --config.passages_per_file=800 --config.max_length=96 --config.words=True \
 	  --config.glue_tasks=cola,sst2,mrpc,stsb,rte,wnli,qqp_sample --workdir=$(POCKET)/vectors
-	@distill() { recipe=$$1; shift; \
-	  $(BIN)/eelbert distill --config=configs/pocket.py:$$recipe --config.data.vectors=$(POCKET)/vectors "$$@"; }; \
-	distill pocket --workdir=$(POCKET)/pocket-first && distill pocket-uno --workdir=$(POCKET)/pocket-uno && \
-	distill pocket --workdir=$(POCKET)/pocket --config.pretrained=$(POCKET)/pocket-first --config.seed=1 \
-	  --config.num_epochs=2 --config.opt.learning_rate=1e-3
+	@distill() { $(BIN)/eelbert distill --config=configs/pocket.py:$$1 --config.data.vectors=$(POCKET)/vectors \
+	  --workdir=$(POCKET)/$$2 $$3 $$4; }; \
+	distill pocket pocket-first && distill pocket-uno pocket-uno && \
+	distill pocket pocket --config.pretrained=$(POCKET)/pocket-first --config.seed=1
 	rm -rf $(POCKET)/pocket-export $(POCKET)/pocket-uno-export
 	$(BIN)/eelbert export --from=$(POCKET)/pocket --to=int8,onnx,web --workdir=$(POCKET)/pocket-export
 	$(BIN)/eelbert export --from=$(POCKET)/pocket-uno --vector_size=128 --to=int8,onnx,web \

@@ -14,10 +14,9 @@ from eelbert_jax.errors import unknown
 
 
 class Recipe(NamedTuple):
-    """Say what a model is: its size, layers, the entries of its hash, how they are split, and its epochs."""
+    """Say what a model is: its size, the entries of its hash, how they are split, and its epochs."""
 
     size: str
-    num_hidden_layers: int
     hash_width: int
     split: str
     whole_token_width: int
@@ -25,8 +24,8 @@ class Recipe(NamedTuple):
 
 
 RECIPES = {
-    "pocket": Recipe("tiny", 3, 3584, "96,512,1600", 1376, 4),
-    "pocket-uno": Recipe("uno", 2, 1024, "proportional", 0, 6),
+    "pocket": Recipe("tiny", 5120, "96,672,2304", 2048, 3),
+    "pocket-uno": Recipe("uno", 1024, "proportional", 0, 6),
 }
 
 
@@ -34,13 +33,12 @@ def get_config(recipe: str = "pocket") -> config_dict.ConfigDict:
     """Return the configuration of `eelbert distill` that trains `recipe`."""
     if recipe not in RECIPES:
         raise unknown("recipe of configs/pocket.py", recipe, RECIPES)
-    chosen = RECIPES[recipe]
-    config = load_config(f"configs/distill.py:embedding,size={chosen.size},hash_width={chosen.hash_width}")
+    size, hash_width, split, whole_token_width, num_epochs = RECIPES[recipe]
+    config = load_config(f"configs/distill.py:embedding,size={size},hash_width={hash_width}")
     config.recipe = recipe
-    config.model.num_hidden_layers = chosen.num_hidden_layers
-    config.model.hash.split = chosen.split
-    config.model.hash.whole_token_width = chosen.whole_token_width
+    config.model.hash.split = split
+    config.model.hash.whole_token_width = whole_token_width
     config.model.max_position_embeddings = 128
     config.max_length = 96
-    config.num_epochs = chosen.num_epochs
+    config.num_epochs = num_epochs
     return config
