@@ -30,8 +30,15 @@ class CellsFailed(UserError):
 
 def free_settings(job: str) -> tuple[str, ...]:
     """Return what may differ between the starts of a cell: what its job says, and the grid itself."""
-    owner = pretrain if job == "pretrain" else fitting
-    return (*owner.FREE_SETTINGS, "recipe", "sweep.")
+    of_job = {
+        "pretrain": pretrain.FREE_SETTINGS,
+        "distill": (
+            *fitting.FREE_SETTINGS,
+            *pretrain.FREE_SETTINGS,
+        ),  # of vectors, or of states and predictions
+        "finetune": fitting.FREE_SETTINGS,
+    }
+    return (*of_job[job], "recipe", "sweep.")
 
 
 def sweep(cells: Mapping[Cell, Figures | None], workdir: str | Path, num_processes: int) -> list[Outcome]:

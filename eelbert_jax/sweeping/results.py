@@ -45,7 +45,11 @@ class Outcome(NamedTuple):
 
 def read_figures(cell: Cell, free_settings: Sequence[str]) -> Figures | None:
     """Return what a cell has come to, None where it has to run; refuse a finished run of other settings."""
-    figures = _READERS[cell.job](cell.workdir, cell.config)
+    if _of_masked_lm(cell):
+        figures = pretraining_figures(cell.workdir, cell.config)
+    else:
+        read = distilling_figures if cell.job == "distill" else finetuning_figures
+        figures = read(cell.workdir)
     changed = changed_settings(cell.config.to_dict(), cell.workdir, free_settings) if figures else []
     if changed:
         raise UserError(
@@ -53,6 +57,11 @@ def read_figures(cell: Cell, free_settings: Sequence[str]) -> Figures | None:
             "--workdir for this sweep, or remove that folder."
         )
     return figures
+
+
+def _of_masked_lm(cell: Cell) -> bool:
+    """Whether a cell learns to predict tokens, alone or with a teacher."""
+    return cell.job == "pretrain" or (cell.job == "distill" and "teacher" in cell.config)
 
 
 def pretraining_figures(workdir: Path, config: Config) -> Figures | None:
@@ -64,13 +73,13 @@ def pretraining_figures(workdir: Path, config: Config) -> Figures | None:
     return None
 
 
-def distilling_figures(workdir: Path, _: Config) -> Figures | None:
+def distilling_figures(workdir: Path) -> Figures | None:
     """Read a distillation of vectors: finished when `figures.json`, written last, is there."""
     path = workdir / FIGURES_NAME
     return Figures(read_json(path), "heldout_cosine") if path.is_file() else None
 
 
-def finetuning_figures(workdir: Path, _: Config) -> Figures | None:
+def finetuning_figures(workdir: Path) -> Figures | None:
     """Read a fine-tuning: finished when `result.json`, written last, is whole."""
     try:
         result = Result.read(workdir / RESULT_NAME)
@@ -78,13 +87,6 @@ def finetuning_figures(workdir: Path, _: Config) -> Figures | None:
         return None
     facts = {name: getattr(result, name) for name in ("best_step", "total_steps", "degenerate", "seconds")}
     return Figures({**result.metrics, **facts}, result.main_metric)
-
-
-_READERS = {
-    "pretrain": pretraining_figures,
-    "distill": distilling_figures,
-    "finetune": finetuning_figures,
-}
 
 
 def cell_records(outcomes: Sequence[Outcome]) -> list[dict[str, Any]]:
@@ -125,7 +127,7 @@ def _best(values: Sequence[tuple[Cell, float | None]]) -> list[str | None]:
     """Mark the best of the values; of several tasks, one for each."""
     marks: list[str | None] = [None] * len(values)
     for task in dict.fromkeys(cell.overrides.get(TASK_KEY) for cell, _ in values):
-        sign = -1 if values[0][0].job == "pretrain" else 1  # a loss, or a score
+        sign = -1 if _of_masked_lm(values[0][0]) else 1  # a loss, or a score
         of_task = {
             place: sign * value
             for place, (cell, value) in enumerate(values)

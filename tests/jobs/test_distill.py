@@ -206,9 +206,9 @@ def test_pairs_that_are_all_as_like_as_the_teachers_have_no_distance():
 
 def test_a_runs_figures_make_it_a_finished_cell_and_a_point(student, tmp_path, monkeypatch):
     workdir, figures = student
-    found = distilling_figures(workdir, None)
+    found = distilling_figures(workdir)
     assert (found.main, found.value) == ("heldout_cosine", figures["heldout_cosine"])
-    assert distilling_figures(tmp_path, None) is None
+    assert distilling_figures(tmp_path) is None
     numbers = np.arange(len(TEXTS) // 2, dtype=np.float32)
     pairs = Examples(tuple(TEXTS[::2]), tuple(TEXTS[1::2]), numbers, np.arange(len(numbers)), Tally())
     monkeypatch.setattr(pareto, "_stsb", lambda: pairs)

@@ -45,19 +45,21 @@ def test_what_a_job_lets_change_changes_no_cell(grid_file, tmp_path, stand_in, j
 
 
 def test_a_fine_tuning_is_finished_by_its_whole_result(tmp_path):
-    assert results.finetuning_figures(tmp_path, None) is None
+    assert results.finetuning_figures(tmp_path) is None
     text = json.dumps(result(metrics={"accuracy": 0.75, "f1": 0.5}))
     (tmp_path / "result.json").write_text(text[:-9])
-    assert results.finetuning_figures(tmp_path, None) is None
+    assert results.finetuning_figures(tmp_path) is None
     (tmp_path / "result.json").write_text(text)
-    figures = results.finetuning_figures(tmp_path, None)
+    figures = results.finetuning_figures(tmp_path)
     assert (figures.main, figures.value, figures.values["f1"]) == ("accuracy", 0.75, 0.5)
     assert figures.values["best_step"] == 600
 
 
 def outcomes(job, *settings):
     """Return finished cells with the figure that each setting's `value` says; None: it failed."""
-    config = load_config("configs/sweeps/glue.py:tiny")
+    config = load_config(
+        "configs/distill.py:minialbert" if job == "distill" else "configs/sweeps/glue.py:tiny"
+    )
     found = []
     for number, setting in enumerate(settings):
         value = setting.pop("value")
@@ -70,8 +72,19 @@ def test_the_best_cell_is_marked():
     values = [{"batch_size": size, "value": value} for size, value in ((8, 0.3), (16, 0.7), (32, None))]
     marks = [record["best"] for record in results.cell_records(outcomes("finetune", *map(dict, values)))]
     assert marks == [None, "best", None]
-    marks = [record["best"] for record in results.cell_records(outcomes("pretrain", *map(dict, values)))]
-    assert marks == ["best", None, None], "of losses the lowest"
+    for job in ("pretrain", "distill"):  # the latter with a teacher's predictions
+        marks = [record["best"] for record in results.cell_records(outcomes(job, *map(dict, values)))]
+        assert marks == ["best", None, None], "of losses the lowest"
+
+
+def test_a_distillation_of_states_is_read_as_a_pretraining(tmp_path):
+    config = load_config("configs/distill.py:minialbert")
+    config.total_steps = 2
+    cell = grid.Cell("0", {"batch_size": 8}, "distill", (), tmp_path, config)
+    assert results.read_figures(cell, ()) is None
+    (tmp_path / "checkpoints" / "2").mkdir(parents=True)
+    (tmp_path / "metrics.jsonl").write_text('{"step": 2, "heldout_loss": 3.0}\n')
+    assert results.read_figures(cell, ()).main == "heldout_loss"
 
 
 def test_of_several_tasks_each_has_its_best_and_of_seeds_the_best_mean():
