@@ -106,7 +106,7 @@ def test_a_fine_tuning_in_a_bucket_is_that_of_a_folder(bucket, tmp_path):
         here / "predictions" / "dev.jsonl"
     ).read_text()
     jax.tree.map(np.testing.assert_array_equal, load(here).params, load(str(there)).params)
-    figures = [finetuning_figures(place, config) for place in (here, there)]
+    figures = [finetuning_figures(place) for place in (here, there)]
     assert figures[0].value == figures[1].value
     found = [find_runs(str(place)).finetuning for place in (here.parent, there.parent)]
     assert [run.result.metrics for run in found[0]] == [run.result.metrics for run in found[1]]
