@@ -58,7 +58,9 @@ def assert_same_params(one: Path, other: Path) -> None:
         np.testing.assert_array_equal(left, right)
 
 
-@pytest.mark.parametrize("embedding", ["ngram_hash", "table", "hash_initialized"])
+@pytest.mark.parametrize(
+    "embedding", ["ngram_hash", "table", pytest.param("hash_initialized", marks=pytest.mark.slow)]
+)
 def test_it_learns_beyond_word_frequencies(rows_dir, tmp_path, embedding):
     durations = dict.fromkeys(("total_steps", "eval_every_steps", "checkpoint_every_steps"), 1200)
     config = small(rows_dir, f"micro,embedding={embedding}", batch_size=32, log_every_steps=400, **durations)
@@ -73,7 +75,7 @@ def test_it_learns_beyond_word_frequencies(rows_dir, tmp_path, embedding):
     assert np.isclose(figures["heldout_perplexity"], np.exp(figures["heldout_loss"]))
 
 
-@pytest.mark.parametrize("recipe", ["micro", "micro,hash_width=64"])
+@pytest.mark.parametrize("recipe", ["micro", pytest.param("micro,hash_width=64", marks=pytest.mark.slow)])
 def test_resume_is_bitwise_and_a_finished_job_is_a_no_op(rows_dir, tmp_path, recipe):
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     config = small(rows_dir, recipe, **{"model.hidden_dropout_prob": 0.1})
