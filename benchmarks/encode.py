@@ -27,6 +27,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from predict import by_length, phrases
 
 import _measure
 
@@ -35,12 +36,6 @@ TOLERANCE = {"onnxruntime, int8": 5e-2}
 """Of an entry of a vector, where it is not 1e-5."""
 Encode = Callable[[Sequence[str]], np.ndarray]
 """Gives texts [n] vectors, float32 [n, S]."""
-
-
-def phrases(count: int) -> list[str]:
-    """Return the first phrases of SST-2's training file."""
-    file = _measure.data_folder("glue/SST-2") / "glue" / "SST-2" / "train.tsv"
-    return [row.split("\t")[0].strip() for row in file.read_text(encoding="utf-8").split("\n")[1 : count + 1]]
 
 
 def ways(source: str, folder: Path) -> dict[str, Encode]:
@@ -77,20 +72,11 @@ def in_torch(folder: Path, projection: Any) -> Encode:
     )
     kernel, bias = (np.asarray(projection[name]) for name in ("kernel", "bias"))
 
-    def encode(texts: Sequence[str]) -> np.ndarray:
-        ids = tokenizer(list(texts), truncation=True)
-        order = np.argsort([len(row) for row in ids["input_ids"]], kind="stable")
-        means = np.empty((len(texts), len(kernel)), np.float32)
-        for start in range(0, len(order), 32):
-            rows = order[start : start + 32]
-            batch = tokenizer.pad({key: [ids[key][i] for i in rows] for key in ids}, return_tensors="pt")
-            mask = batch["attention_mask"][:, :, None]
-            with torch.inference_mode():
-                states = model(**batch).last_hidden_state
-            means[rows] = ((states * mask).sum(1) / mask.sum(1)).numpy()
-        return means @ kernel + bias
+    def means(batch: Any) -> np.ndarray:
+        mask = batch["attention_mask"][:, :, None]
+        return ((model(**batch).last_hidden_state * mask).sum(1) / mask.sum(1)).numpy()
 
-    return encode
+    return lambda texts: np.stack(by_length(tokenizer, means, texts, 32)) @ kernel + bias
 
 
 def measure(source: str, options: argparse.Namespace) -> dict[str, float]:

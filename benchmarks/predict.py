@@ -24,7 +24,7 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -57,10 +57,13 @@ def make_model(options: argparse.Namespace) -> None:
         lowercase=model.lowercase,
         task=model.task,
     )
-    data = _measure.data_folder("glue/SST-2")
-    rows = (data / "glue" / "SST-2" / "train.tsv").read_text(encoding="utf-8").split("\n")[1:]
-    phrases = [row.split("\t")[0].strip() for row in rows[: options.texts]]
-    (Path(options.glue) / PHRASES).write_text("\n".join([*phrases, ""]), encoding="utf-8")
+    (Path(options.glue) / PHRASES).write_text("\n".join([*phrases(options.texts), ""]), encoding="utf-8")
+
+
+def phrases(count: int) -> list[str]:
+    """Return the first phrases of SST-2's training file."""
+    file = _measure.data_folder("glue/SST-2") / "glue" / "SST-2" / "train.tsv"
+    return [row.split("\t")[0].strip() for row in file.read_text(encoding="utf-8").split("\n")[1 : count + 1]]
 
 
 def predict(options: argparse.Namespace, texts: list[str]) -> list[float]:
@@ -122,20 +125,26 @@ def in_torch(options: argparse.Namespace, folder: Path, texts: list[str]) -> Ans
             for found in asked(texts, batch_size=options.batch, truncation=True)
         ]
 
-    def loop() -> list[float]:
-        ids = tokenizer(texts, truncation=True, max_length=128)
-        order = np.argsort([len(row) for row in ids["input_ids"]], kind="stable")
-        answers = [0.0] * len(texts)
-        for start in range(0, len(order), options.batch):
-            rows = order[start : start + options.batch]
-            batch = tokenizer.pad({key: [ids[key][i] for i in rows] for key in ids}, return_tensors="pt")
-            with torch.inference_mode():
-                shares = model(**batch).logits.softmax(-1).numpy()
-            for row, share in zip(rows, shares[:, 1].tolist(), strict=True):
-                answers[row] = share
-        return answers
+    def shares(batch: Any) -> list[float]:
+        return model(**batch).logits.softmax(-1)[:, 1].tolist()
 
-    return loop
+    return lambda: by_length(tokenizer, shares, texts, options.batch)
+
+
+def by_length(tokenizer: Any, ask: Callable[[Any], Any], texts: Sequence[str], size: int) -> list[Any]:
+    """Return what `ask` says of every text in PyTorch, `size` of like length at a time."""
+    import torch
+
+    ids = tokenizer(list(texts), truncation=True, max_length=128)
+    order = np.argsort([len(row) for row in ids["input_ids"]], kind="stable")
+    answers: list[Any] = [None] * len(texts)
+    for start in range(0, len(order), size):
+        rows = order[start : start + size]
+        batch = tokenizer.pad({key: [ids[key][i] for i in rows] for key in ids}, return_tensors="pt")
+        with torch.inference_mode():
+            for row, answer in zip(rows, ask(batch), strict=True):
+                answers[row] = answer
+    return answers
 
 
 def prepare(options: argparse.Namespace) -> Turn:
