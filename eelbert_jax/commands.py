@@ -92,6 +92,11 @@ JOBS: Mapping[str, Job] = MappingProxyType(
             (
                 ("from", "", "models, by commas: released ones by their names, runs, folders"),
                 ("suite", "pairs", "pairs (the task of --config), or sentences: pairs, probes, retrieval"),
+                (
+                    "misspellings",
+                    "",
+                    "of sentences: a file of lines wrong->right, what people write for words, to score too",
+                ),
                 ("json", False, "print one JSON object a model instead of the table"),
             ),
         ),

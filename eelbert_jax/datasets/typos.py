@@ -1,9 +1,11 @@
-"""Typing errors in texts: one edit in a share of the words, the same for the same seed."""
+"""Errors in texts, the same for the same seed: an edit in a share of the words, or what people wrote."""
 
 import random
 import re
 import string
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+
+from eelbert_jax.errors import UserError
 
 WORD = re.compile(r"[^\W\d_]{3,}")
 """Words that get errors; shorter ones become other words too easily."""
@@ -15,6 +17,32 @@ def misspell(text: str, share: float, seed: int) -> str:
     A letter is dropped, doubled, replaced by any of a to z, or swapped with the next; the first stays.
     """
     return _changed(text, share, random.Random(f"{seed} {text}"), _edited)
+
+
+def read_misspellings(path: str) -> dict[str, list[str]]:
+    """Return what people wrote for words, in lowercase, of a file of lines `wrong->right`, or `right, right`.
+
+    So are Wikipedia's list of common misspellings "for machines" and the dictionary of codespell written.
+    """
+    try:
+        with open(path, encoding="utf-8") as file:
+            lines = file.read().lower().splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"Cannot read {path}: {error}; give a text file of lines wrong->right.") from error
+    found: dict[str, list[str]] = {}
+    for number, line in enumerate(lines, start=1):
+        wrong, arrow, rights = line.partition("->")
+        if line.strip() and not arrow:
+            raise UserError(f"{path}, line {number}: {line[:40]!r} is not of the form wrong->right.")
+        for right in filter(None, map(str.strip, rights.split(","))):
+            found.setdefault(right, []).append(wrong.strip())
+    return found
+
+
+def misspell_as(text: str, misspellings: Mapping[str, Sequence[str]], seed: int) -> str:
+    """Return `text` with every word that people misspelt as one of them did."""
+    choice = random.Random(f"{seed} {text}")
+    return WORD.sub(lambda found: choice.choice(misspellings.get(found[0].lower(), [found[0]])), text)
 
 
 def noised(texts: Sequence[str], percent: float, seed: int) -> list[str]:

@@ -48,17 +48,22 @@ class Source(NamedTuple):
         second = self.second_text_column or ("second_text" if self.reads_pairs else "")
         return [self.text_column or "text", *([second] if second else [])]
 
+    def check(self) -> None:
+        """Raise a `UserError` if texts come from two places, or the file cannot be opened."""
+        if self.text and self.file:
+            raise UserError("--text and --file both name texts; give one of them.")
+        if self.second_text and not self.text:
+            raise UserError("--second_text goes with --text; in a file a tab separates the two texts.")
+        if self.file and not Path(self.file).is_fifo():  # which can be opened once
+            open_file(self.file).close()
+
 
 def read_queries(source: Source, stdin: BinaryIO, tally: Tally) -> Chunks:
     """Yield the queries of the flags, else of the file, else of standard input.
 
     Raises:
-      UserError: texts come from two places, or the file cannot be read.
+      UserError: the text is none, or the file cannot be read.
     """
-    if source.text and source.file:
-        raise UserError("--text and --file both name texts; give one of them.")
-    if source.second_text and not source.text:
-        raise UserError("--second_text goes with --text; in a file a tab separates the two texts.")
     if source.text:
         query = _query("--text", source.text, source.second_text or None)
         if isinstance(query, str):

@@ -3,7 +3,8 @@
 All that gives texts vectors is measured alike: models, TF-IDF, the mean of a hash that nothing trained.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+import functools
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,7 +15,7 @@ from eelbert_jax.datasets.encoding import encode_texts
 from eelbert_jax.datasets.glue import load_examples
 from eelbert_jax.datasets.metrics import spearman
 from eelbert_jax.datasets.tasks import find_task
-from eelbert_jax.datasets.typos import misspell
+from eelbert_jax.datasets.typos import misspell, misspell_as
 from eelbert_jax.inference.predict import Model
 from eelbert_jax.model.embeddings import initial_table
 
@@ -31,14 +32,19 @@ NEAREST = 10
 """Passages that nDCG looks at."""
 
 
-def run_suite(models: Sequence[tuple[str, Model]], glue_dir: str | None) -> Iterator[dict[str, Any]]:
+def run_suite(
+    models: Sequence[tuple[str, Model]],
+    glue_dir: str | None,
+    misspellings: Mapping[str, Sequence[str]] | None = None,
+) -> Iterator[dict[str, Any]]:
     """Yield a row of scores of TF-IDF, of the first model's hash alone if it has one, and of every model.
 
     Their columns are the name and the parameters that a vector takes; Spearman's correlation of the cosine
-    with people's numbers on STS-B dev, as it is and misspelt; the accuracy on SST-2 dev of a logistic
-    regression on the vectors; nDCG of finding the answer to a question among the sentences of QNLI dev.
+    with people's numbers on STS-B dev, as it is, with typing errors and with `misspellings`; the accuracy on
+    SST-2 dev of a logistic regression on the vectors; nDCG of finding the answer to a question among the
+    sentences of QNLI dev.
     """
-    texts = _Texts.read(glue_dir)
+    texts = _Texts.read(glue_dir, misspellings)
     yield {"model": "TF-IDF", "parameters": None, **_scores(tfidf_vectors, texts)}
     hashed = next((model for _, model in models if not model.config.has_trained_table), None)
     if hashed is not None:
@@ -65,9 +71,14 @@ def mean_of_hash(model: Model) -> Vectors:
 
 
 class _Texts(NamedTuple):
-    """Hold what the suite reads; `right` [n] are the places of the answers to `questions` in `passages`."""
+    """Hold what the suite reads.
 
-    pairs: tuple[list[str], list[str]]
+    Attributes:
+      pairs: by column: as they are, and misspelt.
+      right: [n], the places of the answers to `questions` in `passages`.
+    """
+
+    pairs: dict[str, tuple[list[str], list[str]]]
     numbers: np.ndarray
     probed: tuple[list[str], list[str]]
     classes: tuple[np.ndarray, np.ndarray]
@@ -76,20 +87,29 @@ class _Texts(NamedTuple):
     right: np.ndarray
 
     @classmethod
-    def read(cls, glue_dir: str | None) -> "_Texts":
+    def read(cls, glue_dir: str | None, misspellings: Mapping[str, Sequence[str]] | None) -> "_Texts":
         def read(name: str, split: str) -> tuple[list[str], list[str], np.ndarray]:
             found = load_examples(find_task(name), split, glue_dir=glue_dir)
             assert found.labels is not None
             return list(found.first), list(found.second or ()), found.labels
 
         first, second, numbers = read("stsb", "dev")
+        changes: dict[str, Callable[[str], str]] = {
+            f"{share:.0%} typos": functools.partial(misspell, share=share, seed=0) for share in TYPOS
+        }
+        if misspellings is not None:
+            changes["misspelt"] = functools.partial(misspell_as, misspellings=misspellings, seed=0)
+        misspelt = {
+            column: (list(map(change, first)), list(map(change, second)))
+            for column, change in changes.items()
+        }
         (train, _, train_classes), (dev, _, dev_classes) = read("sst2", "train"), read("sst2", "dev")
         questions, sentences, labels = read("qnli", "dev")
         passages = list(dict.fromkeys(sentences))
         place = {passage: i for i, passage in enumerate(passages)}
         answered = np.flatnonzero(labels == find_task("qnli").labels.index("entailment"))
         return cls(
-            (first, second),
+            {"STS-B": (first, second), **misspelt},
             numbers,
             (train[:PROBED], dev),
             (train_classes[:PROBED], dev_classes),
@@ -101,16 +121,14 @@ class _Texts(NamedTuple):
 
 def _scores(fit: Fit, texts: _Texts) -> dict[str, float]:
     """Return the scores, by column, of what `fit` makes of texts."""
-    of_pairs, of_probed = fit([*texts.pairs[0], *texts.pairs[1]]), fit(texts.probed[0])
-
-    def similarity(share: float) -> float:
-        first, second = ([misspell(text, share, seed=0) for text in side] for side in texts.pairs)
-        return spearman(cosines(of_pairs(first), of_pairs(second)), texts.numbers)
-
+    first, second = texts.pairs["STS-B"]
+    of_pairs, of_probed = fit([*first, *second]), fit(texts.probed[0])
     found = linear_probe(of_probed(texts.probed[0]), texts.classes[0], of_probed(texts.probed[1]))
     return {
-        "STS-B": similarity(0.0),
-        **{f"{share:.0%} typos": similarity(share) for share in TYPOS},
+        **{
+            column: spearman(cosines(of_pairs(first), of_pairs(second)), texts.numbers)
+            for column, (first, second) in texts.pairs.items()
+        },
         "SST-2 probe": float(np.mean(found == texts.classes[1])),
         f"QNLI nDCG@{NEAREST}": ndcg(fit(texts.passages), texts.questions, texts.passages, texts.right),
     }

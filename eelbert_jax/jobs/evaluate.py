@@ -12,6 +12,7 @@ from eelbert_jax.datasets.glue import Examples
 from eelbert_jax.datasets.metrics import scores
 from eelbert_jax.datasets.splits import configured_task, find_glue_dir, read_splits
 from eelbert_jax.datasets.tasks import REGRESS
+from eelbert_jax.datasets.typos import read_misspellings
 from eelbert_jax.errors import UserError, unknown
 from eelbert_jax.inference.load import load
 from eelbert_jax.inference.predict import Model
@@ -58,10 +59,15 @@ def main(argv: list[str]) -> None:
     config, _, flags = cli.parse("evaluate", argv)
     if flags["suite"] not in SUITES:
         raise unknown("suite", flags["suite"], SUITES)
+    misspellings = None
+    if flags["misspellings"]:
+        if flags["suite"] != "sentences":
+            raise UserError("--misspellings goes with --suite=sentences.")
+        misspellings = read_misspellings(flags["misspellings"])
     models = [(name, load(name, encoder_only=True)) for name in flags["from"].split(",") if name]
     if flags["suite"] == "sentences":
         title = "Sentence vectors without fine-tuning"
-        lines = list(run_suite(models, find_glue_dir(config.data.glue_dir)))
+        lines = list(run_suite(models, find_glue_dir(config.data.glue_dir), misspellings))
     else:
         title, lines = f"{config.task}: cosines of sentence vectors", list(evaluate(config, models))
     if flags["json"]:

@@ -119,12 +119,15 @@ def _write_onnx(
 ) -> tuple[list[str], list[str]]:
     """Return notes on what is there, and what was too coarse to be."""
     try:
+        from eelbert_jax.export.encoder import check_inputs
         from eelbert_jax.export.onnx_folder import write_onnx_folder
     except ModuleNotFoundError as error:
         raise _needs("onnx", error) from error
+    inputs = inputs or (("ids",) if model.config.has_trained_table else ("ids", "vectors"))
+    for name in inputs:
+        check_inputs(model.config, name)  # again for each graph; here before the reading
     trial = _trial(model, source)
     encoded = _encoded(model, trial)
-    inputs = inputs or (("ids",) if model.config.has_trained_table else ("ids", "vectors"))
     lines, coarse = [f"checked in onnxruntime on {trial.what}"], []
     for record in write_onnx_folder(folder, model, inputs, encoded, weights):
         found = record.difference

@@ -51,13 +51,15 @@ def answer(flags: dict[str, Any]) -> None:
         raise UserError(f"--top={flags['top']} shows nothing; take 1 or more.")
     if flags["fill_mask"] and flags["embed"]:
         raise UserError("--fill_mask and --embed ask for two things; give one of them.")
+    source = Source(**{name: flags[name] for name in Source._fields if name in flags}, reads_pairs=False)
+    source.check()
     question = Question(
         load(flags["checkpoint"]), flags["fill_mask"], flags["embed"], flags["top"], flags["stride"]
     )
     question.check()
-    places = {name: flags[name] for name in Source._fields if name in flags}
     tally = Tally("skip" if flags["skip_bad"] else "refuse", skip_option="--skip_bad")
-    chunks = read_queries(Source(**places, reads_pairs=question.reads_pairs), sys.stdin.buffer, tally)
+    source = source._replace(reads_pairs=question.reads_pairs)
+    chunks = read_queries(source, sys.stdin.buffer, tally)
     cut = 0
     with writer(flags["output"], as_json=flags["json"], top=flags["top"]) as write:
         for records in answer_all(question, chunks, tally):

@@ -278,13 +278,16 @@ def size_of(model: Mapping[str, Any]) -> str | None:
 
 
 def name_of(config: BertConfig) -> str:
-    """Return the name in tables; a model of no published size is called by its layers and width.
+    """Return the name in tables; a model of no published size is called by its layers and widths.
 
-    BERT-L6-H384 has six layers, EELBERT-L1x4-H128 one, four times.
+    BERT-L6-H384 has six layers, EELBERT-L1x4-H128 one, four times; the feed-forward of EELBERT-L2-H128-F1024
+    is not four times as wide as its states.
     """
     times = config.num_hidden_layers // config.num_groups
     layers = f"L{config.num_groups}" + (f"x{times}" if times > 1 else "")
-    size = size_of(dataclasses.asdict(config)) or f"{layers}-H{config.hidden_size}"
+    is_usual = config.intermediate_size == 4 * config.hidden_size
+    widths = f"H{config.hidden_size}" + ("" if is_usual else f"-F{config.intermediate_size}")
+    size = size_of(dataclasses.asdict(config)) or f"{layers}-{widths}"
     return model_name(size, config.embedding, config.hash_width)
 
 

@@ -2,7 +2,8 @@
 
 import pytest
 
-from eelbert_jax.datasets.typos import WORD, misspell, noised
+from eelbert_jax.datasets.typos import WORD, misspell, misspell_as, noised, read_misspellings
+from eelbert_jax.errors import UserError
 
 TEXT = "Several reviewers praised the gorgeous photography and its quietly devastating ending, " * 40
 
@@ -47,6 +48,24 @@ def test_noise_is_a_function_of_seed_and_place():
 def test_no_text_is_lost():
     assert all(text.strip() for text in noised(["word", "a word", ""] * 50, 100.0, seed=0)[::3])
     assert noised(["", "a"], 100.0, seed=0) == ["", "a"]
+
+
+def test_words_that_people_misspelt_are_so_again(tmp_path):
+    path = tmp_path / "list.txt"
+    path.write_text("recieve->receive\nreceeve->receive\n\nadn->and\nfro->for, from, fro,\nTeh->the\n")
+    misspellings = read_misspellings(str(path))
+    assert misspellings["receive"] == ["recieve", "receeve"]
+    assert misspellings["from"] == ["fro"]
+    found = misspell_as("Receive the other words and those, " * 50, misspellings, seed=0).split()
+    assert {*found[::6]} == {"recieve", "receeve"}
+    assert found[1:6] == ["teh", "other", "words", "adn", "those,"]
+
+
+def test_a_list_of_another_form_is_refused(tmp_path):
+    path = tmp_path / "list.txt"
+    path.write_text("recieve->receive\nrecieve receive\n")
+    with pytest.raises(UserError, match=r"line 2: 'recieve receive' is not of the form wrong->right"):
+        read_misspellings(str(path))
 
 
 def distance(a, b):

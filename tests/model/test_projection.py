@@ -12,7 +12,7 @@ from eelbert_jax.errors import UserError
 from eelbert_jax.hashing.spec import HashSpec
 from eelbert_jax.inference.load import load
 from eelbert_jax.model import bert, projection
-from eelbert_jax.model.config import BertConfig, identity, model_name, sized
+from eelbert_jax.model.config import BertConfig, identity, model_name, name_of, sized
 from eelbert_jax.model.embeddings import embedding_constants, make_token_embedder, token_vectors
 from eelbert_jax.vocabulary import SPECIAL_TOKENS, Vocabulary
 from support import models
@@ -178,3 +178,11 @@ def test_tables_name_the_width():
     assert model_name("tiny", "ngram_hash", 1024) == "EELBERT-tiny (W=1024)"
     assert model_name("tiny", "random_hash", 512) == "BERT-tiny (random_hash, W=512)"
     assert model_name("uno", "ngram_hash") == "UNO-EELBERT"
+
+
+def test_a_name_says_what_is_not_as_published():
+    tiny = sized("tiny", embedding="ngram_hash", hash_width=1024)
+    assert name_of(tiny) == "EELBERT-tiny (W=1024)"
+    assert name_of(dataclasses.replace(tiny, intermediate_size=1024)) == "EELBERT-L2-H128-F1024 (W=1024)"
+    shared = dataclasses.replace(tiny, num_hidden_layers=4, num_hidden_groups=1)
+    assert name_of(shared) == "EELBERT-L1x4-H128 (W=1024)"
