@@ -75,10 +75,8 @@ pocket: $(VENV)/.test
 	$(BIN)/eelbert embed --from=$(TEACHER) --config.source='$(EELBERT_DATA)/corpus/*.txt.xz' \
 	  --config.sentences_per_file=17000 --config.passages_per_file=800 --config.max_length=96 --config.words=True \
 	  --config.glue_tasks=cola,sst2,mrpc,stsb,rte,wnli,qqp_sample --workdir=$(POCKET)/vectors
-	@distill() { $(BIN)/eelbert distill --config=configs/pocket.py:$$1 --config.data.vectors=$(POCKET)/vectors \
-	  --workdir=$(POCKET)/$$2 $$3 $$4; }; \
-	distill pocket pocket-first && distill pocket-uno pocket-uno && \
-	distill pocket pocket --config.pretrained=$(POCKET)/pocket-first --config.seed=1
+	@for model in pocket pocket-uno; do $(BIN)/eelbert distill --config=configs/pocket.py:$$model \
+	  --config.data.vectors=$(POCKET)/vectors --workdir=$(POCKET)/$$model || exit 1; done
 	rm -rf $(POCKET)/pocket-export $(POCKET)/pocket-uno-export
 	$(BIN)/eelbert export --from=$(POCKET)/pocket --to=int8,onnx,web --workdir=$(POCKET)/pocket-export
 	$(BIN)/eelbert export --from=$(POCKET)/pocket-uno --vector_size=128 --to=int8,onnx,web \

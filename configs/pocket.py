@@ -14,18 +14,18 @@ from eelbert_jax.errors import unknown
 
 
 class Recipe(NamedTuple):
-    """Say what a model is: its size, the entries of its hash, how they are split, and its epochs."""
+    """Say what a model is: its size, its feed-forward width, its hash's entries and their split."""
 
     size: str
+    intermediate_size: int
     hash_width: int
     split: str
     whole_token_width: int
-    num_epochs: int
 
 
 RECIPES = {
-    "pocket": Recipe("tiny", 5120, "96,672,2304", 2048, 3),
-    "pocket-uno": Recipe("uno", 1024, "proportional", 0, 6),
+    "pocket": Recipe("tiny", 1024, 3328, "96,512,1424", 1296),
+    "pocket-uno": Recipe("uno", 128, 1024, "proportional", 0),
 }
 
 
@@ -33,12 +33,13 @@ def get_config(recipe: str = "pocket") -> config_dict.ConfigDict:
     """Return the configuration of `eelbert distill` that trains `recipe`."""
     if recipe not in RECIPES:
         raise unknown("recipe of configs/pocket.py", recipe, RECIPES)
-    size, hash_width, split, whole_token_width, num_epochs = RECIPES[recipe]
+    size, intermediate_size, hash_width, split, whole_token_width = RECIPES[recipe]
     config = load_config(f"configs/distill.py:embedding,size={size},hash_width={hash_width}")
     config.recipe = recipe
+    config.model.intermediate_size = intermediate_size
     config.model.hash.split = split
     config.model.hash.whole_token_width = whole_token_width
     config.model.max_position_embeddings = 128
     config.max_length = 96
-    config.num_epochs = num_epochs
+    config.num_epochs = 6
     return config
