@@ -46,17 +46,22 @@ class Model:
             found = f"onnxruntime {onnxruntime.__version__} and tokenizers {tokenizers.__version__}"
             raise ValueError(f"{name} is not read by {found}: take 1.18 and 0.21 or newer.") from error
 
-    def run(self, output, texts, **how):
-        """Yield an encoding and its output for each of `texts`, each a string or a pair of them."""
+    def run(self, output, texts, answer, **how):
+        """Return what `answer` makes of each text's encoding and output; a text is a string or a pair."""
         if isinstance(texts, str):
             raise TypeError(f"{texts[:40]!r} is a string: pass a list of texts.")
+        by_length = sorted(range(len(texts)), key=lambda i: sum(map(len, texts[i])))
+        answers = [None] * len(texts)
         for start in range(0, len(texts), 32):
-            rows = self.tokenizer.encode_batch(texts[start : start + 32], **how)
+            places = by_length[start : start + 32]
+            rows = self.tokenizer.encode_batch([texts[i] for i in places], **how)
             parts = {"input_ids": "ids", "attention_mask": "attention_mask", "token_type_ids": "type_ids"}
             feed = {name: np.array([getattr(row, part) for row in rows]) for name, part in parts.items()}
             if self.hash:
                 feed["word_vectors"] = self.word_vectors(feed["input_ids"])
-            yield from zip(rows, self.session.run([output], feed)[0], strict=True)
+            for i, row, found in zip(places, rows, self.session.run([output], feed)[0], strict=True):
+                answers[i] = answer(row, found)
+        return answers
 
     def word_vectors(self, ids):
         """Return a table, float32 [V, E], that has the hashed vectors of `ids`; each is computed once."""
@@ -69,15 +74,17 @@ class Model:
     def encode(self, texts):
         """Return a vector a text, float32 [n, D]: a sentence encoder's, else the mean of its states."""
         is_sentence_encoder = self.session.get_outputs()[0].name == "sentence_embedding"
-        found = self.run("sentence_embedding" if is_sentence_encoder else "last_hidden_state", texts)
-        return np.array(
-            [out if out.ndim == 1 else out[: sum(row.attention_mask)].mean(axis=0) for row, out in found]
-        )
+        output = "sentence_embedding" if is_sentence_encoder else "last_hidden_state"
+
+        def vector(row, found):
+            return found if is_sentence_encoder else found[: sum(row.attention_mask)].mean(axis=0)
+
+        return np.array(self.run(output, texts, vector))
 
     def classify(self, texts, second_texts=None):
         """Return of every text or pair its class and probability, each label's probability, or its number."""
         pairs = texts if second_texts is None else list(zip(texts, second_texts, strict=True))
-        logits = np.array([each for _, each in self.run("logits", pairs)], np.float64)
+        logits = np.array(self.run("logits", pairs, lambda _, found: found), np.float64)
         if self.task["kind"] == "regress":
             return (logits[:, 0] * self.task["std"] + self.task["mean"]).tolist()
         if self.task["kind"] == "multilabel":
@@ -92,12 +99,16 @@ class Model:
         is_read = functools.partial(self.tokenizer.encode, add_special_tokens=False)
         # Of what nothing is left, and what is too long, is [UNK].
         given = [[word if is_read(word).ids else "a" * 101 for word in words] for words in sentences]
-        answers = [[None] * len(words) for words in sentences]
-        for tags, (row, logits) in zip(answers, self.run("logits", given, is_pretokenized=True), strict=True):
-            for word, best in reversed([*zip(row.word_ids, logits.argmax(axis=-1), strict=True)]):
-                if word is not None:  # and its first piece has the last say
-                    tags[word] = self.task["labels"][best]
-        return answers
+
+        def tags(row, logits):
+            pieces = reversed([*zip(row.word_ids, logits.argmax(axis=-1), strict=True)])
+            # A word's first piece has the last say.
+            return {word: self.task["labels"][best] for word, best in pieces if word is not None}
+
+        found = self.run("logits", given, tags, is_pretokenized=True)
+        return [
+            [of_words.get(i) for i in range(len(words))] for words, of_words in zip(given, found, strict=True)
+        ]
 
 
 if __name__ == "__main__":
