@@ -313,7 +313,7 @@ def test_finetune_takes_a_folder_of_any_size(tmp_path):
     config.opt.learning_rate = 1e-12
     config.max_unknown_percent = 100  # of these few tokens
     result = finetune(config, tmp_path / "run")
-    assert result.model.name == "BERT-L1-H48"
+    assert result.model.name == "BERT-L1-H48-F64"
     assert result.model.size is None
     assert result.pretrained == Start(str(folder), None)
     tuned = load(tmp_path / "run")
